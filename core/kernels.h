@@ -1,0 +1,172 @@
+// The kernel contract: what a backend provides. Each device has one explicit table of these functions
+// (core/cpu/table.cpp, cuda/table.cu); everything above core/ reaches kernels only through kernels(device).
+//
+// What holds for every kernel:
+//  - The caller has checked shapes, dtypes and devices, and has allocated `out`.
+//  - `out` may hold anything on entry (NaN in tests) and is assigned completely, unless the comment says
+//    "accumulates". `out` never overlaps an input, except that elementwise kernels may work in place.
+//  - Inputs may have any strides, unless the comment says "contiguous"; then all tensors of the call are.
+//  - f32 is the fast path, f64 the reference; other dtypes where the comment lists them.
+//  - Sums have a fixed order: the same inputs and thread count give the same bits.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/random.h"
+#include "core/tensor.h"
+
+namespace espalier {
+
+enum class UnaryOp : uint8_t {
+  neg, abs, sign, square, sqrt, rsqrt, reciprocal, exp, log, log1p, sin, cos, tanh, sigmoid, erf, relu, floor, round,
+  logical_not,  ///< bool -> bool
+  isnan,        ///< -> bool
+};
+
+enum class BinaryOp : uint8_t {
+  add, sub, mul, div, pow, maximum, minimum,
+  relu_grad,  ///< a > 0 ? b : 0, with a the input (or output) of relu and b its output's gradient
+  logical_and, logical_or, logical_xor,  ///< bool x bool -> bool
+};
+
+enum class CompareOp : uint8_t { eq, ne, lt, le, gt, ge };
+
+enum class ReduceOp : uint8_t { sum, prod, max, min, any, all };
+
+/// Geometry of a 2-D convolution. x (N,C,H,W), w (F,C/groups,KH,KW), y (N,F,OH,OW).
+struct Conv2dShape {
+  int64_t stride_h = 1, stride_w = 1;
+  int64_t padding_h = 0, padding_w = 0;
+  int64_t dilation_h = 1, dilation_w = 1;
+  int64_t groups = 1;
+};
+
+/// Geometry of a 2-D pooling window. x (N,C,H,W), y (N,C,OH,OW).
+struct Pool2dShape {
+  int64_t kernel_h = 2, kernel_w = 2;
+  int64_t stride_h = 2, stride_w = 2;
+  int64_t padding_h = 0, padding_w = 0;
+};
+
+/// Update rules of the optimisers, one fused kernel call for each parameter. All tensors contiguous and of one dtype.
+/// `grad` is never written: weight decay goes into the update, so that saliency read later is that of the loss.
+struct SgdUpdate {
+  double lr, momentum, dampening, weight_decay;
+  bool nesterov, first_step;  ///< first_step: the velocity starts as the gradient, as in PyTorch
+};
+struct AdamUpdate {
+  double lr, beta1, beta2, epsilon, weight_decay;
+  bool decoupled;  ///< AdamW: the decay multiplies the weight instead of joining the gradient
+  int64_t step;    ///< 1 for the first step
+};
+struct RmspropUpdate {
+  double lr, alpha, epsilon, weight_decay, momentum;
+};
+
+struct Kernels {
+  const char* name;  ///< "cpu", "cuda"
+
+  // --- elementwise (elementwise). All operands have out's shape (broadcast by stride 0). -----------------------
+  void (*fill)(Tensor& out, double value);                    ///< any dtype
+  void (*copy)(const Tensor& x, Tensor& out);                 ///< any dtype to any dtype; nonzero -> true
+  void (*unary)(UnaryOp op, const Tensor& x, Tensor& out);    ///< f32, f64; neg abs sign square relu: i64, i32 too
+  void (*binary)(BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out);           ///< f32 f64 i64 i32
+  void (*binary_scalar)(BinaryOp op, const Tensor& a, double b, bool reversed, Tensor& out);  ///< reversed: b op a
+  void (*compare)(CompareOp op, const Tensor& a, const Tensor& b, Tensor& out);         ///< any dtype -> bool
+  void (*where)(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out);  ///< any dtype
+  void (*clamp)(const Tensor& x, double low, double high, Tensor& out);  ///< f32 f64 i64 i32; NaN stays NaN
+  void (*axpy)(double alpha, const Tensor& x, Tensor& out);   ///< accumulates: out += alpha * x; f32 f64
+
+  // --- reductions (reduce). out has x's rank, with size 1 on the reduced axes. ---------------------------------
+  void (*reduce)(ReduceOp op, const Tensor& x, const std::vector<bool>& axes, Tensor& out);  ///< any: any, all: bool
+  void (*arg_reduce)(bool maximum, const Tensor& x, int axis, Tensor& out);  ///< i64 index of the first; NaN wins
+
+  // --- matrix products (gemm) ----------------------------------------------------------------------------------
+  /// (B,M,K)(B,K,N) -> (B,M,N), out contiguous. The last two axes of a, b may be transposed views; batch
+  /// strides may be 0. accumulate: out += a b.
+  void (*matmul)(const Tensor& a, const Tensor& b, bool accumulate, Tensor& out);
+
+  // --- indexing (indexing). index is i64; any dtype for values; out of range throws and names the index. -------
+  void (*gather)(const Tensor& x, int axis, const Tensor& index, Tensor& out);       ///< out, index: one shape
+  void (*scatter)(Tensor& out, int axis, const Tensor& index, const Tensor& values);  ///< assigns; last one wins
+  void (*scatter_add)(Tensor& out, int axis, const Tensor& index, const Tensor& values);  ///< accumulates, in order
+  void (*index_select)(const Tensor& x, int axis, const Tensor& index, Tensor& out);  ///< index of rank 1
+  void (*index_add)(Tensor& out, int axis, const Tensor& index, const Tensor& values);  ///< accumulates, in order
+
+  // --- order (sort). Along one axis; stable; NaN counts as the largest value. f32 f64 i64 i32 ------------------
+  void (*sort)(const Tensor& x, int axis, bool descending, Tensor& values, Tensor& index);
+  /// The k largest (or smallest), in order; ties: the lower index first.
+  void (*topk)(const Tensor& x, int axis, int64_t k, bool largest, Tensor& values, Tensor& index);
+
+  // --- random numbers (random). Value i comes from word i%4 of block state.offset + i/4, in row-major order. ---
+  void (*uniform)(const PhiloxState& state, double low, double high, Tensor& out);
+  void (*normal)(const PhiloxState& state, double mean, double stddev, Tensor& out);
+  void (*bernoulli)(const PhiloxState& state, double p, Tensor& out);
+
+  // --- convolution (conv2d). Contiguous. bias may be undefined. ------------------------------------------------
+  void (*conv2d)(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dShape& shape, Tensor& y);
+  void (*conv2d_input_grad)(const Tensor& dy, const Tensor& w, const Conv2dShape& shape, Tensor& dx);
+  void (*conv2d_weight_grad)(const Tensor& dy, const Tensor& x, const Conv2dShape& shape, Tensor& dw);
+
+  // --- pooling (pool2d). Contiguous. index (i64, y's shape): h*W + w of the winner; the first on ties. ---------
+  void (*max_pool2d)(const Tensor& x, const Pool2dShape& shape, Tensor& y, Tensor& index);
+  void (*max_pool2d_grad)(const Tensor& dy, const Tensor& index, Tensor& dx);  ///< dx (N,C,H,W)
+  void (*avg_pool2d)(const Tensor& x, const Pool2dShape& shape, Tensor& y);    ///< padding counts as zeros
+  void (*avg_pool2d_grad)(const Tensor& dy, const Pool2dShape& shape, Tensor& dx);
+  /// Window i of O covers floor(i*H/O) .. ceil((i+1)*H/O); O is y's size.
+  void (*adaptive_avg_pool2d)(const Tensor& x, Tensor& y);
+  void (*adaptive_avg_pool2d_grad)(const Tensor& dy, Tensor& dx);
+
+  // --- normalisation (normalization). Contiguous. x is seen as (N,C,S): statistics over N and S for each C. ----
+  /// mean, variance (C): biased batch statistics.
+  void (*batch_norm_stats)(const Tensor& x, Tensor& mean, Tensor& variance);
+  /// y = (x - mean) * inv_std * weight + bias; weight, bias may be undefined (1, 0). All of them (C).
+  void (*batch_norm)(const Tensor& x, const Tensor& mean, const Tensor& inv_std, const Tensor& weight,
+                     const Tensor& bias, Tensor& y);
+  /// Gradients through the batch statistics (Ioffe & Szegedy 2015, section 3); dweight, dbias (C) are always written.
+  void (*batch_norm_grad)(const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& inv_std,
+                          const Tensor& weight, Tensor& dx, Tensor& dweight, Tensor& dbias);
+
+  // --- softmax (softmax). Contiguous, over the last axis. ------------------------------------------------------
+  void (*softmax)(const Tensor& x, bool log, Tensor& y);
+  /// From the output y: softmax: y*(dy - sum(dy*y)); log-softmax: dy - exp(y)*sum(dy).
+  void (*softmax_grad)(const Tensor& dy, const Tensor& y, bool log, Tensor& dx);
+
+  // --- LSTM (lstm). Contiguous; gate order i, f, g, o as in PyTorch. -------------------------------------------
+  /// One step, pointwise: gates (B,4H) before activation on entry, after activation on return (in place);
+  /// c = f*c_prev + i*g; h = o*tanh(c). c_prev, c, h (B,H).
+  void (*lstm_cell)(Tensor& gates, const Tensor& c_prev, Tensor& c, Tensor& h);
+  /// gates: activated. dh, dc: gradients of h and c. dgates: of the gates before activation. dc_prev (B,H).
+  void (*lstm_cell_grad)(const Tensor& gates, const Tensor& c_prev, const Tensor& c, const Tensor& dh,
+                         const Tensor& dc, Tensor& dgates, Tensor& dc_prev);
+
+  // --- optimisers (optimizer). Contiguous; accumulate into weight and state. -----------------------------------
+  void (*sgd)(const SgdUpdate& update, const Tensor& grad, Tensor& weight, Tensor& velocity);  ///< velocity: momentum
+  void (*adam)(const AdamUpdate& update, const Tensor& grad, Tensor& weight, Tensor& m, Tensor& v);
+  void (*rmsprop)(const RmspropUpdate& update, const Tensor& grad, Tensor& weight, Tensor& v, Tensor& velocity);
+};
+
+/// The kernels of a device. Throws UnavailableError when the build or the machine has no such backend.
+const Kernels& kernels(Device device);
+
+/// Memory of a device, for Storage. `bytes` is a multiple of 64. Returns nullptr when there is none left.
+void* device_allocate(Device device, size_t bytes);
+void device_free(Device device, void* pointer, size_t bytes);
+/// Copies between devices or within one; complete on return.
+void device_copy(void* to, Device to_device, const void* from, Device from_device, size_t bytes);
+
+namespace cpu {
+const Kernels& table();
+}
+namespace cuda {
+// Implemented by the CUDA backend, or by cuda/unavailable.cpp, whose functions throw a clear error.
+const Kernels& table();
+bool is_available();
+std::string why_unavailable();
+void* allocate(int index, size_t bytes);
+void deallocate(int index, void* pointer, size_t bytes);
+void copy(void* to, Device to_device, const void* from, Device from_device, size_t bytes);
+}  // namespace cuda
+
+}  // namespace espalier
