@@ -35,9 +35,9 @@ Variable erf(const Variable& x);
 Variable pow(const Variable& x, double exponent);
 Variable relu(const Variable& x);  ///< derivative 0 at 0
 Variable leaky_relu(const Variable& x, double slope = 0.01);
-Variable gelu(const Variable& x);  ///< x * Phi(x), exact (erf)
-Variable silu(const Variable& x);  ///< x * sigmoid(x)
-Variable softplus(const Variable& x);  ///< log(1 + exp(x)), stable
+Variable gelu(const Variable& x);                        ///< x * Phi(x), exact (erf)
+Variable silu(const Variable& x);                        ///< x * sigmoid(x)
+Variable softplus(const Variable& x);                    ///< log(1 + exp(x)), stable
 Variable maximum(const Variable& a, const Variable& b);  ///< ties: the gradient goes to a
 Variable minimum(const Variable& a, const Variable& b);
 Variable clamp(const Variable& x, double low, double high);  ///< gradient 1 inside, bounds included
@@ -137,8 +137,8 @@ struct LstmStates {
   Variable output;  ///< (T,B,H)
   Variable h, c;    ///< (B,H), after each sequence's last step
 };
-/// One direction of one layer. x (T,B,I), h0, c0 (B,H), w_ih (4H,I), w_hh (4H,H), biases (4H) or undefined; gates i,f,g,o.
-/// lengths: i64 (B) on the CPU or undefined: steps past a sequence's length leave its state and give output 0.
+/// One direction of one layer. x (T,B,I), h0, c0 (B,H), w_ih (4H,I), w_hh (4H,H), biases (4H) or undefined; gates
+/// i,f,g,o. lengths: i64 (B) on the CPU or undefined: steps past a sequence's length leave its state and give output 0.
 /// reverse: runs each sequence from its last step to its first.
 LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const Variable& w_ih, const Variable& w_hh,
                 const Variable& b_ih, const Variable& b_hh, const Tensor& lengths = {}, bool reverse = false);

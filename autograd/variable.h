@@ -22,7 +22,7 @@ struct BackwardOptions {
 struct GradOptions {
   bool retain_graph = false;
   bool create_graph = false;
-  bool allow_unused = false;  ///< an input that the outputs do not depend on gets an undefined Variable, not an error
+  bool allow_unused = false;    ///< an input that the outputs do not depend on gets an undefined Variable, not an error
   Variables grad_outputs = {};  ///< gradients of the outputs; default: ones, for outputs of one element
 };
 

@@ -49,7 +49,8 @@ template <class E = ArgumentError, class... Args>
 /// Throws ArgumentError unless `ok`. The arguments are formatted only when the check fails.
 template <class... Args>
 void check(bool ok, std::string_view where, fmt::format_string<Args...> text, Args&&... args) {
-  if (!ok) [[unlikely]] fail<ArgumentError>(where, text, std::forward<Args>(args)...);
+  if (!ok) [[unlikely]]
+    fail<ArgumentError>(where, text, std::forward<Args>(args)...);
 }
 
 /// ", did you mean 'resnet20'?" for the candidate nearest to `got` by edit distance, or "" when none is near.

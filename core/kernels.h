@@ -19,15 +19,40 @@
 namespace espalier {
 
 enum class UnaryOp : uint8_t {
-  neg, abs, sign, square, sqrt, rsqrt, reciprocal, exp, log, log1p, sin, cos, tanh, sigmoid, erf, relu, floor, round,
+  neg,
+  abs,
+  sign,
+  square,
+  sqrt,
+  rsqrt,
+  reciprocal,
+  exp,
+  log,
+  log1p,
+  sin,
+  cos,
+  tanh,
+  sigmoid,
+  erf,
+  relu,
+  floor,
+  round,
   logical_not,  ///< bool -> bool
   isnan,        ///< -> bool
 };
 
 enum class BinaryOp : uint8_t {
-  add, sub, mul, div, pow, maximum, minimum,
+  add,
+  sub,
+  mul,
+  div,
+  pow,
+  maximum,
+  minimum,
   relu_grad,  ///< a > 0 ? b : 0, with a the input (or output) of relu and b its output's gradient
-  logical_and, logical_or, logical_xor,  ///< bool x bool -> bool
+  logical_and,
+  logical_or,
+  logical_xor,  ///< bool x bool -> bool
 };
 
 enum class CompareOp : uint8_t { eq, ne, lt, le, gt, ge };
@@ -68,15 +93,15 @@ struct Kernels {
   const char* name;  ///< "cpu", "cuda"
 
   // --- elementwise (elementwise). All operands have out's shape (broadcast by stride 0). -----------------------
-  void (*fill)(Tensor& out, double value);                    ///< any dtype
-  void (*copy)(const Tensor& x, Tensor& out);                 ///< any dtype to any dtype; nonzero -> true
-  void (*unary)(UnaryOp op, const Tensor& x, Tensor& out);    ///< f32, f64; neg abs sign square relu: i64, i32 too
-  void (*binary)(BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out);           ///< f32 f64 i64 i32
+  void (*fill)(Tensor& out, double value);                  ///< any dtype
+  void (*copy)(const Tensor& x, Tensor& out);               ///< any dtype to any dtype; nonzero -> true
+  void (*unary)(UnaryOp op, const Tensor& x, Tensor& out);  ///< f32, f64; neg abs sign square relu: i64, i32 too
+  void (*binary)(BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out);                 ///< f32 f64 i64 i32
   void (*binary_scalar)(BinaryOp op, const Tensor& a, double b, bool reversed, Tensor& out);  ///< reversed: b op a
-  void (*compare)(CompareOp op, const Tensor& a, const Tensor& b, Tensor& out);         ///< any dtype -> bool
-  void (*where)(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out);  ///< any dtype
+  void (*compare)(CompareOp op, const Tensor& a, const Tensor& b, Tensor& out);               ///< any dtype -> bool
+  void (*where)(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out);      ///< any dtype
   void (*clamp)(const Tensor& x, double low, double high, Tensor& out);  ///< f32 f64 i64 i32; NaN stays NaN
-  void (*axpy)(double alpha, const Tensor& x, Tensor& out);   ///< accumulates: out += alpha * x; f32 f64
+  void (*axpy)(double alpha, const Tensor& x, Tensor& out);              ///< accumulates: out += alpha * x; f32 f64
 
   // --- reductions (reduce). out has x's rank, with size 1 on the reduced axes. ---------------------------------
   void (*reduce)(ReduceOp op, const Tensor& x, const std::vector<bool>& axes, Tensor& out);  ///< any: any, all: bool
@@ -88,11 +113,11 @@ struct Kernels {
   void (*matmul)(const Tensor& a, const Tensor& b, bool accumulate, Tensor& out);
 
   // --- indexing (indexing). index is i64; any dtype for values; out of range throws and names the index. -------
-  void (*gather)(const Tensor& x, int axis, const Tensor& index, Tensor& out);       ///< out, index: one shape
-  void (*scatter)(Tensor& out, int axis, const Tensor& index, const Tensor& values);  ///< assigns; last one wins
+  void (*gather)(const Tensor& x, int axis, const Tensor& index, Tensor& out);            ///< out, index: one shape
+  void (*scatter)(Tensor& out, int axis, const Tensor& index, const Tensor& values);      ///< assigns; last one wins
   void (*scatter_add)(Tensor& out, int axis, const Tensor& index, const Tensor& values);  ///< accumulates, in order
-  void (*index_select)(const Tensor& x, int axis, const Tensor& index, Tensor& out);  ///< index of rank 1
-  void (*index_add)(Tensor& out, int axis, const Tensor& index, const Tensor& values);  ///< accumulates, in order
+  void (*index_select)(const Tensor& x, int axis, const Tensor& index, Tensor& out);      ///< index of rank 1
+  void (*index_add)(Tensor& out, int axis, const Tensor& index, const Tensor& values);    ///< accumulates, in order
 
   // --- order (sort). Along one axis; stable; NaN counts as the largest value. f32 f64 i64 i32 ------------------
   void (*sort)(const Tensor& x, int axis, bool descending, Tensor& values, Tensor& index);
@@ -138,8 +163,8 @@ struct Kernels {
   /// c = f*c_prev + i*g; h = o*tanh(c). c_prev, c, h (B,H).
   void (*lstm_cell)(Tensor& gates, const Tensor& c_prev, Tensor& c, Tensor& h);
   /// gates: activated. dh, dc: gradients of h and c. dgates: of the gates before activation. dc_prev (B,H).
-  void (*lstm_cell_grad)(const Tensor& gates, const Tensor& c_prev, const Tensor& c, const Tensor& dh,
-                         const Tensor& dc, Tensor& dgates, Tensor& dc_prev);
+  void (*lstm_cell_grad)(const Tensor& gates, const Tensor& c_prev, const Tensor& c, const Tensor& dh, const Tensor& dc,
+                         Tensor& dgates, Tensor& dc_prev);
 
   // --- optimisers (optimizer). Contiguous; accumulate into weight and state. -----------------------------------
   void (*sgd)(const SgdUpdate& update, const Tensor& grad, Tensor& weight, Tensor& velocity);  ///< velocity: momentum

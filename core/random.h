@@ -36,7 +36,10 @@ class Generator {
   explicit Generator(uint64_t seed = 0, uint64_t stream = 0) : state_{seed, stream, 0} {}
 
   const PhiloxState& state() const { return state_; }
-  void set_state(const PhiloxState& state) { state_ = state; buffered_ = 0; }
+  void set_state(const PhiloxState& state) {
+    state_ = state;
+    buffered_ = 0;
+  }
 
   /// Claims `blocks` counter blocks and returns where they start; kernels compute the values from it.
   PhiloxState reserve(uint64_t blocks);

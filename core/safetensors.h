@@ -18,8 +18,8 @@ struct SafetensorsFile {
   std::map<std::string, std::string> metadata;  ///< "__metadata__": strings only, as the format says
 };
 
-/// Writes to a temporary name in the same folder, flushes it to the disk, then renames: a crash or a full disk leaves the
-/// old file or the new one. Throws FileError with path and cause.
+/// Writes to a temporary name in the same folder, flushes it to the disk, then renames: a crash or a full disk leaves
+/// the old file or the new one. Throws FileError with path and cause.
 void save_safetensors(const std::string& path, const NamedTensors& tensors,
                       const std::map<std::string, std::string>& metadata = {});
 

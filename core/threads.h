@@ -25,7 +25,7 @@ void parallel_for(int64_t n, int64_t grain, F&& f) {
     return;
   }
   std::exception_ptr error;
-#pragma omp parallel num_threads(static_cast<int>(wanted))
+#pragma omp parallel num_threads(static_cast <int>(wanted))
   {
     // OpenMP may give fewer threads than asked for; split by what came.
     const int64_t threads = omp_get_num_threads(), me = omp_get_thread_num();

@@ -1,0 +1,115 @@
+#include "core/storage.h"
+
+#include <algorithm>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "core/kernels.h"
+
+namespace espalier {
+namespace {
+
+/// Keeps freed blocks in lists by size, so that a training loop, which asks for the same sizes in every step, takes
+/// nothing from the system after its first step. Sizes are rounded up to bound the number of lists and the waste (1/8).
+class CachingAllocator {
+ public:
+  explicit CachingAllocator(Device device) : device_(device) {}
+
+  void* allocate(size_t bytes, size_t& capacity) {
+    capacity = round_up(bytes);
+    std::lock_guard lock(mutex_);
+    void* block = take_cached(capacity);
+    if (!block) {
+      block = device_allocate(device_, capacity);
+      if (!block) {  // the cache may hold enough, in blocks of other sizes
+        release_locked();
+        block = device_allocate(device_, capacity);
+      }
+      if (!block)
+        fail<Error>("allocate", "out of memory on {}: asked for {} bytes, {} are in use (peak {}); use a smaller batch",
+                    device_.name(), bytes, stats_.current, stats_.peak);
+      ++stats_.system_calls;
+    }
+    stats_.current += capacity;
+    stats_.peak = std::max(stats_.peak, stats_.current);
+    return block;
+  }
+
+  void deallocate(void* block, size_t capacity) {
+    std::lock_guard lock(mutex_);
+    stats_.current -= capacity;
+    stats_.cached += capacity;
+    free_[capacity].push_back(block);
+  }
+
+  void release() {
+    std::lock_guard lock(mutex_);
+    release_locked();
+  }
+
+  MemoryStats stats() {
+    std::lock_guard lock(mutex_);
+    return stats_;
+  }
+
+  void reset_peak() {
+    std::lock_guard lock(mutex_);
+    stats_.peak = stats_.current;
+  }
+
+ private:
+  /// Multiples of 64 up to 512; above, eight sizes for each power of two.
+  static size_t round_up(size_t bytes) {
+    size_t step = 64;
+    while (step * 16 < bytes) step *= 2;
+    return std::max<size_t>((bytes + step - 1) / step * step, 64);
+  }
+
+  void* take_cached(size_t capacity) {
+    const auto list = free_.find(capacity);
+    if (list == free_.end() || list->second.empty()) return nullptr;
+    void* block = list->second.back();
+    list->second.pop_back();
+    stats_.cached -= capacity;
+    return block;
+  }
+
+  void release_locked() {
+    for (auto& [capacity, blocks] : free_)
+      for (void* block : blocks) device_free(device_, block, capacity);
+    free_.clear();
+    stats_.cached = 0;
+  }
+
+  Device device_;
+  std::mutex mutex_;
+  std::unordered_map<size_t, std::vector<void*>> free_;
+  MemoryStats stats_;
+};
+
+/// Never destroyed: tensors with static lifetime may be freed after it would have been.
+CachingAllocator& allocator(Device device) {
+  static std::mutex mutex;
+  static auto& cuda_allocators = *new std::unordered_map<int, CachingAllocator*>;
+  static auto& cpu_allocator = *new CachingAllocator(Device::cpu());
+  if (device.is_cpu()) return cpu_allocator;
+  std::lock_guard lock(mutex);
+  CachingAllocator*& slot = cuda_allocators[device.index()];
+  if (!slot) slot = new CachingAllocator(device);
+  return *slot;
+}
+
+}  // namespace
+
+MemoryStats memory_stats(Device device) { return allocator(device).stats(); }
+void reset_peak_memory(Device device) { allocator(device).reset_peak(); }
+void release_cached_memory(Device device) { allocator(device).release(); }
+
+Storage::Storage(size_t bytes, Device device) : bytes_(bytes), device_(device) {
+  data_ = allocator(device).allocate(bytes, capacity_);
+}
+
+Storage::~Storage() { allocator(device_).deallocate(data_, capacity_); }
+
+}  // namespace espalier
