@@ -1,0 +1,19 @@
+# `cmake --install`: static libraries, public headers and what find_package(Espalier) reads.
+include(CMakePackageConfigHelpers)
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/Espalier)
+
+install(TARGETS espalier espalier_core espalier_autograd espalier_datasets espalier_layers espalier_training
+        EXPORT EspalierTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(EXPORT EspalierTargets NAMESPACE Espalier:: DESTINATION ${package_dir})
+
+# Headers of the kernels stay here: they are reached through core/kernels.h.
+install(DIRECTORY core autograd datasets layers training DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/espalier
+        FILES_MATCHING PATTERN "*.h" PATTERN cpu EXCLUDE)
+install(FILES espalier.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/espalier)
+
+configure_package_config_file(cmake/EspalierConfig.cmake.in ${PROJECT_BINARY_DIR}/EspalierConfig.cmake
+                              INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/EspalierConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/EspalierConfig.cmake ${PROJECT_BINARY_DIR}/EspalierConfigVersion.cmake
+        cmake/FindOpenBLAS.cmake DESTINATION ${package_dir})
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

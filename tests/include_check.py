@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Checks who includes whom (docs/README.md, "folders"): a folder may use itself and what ALLOWED names, kernels are
+reached through core/kernels.h only, and no source outside cuda/ asks whether there is CUDA.
+
+    include_check.py [ROOT]       checks the tree, prints every violation, exits 1 if there is one
+    include_check.py --self-test  checks that wrong files are found
+"""
+import os
+import re
+import sys
+import tempfile
+
+ALLOWED = {
+    "core": [],
+    "cuda": ["core"],
+    "datasets": ["core"],
+    "autograd": ["core"],
+    "layers": ["autograd", "core"],
+    "training": ["layers", "datasets", "autograd", "core"],
+    "pruning": ["training", "layers", "datasets", "autograd", "core"],
+}
+LIBRARY = list(ALLOWED)
+# They stand on the library, as a user's program does.
+USERS = ["tools", "examples", "benchmarks", "tests"]
+# Headers for their own folder only: they aren't installed either (cmake/install.cmake).
+PRIVATE = ["core/cpu", "cuda"]
+UMBRELLA = "espalier.h"
+SOURCE = (".h", ".cpp", ".cu", ".cuh")
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+CONDITION = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif)\b.*cuda", re.IGNORECASE)
+
+
+def inside(path, folder):
+    return path.startswith(folder + "/")
+
+
+def sources(root):
+    for folder in LIBRARY + USERS:
+        for where, _, names in os.walk(os.path.join(root, folder)):
+            for name in sorted(names):
+                if name.endswith(SOURCE):
+                    yield os.path.relpath(os.path.join(where, name), root).replace(os.sep, "/")
+    if os.path.exists(os.path.join(root, UMBRELLA)):
+        yield UMBRELLA
+
+
+def resolve(root, path, bracket, name):
+    """The included file, from the root of the tree; None for a library of somebody else."""
+    if bracket == "<":
+        return name.removeprefix("espalier/") if name.startswith("espalier/") else None
+    beside = os.path.normpath(os.path.join(os.path.dirname(path), name)).replace(os.sep, "/")
+    return beside if os.path.exists(os.path.join(root, beside)) else name
+
+
+def problem(root, path, bracket, name):
+    """Why `path` may not include `name`, or None."""
+    target = resolve(root, path, bracket, name)
+    if target is None:
+        if name.split("/")[0] in LIBRARY:
+            return 'ours is included with "..."'
+        return None
+    if not os.path.exists(os.path.join(root, target)):
+        return "no such file in the tree (headers of other libraries are included with <...>)"
+    for private in PRIVATE:
+        if inside(target, private) and not inside(path, private):
+            return f"{private}/ is reached through core/kernels.h only"
+    folder = path.split("/")[0]
+    if path == UMBRELLA:
+        return None if target.split("/")[0] in LIBRARY else "only library headers belong here"
+    if target == UMBRELLA:
+        return "the umbrella header is for users of the library" if folder in LIBRARY else None
+    owner = target.split("/")[0]
+    if owner == folder or (owner in LIBRARY and folder in USERS) or owner in ALLOWED.get(folder, []):
+        return None
+    return f"{folder}/ may include {', '.join([folder] + ALLOWED.get(folder, LIBRARY))} only"
+
+
+def violations(root):
+    found = []
+    for path in sources(root):
+        with open(os.path.join(root, path), encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                match = INCLUDE.match(line)
+                why = problem(root, path, *match.groups()) if match else None
+                if CONDITION.match(line) and not inside(path, "cuda"):
+                    why = "only cuda/ and CMake may ask whether there is CUDA; others link cuda/unavailable.cpp"
+                if why:
+                    found.append(f"{path}:{number}: {line.strip()}: {why}")
+    return found
+
+
+def self_test():
+    right = {
+        "core/a.h": "#include <vector>\n",
+        "core/cpu/k.h": '#include "core/a.h"\n#include "k2.h"\n',
+        "core/cpu/k2.h": "",
+        "cuda/k.h": '#ifdef CUDA_VERSION\n#endif\n#include "core/a.h"\n',
+        "autograd/v.h": '#include "core/a.h"\n',
+        "layers/l.h": '#include "autograd/v.h"\n#include <nlohmann/json_fwd.hpp>\n',
+        "datasets/d.h": '#include "core/a.h"\n',
+        "training/t.h": '#include "layers/l.h"\n#include "datasets/d.h"\n',
+        "espalier.h": '#include "training/t.h"\n',
+        "examples/e.cpp": "#include <espalier/espalier.h>\n",
+        "tools/t.cpp": '#include "training/t.h"\n#include "own.h"\n',
+        "tools/own.h": "",
+    }
+    wrong = {
+        "core/up.h": '#include "autograd/v.h"\n',
+        "core/kernel.cpp": '#include "core/cpu/k.h"\n',
+        "autograd/up.h": '#include "layers/l.h"\n',
+        "autograd/sideways.h": '#include "datasets/d.h"\n',
+        "datasets/up.h": '#include "autograd/v.h"\n',
+        "layers/up.h": '#  include "../training/t.h"\n',
+        "layers/gpu.cpp": '#include "cuda/k.h"\n',
+        "layers/brackets.h": "#include <espalier/training/t.h>\n",
+        "layers/angled.h": "#include <training/t.h>\n",
+        "training/umbrella.h": '#include "espalier.h"\n',
+        "training/condition.cpp": "#if defined(ESPALIER_CUDA)\n#endif\n",
+        "training/missing.cpp": '#include "core/nothing.h"\n',
+        "tools/private.cpp": '#include "core/cpu/k.h"\n',
+        "examples/other.cpp": '#include "tools/own.h"\n',
+        "tests/core/kernel_test.cpp": '#include "cuda/k.h"\n',
+    }
+    with tempfile.TemporaryDirectory() as root:
+        for path, text in {**right, **wrong}.items():
+            os.makedirs(os.path.dirname(os.path.join(root, path)), exist_ok=True)
+            with open(os.path.join(root, path), "w", encoding="utf-8") as file:
+                file.write(text)
+        found = sorted(line.split(":")[0] for line in violations(root))
+    missed = sorted(set(wrong) - set(found))
+    accused = sorted(set(found) - set(wrong))
+    if missed or accused:
+        sys.exit(f"[include check] wrong files not found: {missed}; right files reported: {accused}")
+    print(f"[include check] all {len(wrong)} wrong files found, none of the {len(right)} right ones reported")
+
+
+def main():
+    if sys.argv[1:] == ["--self-test"]:
+        return self_test()
+    root = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+    found = violations(root)
+    files = sum(1 for _ in sources(root))
+    if not files:
+        sys.exit(f"[include check] no source found under {root}")
+    print("\n".join(found + [f"[include check] {files} files, {len(found)} violations"]))
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()
