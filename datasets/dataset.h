@@ -1,0 +1,115 @@
+// Image data sets held in memory, the catalogue of those Espalier knows, and where their files are looked for.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace espalier {
+
+/// Labelled images. Copying shares the tensors.
+struct Dataset {
+  std::string name;    ///< "mnist"
+  std::string source;  ///< the folder or archive it was read from, "embedded" for digits
+  Tensor images;       ///< u8 (N,C,H,W)
+  Tensor labels;       ///< i64 (N), each in [0, num_classes)
+  std::vector<std::string> class_names;
+  /// Of each channel over the training images, pixels scaled to [0,1]. The test set carries the training set's.
+  std::vector<float> mean, stddev;
+
+  int64_t size() const { return images.defined() ? images.size(0) : 0; }
+  int64_t channels() const { return images.size(1); }
+  int64_t height() const { return images.size(2); }
+  int64_t width() const { return images.size(3); }
+  int64_t num_classes() const { return static_cast<int64_t>(class_names.size()); }
+
+  /// A copy of the examples at `indices`, in that order. Throws ArgumentError for an index out of range.
+  Dataset subset(const std::vector<int64_t>& indices) const;
+  /// The first `count` examples (all of them when there are fewer); a view.
+  Dataset first(int64_t count) const;
+};
+
+struct Splits {
+  Dataset train, test;
+};
+
+struct TrainValidation {
+  Dataset train, validation;
+};
+
+/// Takes a validation set out of a training set: `size` in (0,1) is a fraction, from 1 a count. Every class gives its
+/// share, to within one example; the choice depends on `seed` only, and both parts keep the original order.
+TrainValidation split_validation(const Dataset& train, double size, uint64_t seed = 0);
+
+/// Mean and standard deviation of each channel of u8 images (N,C,H,W), pixels scaled to [0,1], into `dataset`.
+void compute_statistics(Dataset& dataset);
+
+/// A file of a data set on the web.
+struct RemoteFile {
+  std::string name;               ///< its name on disk
+  std::vector<std::string> urls;  ///< the same bytes, the first preferred
+  std::string sha256;             ///< of the file as downloaded
+  int64_t bytes;
+};
+
+/// A data set that load_dataset knows.
+struct DatasetInfo {
+  enum class Format { idx, cifar, embedded };
+
+  std::string name, title, licence, home;
+  Format format;
+  int64_t channels, height, width;
+  int64_t train_size, test_size;
+  std::vector<std::string> class_names;
+  std::vector<std::string> folders;                  ///< looked for below each root, the first is where a download goes
+  std::vector<std::string> train_files, test_files;  ///< IDX: images, then labels
+  std::vector<RemoteFile> downloads;
+  /// SHA-256 of train_files then test_files, decompressed, where published; else empty.
+  std::vector<std::string> content_sha256;
+  int label_bytes = 1;      ///< CIFAR: labels before each image; the last one is used
+  int first_label = 0;      ///< EMNIST letters count from 1
+  bool transposed = false;  ///< EMNIST stores images column by column
+  std::string debian_package;
+
+  int64_t num_classes() const { return static_cast<int64_t>(class_names.size()); }
+};
+
+const std::vector<DatasetInfo>& dataset_catalog();
+std::vector<std::string> dataset_names();
+/// Throws ArgumentError for an unknown name, with the nearest known one.
+const DatasetInfo& dataset_info(const std::string& name);
+
+struct LoadOptions {
+  std::string data_dir;  ///< looked into first; when named it must exist. A CIFAR archive may stand for the folder.
+};
+
+/// Reads a data set. Its files are looked for in `data_dir`, $ESPALIER_DATA, the user's cache and Debian's folder, in
+/// that order; `digits` is part of the library. Nothing is downloaded. Throws FileError when nothing is found (saying
+/// where it looked and how to get the data) or when a file is bad (with file, offset, expected and found).
+Splits load_dataset(const std::string& name, const LoadOptions& options = {});
+
+/// $XDG_CACHE_HOME/espalier or ~/.cache/espalier: where downloads go.
+std::string user_data_dir();
+
+struct CheckItem {
+  std::string what;
+  bool ok;
+  std::string detail;
+};
+
+struct CheckReport {
+  std::string name, source;
+  std::vector<CheckItem> items;
+
+  bool ok() const;
+  /// One line for each item: "ok    train labels: 60000, all in 0..9".
+  std::string to_string() const;
+};
+
+/// Reads every file of a data set as load_dataset would and compares counts, sizes, labels and, where they are
+/// published, SHA-256 sums. Bad files are reported, not thrown.
+CheckReport check_dataset(const std::string& name, const LoadOptions& options = {});
+
+}  // namespace espalier

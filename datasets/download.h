@@ -1,0 +1,36 @@
+// Fetching data sets from the web. Only these functions open a connection.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace espalier {
+
+struct DownloadProgress {
+  std::string file;   ///< name on disk
+  int64_t bytes = 0;  ///< so far, with those of an earlier attempt
+  int64_t total = 0;  ///< 0: the server doesn't say
+  double bytes_per_second = 0;
+};
+
+struct DownloadOptions {
+  /// Called several times a second; returning false cancels.
+  std::function<bool(const DownloadProgress&)> progress = {};
+  /// Takes the files from this base URL instead of their public homes; checksums still hold.
+  std::string mirror = {};
+  int retries = 3;         ///< after a broken connection, each going on where the last one stopped
+  int stall_seconds = 60;  ///< gives up on a connection that delivers nothing for so long
+};
+
+/// Downloads one file (http or https) to `path`: into `path`.part, which a later call goes on with, checked against
+/// `sha256` (unless empty), then renamed. Throws FileError saying what failed: HTTP status, no network, wrong
+/// checksum (with both), no space, cancelled.
+void download_file(const std::string& url, const std::string& path, const std::string& sha256,
+                   const DownloadOptions& options = {});
+
+/// Downloads what is missing of a data set below `dir` ("" means user_data_dir()) and returns the folder it is in.
+/// A file that is there already and has the right checksum is kept.
+std::string download_dataset(const std::string& name, const std::string& dir = "", const DownloadOptions& options = {});
+
+}  // namespace espalier
