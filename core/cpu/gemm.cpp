@@ -1,0 +1,145 @@
+// Matrix products by OpenBLAS. Transposed views are passed as such; only views that BLAS can't express are copied.
+#include <cblas.h>
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+
+#include "core/cpu/blas.h"
+#include "core/cpu/table.h"
+#include "core/threads.h"
+
+namespace espalier::cpu {
+namespace {
+
+CBLAS_TRANSPOSE flag(bool transpose) { return transpose ? CblasTrans : CblasNoTrans; }
+
+void call_gemm(bool ta, bool tb, int m, int n, int k, float alpha, const float* a, int lda, const float* b, int ldb,
+               float beta, float* c, int ldc) {
+  // (M,K)(K,N) -> (M,N) row-major; stored rows are lda, ldb, ldc apart, a stored row of a transposed a is a column
+  cblas_sgemm(CblasRowMajor, flag(ta), flag(tb), m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void call_gemm(bool ta, bool tb, int m, int n, int k, double alpha, const double* a, int lda, const double* b, int ldb,
+               double beta, double* c, int ldc) {
+  // (M,K)(K,N) -> (M,N) row-major, as above
+  cblas_dgemm(CblasRowMajor, flag(ta), flag(tb), m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void call_gemv(bool transpose, int rows, int cols, float alpha, const float* a, int lda, const float* x, int step_x,
+               float beta, float* y, int step_y) {
+  // stored a (rows,cols), rows lda apart: (rows,cols)(cols) -> (rows), or transposed (cols,rows)(rows) -> (cols)
+  cblas_sgemv(CblasRowMajor, flag(transpose), rows, cols, alpha, a, lda, x, step_x, beta, y, step_y);
+}
+void call_gemv(bool transpose, int rows, int cols, double alpha, const double* a, int lda, const double* x, int step_x,
+               double beta, double* y, int step_y) {
+  // stored a (rows,cols), as above
+  cblas_dgemv(CblasRowMajor, flag(transpose), rows, cols, alpha, a, lda, x, step_x, beta, y, step_y);
+}
+
+int blas_int(int64_t value) {
+  check(value <= std::numeric_limits<int>::max(), "matmul",
+        "expected sizes below 2^31 (the BLAS counts with 32 bits), got {}; split the product", value);
+  return static_cast<int>(value);
+}
+
+template <class T>
+void gemm_any(bool ta, bool tb, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda, const T* b,
+              int64_t ldb, T beta, T* c, int64_t ldc) {
+  if (m == 0 || n == 0) return;
+  if (k == 0) {
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) c[i * ldc + j] = beta == T{0} ? T{0} : beta * c[i * ldc + j];
+    }
+    return;
+  }
+  // The BLAS asks OpenMP how many threads to use, and OpenMP answers for the calling thread.
+  if (!omp_in_parallel() && omp_get_max_threads() != num_threads()) omp_set_num_threads(num_threads());
+  const int M = blas_int(m), N = blas_int(n), K = blas_int(k);
+  const int LDA = blas_int(lda), LDB = blas_int(ldb), LDC = blas_int(ldc);
+  // One row or column: a matrix-vector product reads the matrix once, while gemm would pack it first.
+  if (n == 1) {
+    // op(a) (M,K) times the column b (K), whose elements are ldb apart unless b is stored as a row
+    call_gemv(ta, ta ? K : M, ta ? M : K, alpha, a, LDA, b, tb ? 1 : LDB, beta, c, LDC);
+  } else if (m == 1) {
+    // op(b)^T (N,K) times the row a (K), whose elements are lda apart when a is stored as a column
+    call_gemv(!tb, tb ? N : K, tb ? K : N, alpha, b, LDB, a, ta ? LDA : 1, beta, c, 1);
+  } else {
+    call_gemm(ta, tb, M, N, K, alpha, a, LDA, b, LDB, beta, c, LDC);
+  }
+}
+
+/// How the last two axes of a (B,R,C) tensor lie in memory, as BLAS sees it.
+struct Layout {
+  bool transpose;
+  int64_t ld;
+};
+
+std::optional<Layout> layout_of(const Tensor& x) {
+  const int64_t rows = x.size(1), cols = x.size(2), row_stride = x.stride(1), col_stride = x.stride(2);
+  if ((col_stride == 1 || cols == 1) && (row_stride >= cols || rows == 1)) {
+    return Layout{false, rows == 1 ? cols : row_stride};
+  }
+  if ((row_stride == 1 || rows == 1) && (col_stride >= rows || cols == 1)) {
+    return Layout{true, cols == 1 ? rows : col_stride};
+  }
+  return std::nullopt;
+}
+
+template <class T>
+void matmul_batch(const Tensor& a, const Tensor& b, Layout la, Layout lb, T beta, Tensor& out) {
+  const int64_t batch = out.size(0), m = out.size(1), n = out.size(2), k = a.size(2);
+  const T* pa = a.data<T>();
+  const T* pb = b.data<T>();
+  T* pc = out.data<T>();
+  const bool rows_join = !la.transpose && (a.stride(0) == m * la.ld || batch == 1);
+  if (batch == 1 || (b.stride(0) == 0 && rows_join)) {
+    // (B*M,K)(K,N) -> (B*M,N); lda = distance of a's rows over all batches, ldc = N
+    gemm(la.transpose, lb.transpose, batch * m, n, k, T{1}, pa, la.ld, pb, lb.ld, beta, pc, n);
+    return;
+  }
+  const auto one = [&](int64_t i) {
+    // (M,K)(K,N) -> (M,N) of batch i; ldc = N
+    gemm(la.transpose, lb.transpose, m, n, k, T{1}, pa + i * a.stride(0), la.ld, pb + i * b.stride(0), lb.ld, beta,
+         pc + i * m * n, n);
+  };
+  // Below this many multiplications the threads inside one product don't pay for their start.
+  constexpr int64_t kSmall = int64_t{1} << 20;
+  const int64_t work = m * n * std::max<int64_t>(k, 1);
+  if (work >= kSmall && batch < 4 * num_threads()) {
+    for (int64_t i = 0; i < batch; ++i) one(i);
+  } else {
+    const int64_t grain = std::max<int64_t>(1, kSmall / 16 / std::max<int64_t>(work, 1));
+    parallel_for(batch, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) one(i);
+    });
+  }
+}
+
+}  // namespace
+
+void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
+          const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
+  gemm_any(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha, const double* a,
+          int64_t lda, const double* b, int64_t ldb, double beta, double* c, int64_t ldc) {
+  gemm_any(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+void matmul(const Tensor& a, const Tensor& b, bool accumulate, Tensor& out) {
+  if (out.numel() == 0) return;
+  if (a.size(2) == 0) {
+    if (!accumulate) cpu::fill(out, 0);
+    return;
+  }
+  const std::optional<Layout> la = layout_of(a), lb = layout_of(b);
+  if (!la || !lb) {
+    matmul(la ? a : a.contiguous(), lb ? b : b.contiguous(), accumulate, out);
+    return;
+  }
+  dispatch_floating(out.dtype(), "matmul", [&](auto zero) {
+    using T = decltype(zero);
+    matmul_batch<T>(a, b, *la, *lb, accumulate ? T{1} : T{0}, out);
+  });
+}
+
+}  // namespace espalier::cpu
