@@ -1,0 +1,205 @@
+// Optimisers: parameter groups, state by parameter, and the update rules SGD, Adam, AdamW and RMSprop.
+// The semantics are PyTorch's; the arithmetic is one fused kernel call for each parameter (core/kernels.h).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "core/safetensors.h"
+#include "layers/module.h"
+
+namespace espalier {
+
+using NamedParameters = std::vector<std::pair<std::string, Parameter>>;
+
+/// Parameters that share settings.
+struct ParameterGroup {
+  NamedParameters parameters;
+  double lr_scale = 1;                      ///< the group's learning rate is lr() * lr_scale
+  std::optional<double> weight_decay = {};  ///< instead of the optimiser's
+};
+
+/// What an optimiser trains: implicit from a module, from parameters, or from explicit groups.
+struct ParameterGroups {
+  ParameterGroups(const Module& module) : ParameterGroups(module.named_parameters()) {}
+  ParameterGroups(NamedParameters parameters) { groups.push_back({std::move(parameters)}); }
+  ParameterGroups(const std::vector<Parameter>& parameters);
+  ParameterGroups(std::vector<ParameterGroup> list) : groups(std::move(list)) {}
+  std::vector<ParameterGroup> groups;
+};
+
+/// Two groups: weights with `weight_decay`; biases and the parameters of normalisation layers without.
+std::vector<ParameterGroup> no_decay_groups(const Module& module, double weight_decay);
+
+/// Everything an optimiser remembers, by name: tensors "SLOT/PARAMETER", numbers "lr" and "steps/PARAMETER".
+struct OptimizerState {
+  std::string type;
+  NamedTensors tensors;
+  std::map<std::string, double> scalars;
+};
+
+/// Base of the optimisers. It never writes a gradient, and leaves alone parameters that are frozen or have
+/// no gradient.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  /// "sgd", "adam", "adamw", "rmsprop".
+  virtual std::string type() const = 0;
+
+  /// One update of every parameter that has a gradient. Throws when the shape of a weight, its gradient and its state
+  /// disagree (a weight was resized without its state).
+  void step();
+  /// Forgets all gradients; their memory goes back to the allocator.
+  void zero_grad();
+
+  double lr() const { return lr_; }
+  void set_lr(double lr);
+  /// Momentum, or Adam's beta1: what one-cycle schedules vary. Throws where the optimiser was built without it.
+  virtual double momentum() const = 0;
+  virtual void set_momentum(double momentum) = 0;
+
+  const std::vector<ParameterGroup>& groups() const { return groups_; }
+  /// All parameters of all groups.
+  std::vector<Parameter> parameters() const;
+
+  /// Names of the state tensors this optimiser keeps for each parameter: "velocity"; "m", "v".
+  const std::vector<std::string>& slots() const { return slots_; }
+  /// The state tensor of a parameter, in the parameter's shape: to be masked or replaced together with the weight.
+  /// nullptr before the parameter's first step. Throws on an unknown slot or a parameter of another optimiser.
+  Tensor* state(const Parameter& parameter, const std::string& slot);
+  /// Updates of this parameter so far.
+  int64_t steps(const Parameter& parameter) const;
+
+  /// The tensors share storage with the optimiser's.
+  OptimizerState state_dict() const;
+  /// Copies. Throws, listing everything missing, unknown and misshapen, and changes nothing then.
+  void load_state_dict(const OptimizerState& state);
+
+ protected:
+  struct Settings {
+    double lr, weight_decay;
+    int64_t step;  ///< 1 for the parameter's first
+  };
+  Optimizer(ParameterGroups groups, double lr, double weight_decay, std::vector<std::string> slots);
+  /// One parameter's update; all tensors contiguous, `state` one tensor for each slot.
+  virtual void update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) = 0;
+
+ private:
+  struct State {
+    int64_t steps = 0;
+    std::vector<Tensor> slots;  ///< empty before the first step
+  };
+  void step_parameter(const ParameterGroup& group, const std::string& name, const Parameter& parameter);
+
+  std::vector<ParameterGroup> groups_;
+  double lr_, weight_decay_;
+  std::vector<std::string> slots_;
+  std::unordered_map<const void*, State> states_;  ///< by Parameter::id()
+};
+
+struct SgdOptions {
+  double lr = 0.1;
+  double momentum = 0;
+  double dampening = 0;
+  double weight_decay = 0;
+  bool nesterov = false;
+};
+
+/// Stochastic gradient descent: v = momentum*v + (1-dampening)*(g + decay*w); w -= lr*v (Nesterov: lr*(g +
+/// momentum*v)). Slot "velocity" if momentum > 0.
+class Sgd : public Optimizer {
+ public:
+  explicit Sgd(ParameterGroups groups, SgdOptions options = {});
+  std::string type() const override { return "sgd"; }
+  double momentum() const override { return options_.momentum; }
+  void set_momentum(double momentum) override;
+
+ protected:
+  void update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) override;
+
+ private:
+  SgdOptions options_;
+};
+
+struct AdamOptions {
+  double lr = 1e-3;
+  double beta1 = 0.9, beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0;
+};
+
+/// Kingma & Ba 2015; weight decay joins the gradient. Slots "m" and "v".
+class Adam : public Optimizer {
+ public:
+  explicit Adam(ParameterGroups groups, AdamOptions options = {});
+  std::string type() const override { return "adam"; }
+  double momentum() const override { return options_.beta1; }
+  void set_momentum(double momentum) override;
+
+ protected:
+  Adam(ParameterGroups groups, AdamOptions options, bool decoupled);
+  void update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) override;
+
+ private:
+  AdamOptions options_;
+  bool decoupled_;
+};
+
+struct AdamWOptions {
+  double lr = 1e-3;
+  double beta1 = 0.9, beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 1e-2;
+};
+
+/// Loshchilov & Hutter 2019: as Adam, the decay multiplies the weight by 1 - lr*decay.
+class AdamW : public Adam {
+ public:
+  explicit AdamW(ParameterGroups groups, AdamWOptions options = {});
+  std::string type() const override { return "adamw"; }
+};
+
+struct RmsPropOptions {
+  double lr = 1e-2;
+  double alpha = 0.99;
+  double epsilon = 1e-8;
+  double weight_decay = 0;
+  double momentum = 0;
+};
+
+/// v = alpha*v + (1-alpha)*g^2; w -= lr * g/(sqrt(v)+epsilon), through a velocity if momentum > 0.
+/// Slots "v", and "velocity" if momentum > 0.
+class RmsProp : public Optimizer {
+ public:
+  explicit RmsProp(ParameterGroups groups, RmsPropOptions options = {});
+  std::string type() const override { return "rmsprop"; }
+  double momentum() const override { return options_.momentum; }
+  void set_momentum(double momentum) override;
+
+ protected:
+  void update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) override;
+
+ private:
+  RmsPropOptions options_;
+};
+
+/// Settings for an optimiser chosen by name; what is not set keeps that optimiser's default.
+struct OptimizerOptions {
+  std::optional<double> lr = {}, momentum = {}, weight_decay = {};
+  bool nesterov = false;  ///< sgd only
+};
+
+/// "sgd", "adam", "adamw" or "rmsprop". `momentum` is beta1 for the Adams. Throws on an unknown name, naming the
+/// nearest.
+std::unique_ptr<Optimizer> make_optimizer(const std::string& name, ParameterGroups groups,
+                                          const OptimizerOptions& options = {});
+
+}  // namespace espalier
