@@ -233,23 +233,26 @@ def schedules():
     lr = torch.optim.lr_scheduler
     cases = [
         ("constant", 0.1, lambda o: lr.LambdaLR(o, lambda _: 1.0), {}),
-        ("step", 0.1, lambda o: lr.StepLR(o, 5, 0.3), dict(step_size=5, gamma=0.3)),
+        ("step", 0.1, lambda o: lr.StepLR(o, 5, 0.3), dict(every=5, gamma=0.3)),
         ("multi_step", 0.1, lambda o: lr.MultiStepLR(o, [3, 10, 18], 0.2), dict(milestones=[3, 10, 18], gamma=0.2)),
-        ("cosine", 0.1, lambda o: lr.CosineAnnealingLR(o, 24, 0.001), dict(steps=24, min_lr=0.001)),
-        ("one_cycle", 0.1, lambda o: lr.OneCycleLR(o, 0.1, total_steps=24), dict(steps=24)),
-        ("one_cycle", 0.1, lambda o: lr.OneCycleLR(o, 0.1, total_steps=24, pct_start=0.25, div_factor=10,
-                                                   final_div_factor=100, anneal_strategy="linear"),
-         dict(steps=24, pct_start=0.25, div_factor=10, final_div_factor=100, linear=True)),
-        ("warmup", 0.1, lambda o: lr.LinearLR(o, 0.1, 1.0, 6), dict(start_factor=0.1, steps=6)),
+        ("cosine", 0.1, lambda o: lr.CosineAnnealingLR(o, 24, 0.001), dict(final_factor=0.01)),
+        ("one_cycle", 0.1, lambda o: lr.OneCycleLR(o, 0.1, total_steps=24), {}),
+        ("one_cycle", 0.1, lambda o: lr.OneCycleLR(o, 0.3, total_steps=24, pct_start=0.25, div_factor=10,
+                                                   final_div_factor=100, base_momentum=0.8, max_momentum=0.9),
+         dict(max=0.3, start=0.25, div=10, final_div=100, momentum_low=0.8, momentum_high=0.9)),
+        ("warmup", 0.1, lambda o: lr.LinearLR(o, 1 / 7, 1.0, 6), dict(steps=6)),  # rates 1/7, 2/7, ..., 6/7, 1, 1
     ]
     for i, (kind, rate, make, options) in enumerate(cases):
-        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
-        schedule, rates = make(optimizer), []
-        for _ in range(24):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate, momentum=0.9)
+        schedule, rates, momenta = make(optimizer), [], []
+        for step in range(24):
             rates.append(optimizer.param_groups[0]["lr"])
+            momenta.append(optimizer.param_groups[0]["momentum"])
             optimizer.step()
-            schedule.step()
-        store(f"schedule.{i}", {"kind": kind, "lr": rate, **options}, rates=torch.tensor(rates))
+            if step < 23:
+                schedule.step()
+        store(f"schedule.{i}", {"kind": kind, "lr": rate, **options}, rates=torch.tensor(rates),
+              momenta=torch.tensor(momenta) if "momentum_low" in options else None)
     values = [1, .9, .8, .8, .8, .8, .79, .9, .9, .9, .9, .9, .5, .6, .6, .6, .6, .6, .6, .6, .6, .6, .6, .6]
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     schedule = lr.ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=0.01, min_lr=0.01)
