@@ -6,9 +6,13 @@ install(TARGETS espalier espalier_core espalier_autograd espalier_datasets espal
         EXPORT EspalierTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT EspalierTargets NAMESPACE Espalier:: DESTINATION ${package_dir})
 
-# Headers of the kernels stay here: they are reached through core/kernels.h.
+file(STRINGS cmake/private_headers.txt private_headers REGEX "^[^#]")
+set(exclude "")
+foreach(header IN LISTS private_headers)
+  list(APPEND exclude PATTERN ${header} EXCLUDE)
+endforeach()
 install(DIRECTORY core autograd datasets layers training DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/espalier
-        FILES_MATCHING PATTERN "*.h" PATTERN cpu EXCLUDE)
+        FILES_MATCHING PATTERN "*.h" ${exclude})
 install(FILES espalier.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/espalier)
 
 configure_package_config_file(cmake/EspalierConfig.cmake.in ${PROJECT_BINARY_DIR}/EspalierConfig.cmake

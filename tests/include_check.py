@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks who includes whom (docs/README.md, "folders"): a folder may use itself and what ALLOWED names, kernels are
-reached through core/kernels.h only, and no source outside cuda/ asks whether there is CUDA.
+"""Checks who includes whom: a folder may use itself and what ALLOWED names, private headers stay in their folder
+(kernels are reached through core/kernels.h), and no source outside cuda/ asks whether there is CUDA.
 
     include_check.py [ROOT]       checks the tree, prints every violation, exits 1 if there is one
     include_check.py --self-test  checks that wrong files are found
@@ -22,8 +22,9 @@ ALLOWED = {
 LIBRARY = list(ALLOWED)
 # They stand on the library, as a user's program does.
 USERS = ["tools", "examples", "benchmarks", "tests"]
-# Headers for their own folder only: they aren't installed either (cmake/install.cmake).
-PRIVATE = ["core/cpu", "cuda"]
+PRIVATE = "cmake/private_headers.txt"
+# Not even tests include these: a kernel is tested through the table that holds it.
+KERNELS = ["core/cpu", "cuda"]
 UMBRELLA = "espalier.h"
 SOURCE = (".h", ".cpp", ".cu", ".cuh")
 
@@ -32,7 +33,12 @@ CONDITION = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif)\b.*cuda", re.IGNORECAS
 
 
 def inside(path, folder):
-    return path.startswith(folder + "/")
+    return path == folder or path.startswith(folder + "/")
+
+
+def private_headers(root):
+    with open(os.path.join(root, PRIVATE), encoding="utf-8") as file:
+        return [line.strip() for line in file if line.strip() and not line.startswith("#")]
 
 
 def sources(root):
@@ -53,7 +59,7 @@ def resolve(root, path, bracket, name):
     return beside if os.path.exists(os.path.join(root, beside)) else name
 
 
-def problem(root, path, bracket, name):
+def problem(root, private_paths, path, bracket, name):
     """Why `path` may not include `name`, or None."""
     target = resolve(root, path, bracket, name)
     if target is None:
@@ -62,27 +68,32 @@ def problem(root, path, bracket, name):
         return None
     if not os.path.exists(os.path.join(root, target)):
         return "no such file in the tree (headers of other libraries are included with <...>)"
-    for private in PRIVATE:
-        if inside(target, private) and not inside(path, private):
-            return f"{private}/ is reached through core/kernels.h only"
+    for kernels in KERNELS:
+        if inside(target, kernels) and not inside(path, kernels):
+            return f"{kernels}/ is reached through core/kernels.h only"
     folder = path.split("/")[0]
+    private = any(inside(target, entry) for entry in private_paths)
+    if private and path.endswith(".h") and folder != "tests" and not any(inside(path, e) for e in private_paths):
+        return f"a public header includes a private one ({PRIVATE})"
     if path == UMBRELLA:
         return None if target.split("/")[0] in LIBRARY else "only library headers belong here"
     if target == UMBRELLA:
         return "the umbrella header is for users of the library" if folder in LIBRARY else None
     owner = target.split("/")[0]
+    if private and owner != folder and folder != "tests":
+        return f"a private header of {owner}/ ({PRIVATE})"
     if owner == folder or (owner in LIBRARY and folder in USERS) or owner in ALLOWED.get(folder, []):
         return None
     return f"{folder}/ may include {', '.join([folder] + ALLOWED.get(folder, LIBRARY))} only"
 
 
 def violations(root):
-    found = []
+    found, private_paths = [], private_headers(root)
     for path in sources(root):
         with open(os.path.join(root, path), encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 match = INCLUDE.match(line)
-                why = problem(root, path, *match.groups()) if match else None
+                why = problem(root, private_paths, path, *match.groups()) if match else None
                 if CONDITION.match(line) and not inside(path, "cuda"):
                     why = "only cuda/ and CMake may ask whether there is CUDA; others link cuda/unavailable.cpp"
                 if why:
@@ -92,6 +103,7 @@ def violations(root):
 
 def self_test():
     right = {
+        PRIVATE: "# a list\ncore/cpu\ncuda\ndatasets/reader.h\n",
         "core/a.h": "#include <vector>\n",
         "core/cpu/k.h": '#include "core/a.h"\n#include "k2.h"\n',
         "core/cpu/k2.h": "",
@@ -99,6 +111,9 @@ def self_test():
         "autograd/v.h": '#include "core/a.h"\n',
         "layers/l.h": '#include "autograd/v.h"\n#include <nlohmann/json_fwd.hpp>\n',
         "datasets/d.h": '#include "core/a.h"\n',
+        "datasets/reader.h": "",
+        "datasets/d.cpp": '#include "datasets/reader.h"\n',
+        "tests/datasets/reader_test.cpp": '#include "datasets/reader.h"\n',
         "training/t.h": '#include "layers/l.h"\n#include "datasets/d.h"\n',
         "espalier.h": '#include "training/t.h"\n',
         "examples/e.cpp": "#include <espalier/espalier.h>\n",
@@ -118,6 +133,8 @@ def self_test():
         "training/umbrella.h": '#include "espalier.h"\n',
         "training/condition.cpp": "#if defined(ESPALIER_CUDA)\n#endif\n",
         "training/missing.cpp": '#include "core/nothing.h"\n',
+        "datasets/public.h": '#include "datasets/reader.h"\n',
+        "training/reader.cpp": '#include "datasets/reader.h"\n',
         "tools/private.cpp": '#include "core/cpu/k.h"\n',
         "examples/other.cpp": '#include "tools/own.h"\n',
         "tests/core/kernel_test.cpp": '#include "cuda/k.h"\n',
