@@ -111,13 +111,6 @@ class Loop {
   std::array<Axis, kMaxRank> axes_{};
 };
 
-/// Strides of x, with that of one axis set to 0: the loop then visits lines along the axis by their start.
-inline Strides strides_without(const Tensor& x, int axis) {
-  Strides strides = x.strides();
-  strides[axis] = 0;
-  return strides;
-}
-
 /// x's shape with one axis of size 1, the index space of the lines along that axis.
 inline Shape shape_without(const Tensor& x, int axis) {
   Shape shape = x.shape();

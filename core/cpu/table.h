@@ -6,14 +6,16 @@
 
 namespace espalier::cpu {
 
-// elementwise.cpp
+// copy.cpp
 void fill(Tensor& out, double value);
 void copy(const Tensor& x, Tensor& out);
+void where(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out);
+
+// elementwise.cpp
 void unary(UnaryOp op, const Tensor& x, Tensor& out);
 void binary(BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out);
 void binary_scalar(BinaryOp op, const Tensor& a, double b, bool reversed, Tensor& out);
 void compare(CompareOp op, const Tensor& a, const Tensor& b, Tensor& out);
-void where(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out);
 void clamp(const Tensor& x, double low, double high, Tensor& out);
 void axpy(double alpha, const Tensor& x, Tensor& out);
 
