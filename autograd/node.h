@@ -11,23 +11,25 @@ namespace espalier {
 class Saved {
  public:
   Saved() = default;
-  Saved(const Variable& variable) : variable_(variable), version_(variable.defined() ? variable.data().version() : 0) {}
+  Saved(const Variable& variable);
   Saved(const Tensor& tensor) : Saved(Variable(tensor)) {}
   const Variable& unpack(const class BackwardContext& context) const;
 
  private:
   Variable variable_;
+  std::shared_ptr<Storage> storage_;  ///< what variable_ held when it was saved
   uint64_t version_ = 0;
 };
 
 /// What a backward function gets.
 class BackwardContext {
  public:
-  BackwardContext(Node& node, const Variables& grads) : node_(node), grads_(grads) {}
+  BackwardContext(Node& node, const Variables& grads, const std::vector<bool>& needed)
+      : node_(node), grads_(grads), needed_(needed) {}
   /// Gradient of output i, in its shape. Undefined when nothing depended on that output (only with several outputs).
   const Variable& grad(int i = 0) const { return grads_[static_cast<size_t>(i)]; }
-  /// Whether input i needs a gradient; computing others is wasted work.
-  bool needs(int i) const;
+  /// Whether the gradient of input i is wanted; computing others is wasted work.
+  bool needs(int i) const { return needed_[static_cast<size_t>(i)]; }
   /// Output i of the forward pass; the operation must have been recorded with SaveOutputs::yes.
   Variable output(int i = 0) const;
   const char* operation() const;
@@ -35,6 +37,7 @@ class BackwardContext {
  private:
   Node& node_;
   const Variables& grads_;
+  const std::vector<bool>& needed_;
 };
 
 /// Returns one gradient for each input, by position, in that input's shape; undefined means zero or not needed.
@@ -54,13 +57,25 @@ Variables record(const char* operation, std::vector<Tensor> values, Variables in
 /// Throws if a second derivative is being recorded through an operation that has none.
 void require_first_derivative_only(const BackwardContext& context);
 
+/// Gradients of an operation whose forward pass is one fused kernel, when the backward pass itself is recorded: runs
+/// `forward`, the same function written with differentiable operations, again and differentiates that.
+Variables gradients_by_recomputing(const std::function<Variables(const Variables&)>& forward,
+                                   const std::vector<Saved>& inputs, const BackwardContext& context);
+
 class Node : public std::enable_shared_from_this<Node> {
  public:
+  /// Where an input of the operation came from. It keeps no tensor alive that backward does not need.
+  struct Edge {
+    std::shared_ptr<Node> node;  ///< the operation that computed the input, or nullptr
+    int output = 0;              ///< which output of that operation
+    Variable leaf;               ///< the leaf itself, when it requires a gradient
+    bool needs_grad() const { return node || leaf.defined(); }
+  };
+
   ~Node();
   const char* operation() const { return operation_; }
-  /// The variables this operation was computed from.
-  const Variables& inputs() const { return inputs_; }
-  int num_outputs() const { return static_cast<int>(outputs_.size()); }
+  const std::vector<Edge>& edges() const { return edges_; }
+  const Shape& output_shape(int i) const { return outputs_[static_cast<size_t>(i)].shape; }
   /// Increases with creation: a node's inputs have smaller ids.
   uint64_t id() const { return id_; }
 
@@ -78,7 +93,7 @@ class Node : public std::enable_shared_from_this<Node> {
 
   const char* operation_ = nullptr;
   uint64_t id_ = 0;
-  Variables inputs_;
+  std::vector<Edge> edges_;
   std::vector<Output> outputs_;
   Backward backward_;
   bool released_ = false;  ///< backward has run and freed what it needed

@@ -78,7 +78,6 @@ class Variable {
   const void* id() const { return impl_.get(); }
 
  private:
-  friend class Node;
   friend struct Engine;
   struct Impl;
   std::shared_ptr<Impl> impl_;

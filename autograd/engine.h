@@ -1,0 +1,29 @@
+// Engine: what Variable and Node share inside this folder. Not for others.
+#pragma once
+
+#include "autograd/node.h"
+
+namespace espalier {
+
+struct Variable::Impl {
+  Tensor data;
+  bool requires_grad = false;
+  Variable grad;
+  std::shared_ptr<Node> node;  // nullptr: a leaf
+  int output_index = 0;
+  std::string name;
+};
+
+struct Engine {
+  /// A Variable that is output `index` of `node`.
+  static Variable make_result(Tensor data, std::shared_ptr<Node> node, int index);
+
+  struct Root {
+    Variable variable, gradient;
+  };
+  /// Walks back from the roots. With `targets` their gradients are returned (undefined where there is none) and
+  /// nothing else is computed; without, the leaves' .grad accumulate.
+  static Variables run(const std::vector<Root>& roots, const Variables* targets, bool retain_graph, bool create_graph);
+};
+
+}  // namespace espalier

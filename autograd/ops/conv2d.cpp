@@ -1,0 +1,96 @@
+// conv2d and its two gradients. Each is linear in each argument, and the three are closed under differentiation:
+// with <a,b> the sum of products, <conv2d(x,w), dy> = <x, input_grad(dy,w)> = <w, weight_grad(dy,x)>.
+#include "autograd/node.h"
+#include "autograd/ops.h"
+
+namespace espalier {
+namespace {
+
+int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
+  return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+}
+
+/// Checks the arguments and returns the shape of y.
+Shape checked_output_shape(const Shape& x, const Shape& w, const Conv2dShape& s) {
+  check(x.rank() == 4, "conv2d", "expected images (N,C,H,W), got shape {}", x);
+  check(w.rank() == 4, "conv2d", "expected a weight (F,C/groups,KH,KW), got shape {}", w);
+  check(s.stride_h >= 1 && s.stride_w >= 1 && s.dilation_h >= 1 && s.dilation_w >= 1 && s.padding_h >= 0 &&
+            s.padding_w >= 0 && s.groups >= 1,
+        "conv2d",
+        "expected stride, dilation and groups of at least 1 and padding of at least 0, got {}x{}, {}x{}, {}, "
+        "{}x{}",
+        s.stride_h, s.stride_w, s.dilation_h, s.dilation_w, s.groups, s.padding_h, s.padding_w);
+  check(w[1] * s.groups == x[1], "conv2d",
+        "weight has {} input channels in {} groups, input has {}: shapes {} and {}; build the layer with "
+        "in_channels={}",
+        w[1] * s.groups, s.groups, x[1], x, w, x[1]);
+  check(w[0] % s.groups == 0, "conv2d", "expected output channels that {} groups divide, got weight {}", s.groups, w);
+  const int64_t kernel_h = s.dilation_h * (w[2] - 1) + 1, kernel_w = s.dilation_w * (w[3] - 1) + 1;
+  check(w[2] >= 1 && w[3] >= 1 && kernel_h <= x[2] + 2 * s.padding_h && kernel_w <= x[3] + 2 * s.padding_w, "conv2d",
+        "a kernel of {}x{} (dilated) does not fit a padded image of {}x{}: shapes {} and {}; add padding", kernel_h,
+        kernel_w, x[2] + 2 * s.padding_h, x[3] + 2 * s.padding_w, x, w);
+  return {x[0], w[0], output_size(x[2], w[2], s.stride_h, s.padding_h, s.dilation_h),
+          output_size(x[3], w[3], s.stride_w, s.padding_w, s.dilation_w)};
+}
+
+void check_dtypes(const Tensor& a, const Tensor& b) {
+  check(a.device() == b.device() && a.dtype() == b.dtype() && is_floating(a.dtype()), "conv2d",
+        "expected f32 or f64 tensors of one dtype and device, got {} and {}", describe(a), describe(b));
+}
+
+Shape bias_shape(const Variable& bias) { return bias.defined() ? bias.shape() : Shape{}; }
+
+}  // namespace
+
+Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias, const Conv2dShape& shape) {
+  check_dtypes(x.data(), weight.data());
+  Tensor y = Tensor::empty(checked_output_shape(x.shape(), weight.shape(), shape), x.dtype(), x.device());
+  check(!bias.defined() || bias.shape() == Shape{weight.size(0)}, "conv2d", "expected a bias of shape ({}), got {}",
+        weight.size(0), bias_shape(bias));
+  if (bias.defined()) check_dtypes(x.data(), bias.data());
+  kernels(x.device())
+      .conv2d(x.data().contiguous(), weight.data().contiguous(), bias.defined() ? bias.data().contiguous() : Tensor(),
+              shape, y);
+  return record("conv2d", y, {x, weight, bias}, [xs = Saved(x), ws = Saved(weight), shape](const BackwardContext& c) {
+    const Variable &input = xs.unpack(c), &w = ws.unpack(c), &dy = c.grad();
+    Variables grads(3);
+    if (c.needs(0)) grads[0] = conv2d_input_grad(dy, w, input.shape(), shape);
+    if (c.needs(1)) grads[1] = conv2d_weight_grad(dy, input, w.shape(), shape);
+    if (c.needs(2)) grads[2] = sum(dy, {0, 2, 3});
+    return grads;
+  });
+}
+
+Variable conv2d_input_grad(const Variable& dy, const Variable& weight, const Shape& x_shape, const Conv2dShape& shape) {
+  const Shape y_shape = checked_output_shape(x_shape, weight.shape(), shape);
+  check(dy.shape() == y_shape, "conv2d_input_grad", "expected a gradient of shape {}, got {}", y_shape, dy.shape());
+  check_dtypes(dy.data(), weight.data());
+  Tensor dx = Tensor::empty(x_shape, dy.dtype(), dy.device());
+  kernels(dy.device()).conv2d_input_grad(dy.data().contiguous(), weight.data().contiguous(), shape, dx);
+  return record("conv2d_input_grad", dx, {dy, weight},
+                [gs = Saved(dy), ws = Saved(weight), shape](const BackwardContext& c) {
+                  const Variable &g = gs.unpack(c), &w = ws.unpack(c), &ddx = c.grad();
+                  Variables grads(2);
+                  if (c.needs(0)) grads[0] = conv2d(ddx, w, {}, shape);
+                  if (c.needs(1)) grads[1] = conv2d_weight_grad(g, ddx, w.shape(), shape);
+                  return grads;
+                });
+}
+
+Variable conv2d_weight_grad(const Variable& dy, const Variable& x, const Shape& weight_shape,
+                            const Conv2dShape& shape) {
+  const Shape y_shape = checked_output_shape(x.shape(), weight_shape, shape);
+  check(dy.shape() == y_shape, "conv2d_weight_grad", "expected a gradient of shape {}, got {}", y_shape, dy.shape());
+  check_dtypes(dy.data(), x.data());
+  Tensor dw = Tensor::empty(weight_shape, dy.dtype(), dy.device());
+  kernels(dy.device()).conv2d_weight_grad(dy.data().contiguous(), x.data().contiguous(), shape, dw);
+  return record("conv2d_weight_grad", dw, {dy, x}, [gs = Saved(dy), xs = Saved(x), shape](const BackwardContext& c) {
+    const Variable &g = gs.unpack(c), &input = xs.unpack(c), &ddw = c.grad();
+    Variables grads(2);
+    if (c.needs(0)) grads[0] = conv2d(input, ddw, {}, shape);
+    if (c.needs(1)) grads[1] = conv2d_input_grad(g, ddw, input.shape(), shape);
+    return grads;
+  });
+}
+
+}  // namespace espalier

@@ -1,0 +1,208 @@
+#include <cmath>
+#include <numbers>
+
+#include "autograd/node.h"
+#include "autograd/ops.h"
+
+namespace espalier {
+namespace {
+
+/// relu's gradient: g where x > 0. Linear in g; its derivative with respect to x is 0 almost everywhere.
+Variable relu_grad(const Variable& x, const Variable& g) {
+  return record(
+      "relu_grad", binary(BinaryOp::relu_grad, x.data(), g.data()), {g},
+      [x = Saved(x.detach())](const BackwardContext& c) -> Variables { return {relu_grad(x.unpack(c), c.grad())}; });
+}
+
+/// Zero where the condition is false.
+Variable masked(const Tensor& condition, const Variable& x) {
+  return where(condition, x, Variable(Tensor::scalar(0, x.dtype(), x.device())));
+}
+
+/// The two operands' gradients, summed back over broadcast axes; undefined where not needed.
+template <class A, class B>
+Variables binary_grads(const BackwardContext& c, const Shape& a, const Shape& b, A&& grad_a, B&& grad_b) {
+  Variables grads(2);
+  if (c.needs(0)) grads[0] = sum_to(grad_a(), a);
+  if (c.needs(1)) grads[1] = sum_to(grad_b(), b);
+  return grads;
+}
+
+}  // namespace
+
+Variable operator+(const Variable& a, const Variable& b) {
+  return record("add", a.data() + b.data(), {a, b}, [sa = a.shape(), sb = b.shape()](const BackwardContext& c) {
+    return binary_grads(
+        c, sa, sb, [&] { return c.grad(); }, [&] { return c.grad(); });
+  });
+}
+
+Variable operator-(const Variable& a, const Variable& b) {
+  return record("sub", a.data() - b.data(), {a, b}, [sa = a.shape(), sb = b.shape()](const BackwardContext& c) {
+    return binary_grads(
+        c, sa, sb, [&] { return c.grad(); }, [&] { return -c.grad(); });
+  });
+}
+
+Variable operator*(const Variable& a, const Variable& b) {
+  return record("mul", a.data() * b.data(), {a, b}, [x = Saved(a), y = Saved(b)](const BackwardContext& c) {
+    const Variable &u = x.unpack(c), &v = y.unpack(c);
+    return binary_grads(
+        c, u.shape(), v.shape(), [&] { return c.grad() * v; }, [&] { return c.grad() * u; });
+  });
+}
+
+Variable operator/(const Variable& a, const Variable& b) {
+  return record("div", a.data() / b.data(), {a, b}, [x = Saved(a), y = Saved(b)](const BackwardContext& c) {
+    const Variable &u = x.unpack(c), &v = y.unpack(c);
+    return binary_grads(
+        c, u.shape(), v.shape(), [&] { return c.grad() / v; }, [&] { return -(c.grad() * u) / square(v); });
+  });
+}
+
+Variable operator+(const Variable& a, double b) {
+  return record("add", a.data() + b, {a}, [](const BackwardContext& c) -> Variables { return {c.grad()}; });
+}
+Variable operator-(const Variable& a, double b) { return a + (-b); }
+Variable operator*(const Variable& a, double b) {
+  return record("mul", a.data() * b, {a}, [b](const BackwardContext& c) -> Variables { return {c.grad() * b}; });
+}
+Variable operator/(const Variable& a, double b) {
+  return record("div", a.data() / b, {a}, [b](const BackwardContext& c) -> Variables { return {c.grad() / b}; });
+}
+Variable operator+(double a, const Variable& b) { return b + a; }
+Variable operator-(double a, const Variable& b) {
+  return record("sub", a - b.data(), {b}, [](const BackwardContext& c) -> Variables { return {-c.grad()}; });
+}
+Variable operator*(double a, const Variable& b) { return b * a; }
+Variable operator/(double a, const Variable& b) {
+  return record("div", a / b.data(), {b}, [a, y = Saved(b)](const BackwardContext& c) -> Variables {
+    return {c.grad() * -a / square(y.unpack(c))};
+  });
+}
+
+Variable operator-(const Variable& x) {
+  return record("neg", -x.data(), {x}, [](const BackwardContext& c) -> Variables { return {-c.grad()}; });
+}
+
+Variable abs(const Variable& x) {
+  return record("abs", abs(x.data()), {x}, [s = Saved(x)](const BackwardContext& c) -> Variables {
+    return {c.grad() * Variable(unary(UnaryOp::sign, s.unpack(c).data()))};
+  });
+}
+
+Variable square(const Variable& x) {
+  return record("square", square(x.data()), {x},
+                [s = Saved(x)](const BackwardContext& c) -> Variables { return {c.grad() * s.unpack(c) * 2}; });
+}
+
+Variable sqrt(const Variable& x) {
+  return record(
+      "sqrt", sqrt(x.data()), {x}, [](const BackwardContext& c) -> Variables { return {c.grad() / (c.output() * 2)}; },
+      SaveOutputs::yes);
+}
+
+Variable exp(const Variable& x) {
+  return record(
+      "exp", exp(x.data()), {x}, [](const BackwardContext& c) -> Variables { return {c.grad() * c.output()}; },
+      SaveOutputs::yes);
+}
+
+Variable log(const Variable& x) {
+  return record("log", log(x.data()), {x},
+                [s = Saved(x)](const BackwardContext& c) -> Variables { return {c.grad() / s.unpack(c)}; });
+}
+
+Variable log1p(const Variable& x) {
+  return record("log1p", unary(UnaryOp::log1p, x.data()), {x},
+                [s = Saved(x)](const BackwardContext& c) -> Variables { return {c.grad() / (s.unpack(c) + 1)}; });
+}
+
+Variable sin(const Variable& x) {
+  return record("sin", unary(UnaryOp::sin, x.data()), {x},
+                [s = Saved(x)](const BackwardContext& c) -> Variables { return {c.grad() * cos(s.unpack(c))}; });
+}
+
+Variable cos(const Variable& x) {
+  return record("cos", unary(UnaryOp::cos, x.data()), {x},
+                [s = Saved(x)](const BackwardContext& c) -> Variables { return {-(c.grad() * sin(s.unpack(c)))}; });
+}
+
+Variable tanh(const Variable& x) {
+  return record(
+      "tanh", unary(UnaryOp::tanh, x.data()), {x},
+      [](const BackwardContext& c) -> Variables { return {c.grad() * (1 - square(c.output()))}; }, SaveOutputs::yes);
+}
+
+Variable sigmoid(const Variable& x) {
+  return record(
+      "sigmoid", unary(UnaryOp::sigmoid, x.data()), {x},
+      [](const BackwardContext& c) -> Variables {
+        const Variable y = c.output();
+        return {c.grad() * y * (1 - y)};
+      },
+      SaveOutputs::yes);
+}
+
+Variable erf(const Variable& x) {
+  return record("erf", unary(UnaryOp::erf, x.data()), {x}, [s = Saved(x)](const BackwardContext& c) -> Variables {
+    return {c.grad() * exp(-square(s.unpack(c))) * (2 * std::numbers::inv_sqrtpi)};
+  });
+}
+
+Variable pow(const Variable& x, double exponent) {
+  return record("pow", binary(BinaryOp::pow, x.data(), exponent), {x},
+                [exponent, s = Saved(x)](const BackwardContext& c) -> Variables {
+                  if (exponent == 0) return {c.grad() * 0.0};
+                  return {c.grad() * pow(s.unpack(c), exponent - 1) * exponent};
+                });
+}
+
+Variable relu(const Variable& x) {
+  return record(
+      "relu", unary(UnaryOp::relu, x.data()), {x},
+      [](const BackwardContext& c) -> Variables { return {relu_grad(c.output(), c.grad())}; }, SaveOutputs::yes);
+}
+
+Variable leaky_relu(const Variable& x, double slope) { return where(x.data() > 0, x, x * slope); }
+
+Variable gelu(const Variable& x) { return x * (erf(x * (1 / std::numbers::sqrt2)) + 1) * 0.5; }
+
+Variable silu(const Variable& x) { return x * sigmoid(x); }
+
+Variable softplus(const Variable& x) { return relu(x) + log1p(exp(-abs(x))); }
+
+Variable maximum(const Variable& a, const Variable& b) { return where(a.data() >= b.data(), a, b); }
+
+Variable minimum(const Variable& a, const Variable& b) { return where(a.data() <= b.data(), a, b); }
+
+Variable clamp(const Variable& x, double low, double high) {
+  return record("clamp", clamp(x.data(), low, high), {x},
+                [low, high, s = Saved(x)](const BackwardContext& c) -> Variables {
+                  const Tensor& data = s.unpack(c).data();
+                  return {masked((data >= low) & (data <= high), c.grad())};
+                });
+}
+
+Variable where(const Tensor& condition, const Variable& a, const Variable& b) {
+  return record("where", where(condition, a.data(), b.data()), {a, b},
+                [condition, sa = a.shape(), sb = b.shape()](const BackwardContext& c) {
+                  return binary_grads(
+                      c, sa, sb, [&] { return masked(condition, c.grad()); },
+                      [&] { return masked(~condition, c.grad()); });
+                });
+}
+
+Variable to(const Variable& x, DType dtype) {
+  if (dtype == x.dtype()) return x;
+  return record("to", x.data().to(dtype), {x},
+                [from = x.dtype()](const BackwardContext& c) -> Variables { return {to(c.grad(), from)}; });
+}
+
+Variable to(const Variable& x, Device device) {
+  if (device == x.device()) return x;
+  return record("to", x.data().to(device), {x},
+                [from = x.device()](const BackwardContext& c) -> Variables { return {to(c.grad(), from)}; });
+}
+
+}  // namespace espalier

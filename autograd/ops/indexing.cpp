@@ -1,0 +1,48 @@
+#include "autograd/node.h"
+#include "autograd/ops.h"
+
+namespace espalier {
+namespace {
+
+Variable zeros_like_shape(const Shape& shape, const Variable& like) {
+  return Tensor::zeros(shape, like.dtype(), like.device());
+}
+
+}  // namespace
+
+Variable gather(const Variable& x, int axis, const Tensor& index) {
+  return record("gather", gather(x.data(), axis, index), {x},
+                [axis, index, shape = x.shape()](const BackwardContext& c) -> Variables {
+                  return {scatter_add(zeros_like_shape(shape, c.grad()), axis, index, c.grad())};
+                });
+}
+
+Variable scatter_add(const Variable& x, int axis, const Tensor& index, const Variable& values) {
+  return record("scatter_add", scatter_add(x.data(), axis, index, values.data()), {x, values},
+                [axis, index](const BackwardContext& c) -> Variables {
+                  return {c.grad(), c.needs(1) ? gather(c.grad(), axis, index) : Variable()};
+                });
+}
+
+Variable index_select(const Variable& x, int axis, const Tensor& index) {
+  return record("index_select", index_select(x.data(), axis, index), {x},
+                [axis, index, shape = x.shape()](const BackwardContext& c) -> Variables {
+                  return {index_add(zeros_like_shape(shape, c.grad()), axis, index, c.grad())};
+                });
+}
+
+Variable index_add(const Variable& x, int axis, const Tensor& index, const Variable& values) {
+  return record("index_add", index_add(x.data(), axis, index, values.data()), {x, values},
+                [axis, index](const BackwardContext& c) -> Variables {
+                  return {c.grad(), c.needs(1) ? index_select(c.grad(), axis, index) : Variable()};
+                });
+}
+
+Variable embedding(const Variable& table, const Tensor& ids) {
+  check(table.rank() == 2, "embedding", "expected a table (V,D), got shape {}", table.shape());
+  Shape shape = ids.shape();
+  shape.push_back(table.size(1));
+  return reshape(index_select(table, 0, ids.reshape({ids.numel()})), shape);
+}
+
+}  // namespace espalier

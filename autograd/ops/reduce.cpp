@@ -1,0 +1,71 @@
+#include <algorithm>
+
+#include "autograd/node.h"
+#include "autograd/ops.h"
+
+namespace espalier {
+namespace {
+
+/// `shape` with the reduced axes as size 1.
+Shape kept_shape(const Shape& shape, const Axes& axes) {
+  Shape kept = shape;
+  for (int i = 0; i < shape.rank(); ++i)
+    if (axes.empty()) kept[i] = 1;
+  for (int axis : axes) kept[normalize_axis(axis, shape.rank(), "reduce")] = 1;
+  return kept;
+}
+
+double elements_per_result(const Shape& shape, const Axes& axes) {
+  return static_cast<double>(shape.numel()) /
+         static_cast<double>(std::max<int64_t>(kept_shape(shape, axes).numel(), 1));
+}
+
+/// max or min. Equal extremes share the gradient evenly, so the result does not depend on an order.
+Variable extreme(ReduceOp op, const Variable& x, const Axes& axes, bool keep_axes) {
+  const Tensor kept = reduce(op, x.data(), axes, true);
+  const Tensor value = keep_axes ? kept : reduce(op, x.data(), axes, false);
+  return record(op == ReduceOp::max ? "max" : "min", value, {x},
+                [axes, kept, s = Saved(x)](const BackwardContext& c) -> Variables {
+                  const Tensor& data = s.unpack(c).data();
+                  const Tensor winners = (data == kept).to(data.dtype());
+                  const Tensor share = winners / sum(winners, axes, true);
+                  return {expand(reshape(c.grad(), kept.shape()), data.shape()) * Variable(share)};
+                });
+}
+
+}  // namespace
+
+Variable sum(const Variable& x, const Axes& axes, bool keep_axes) {
+  return record("sum", sum(x.data(), axes, keep_axes), {x},
+                [shape = x.shape(), kept = kept_shape(x.shape(), axes)](const BackwardContext& c) -> Variables {
+                  return {expand(reshape(c.grad(), kept), shape)};
+                });
+}
+
+Variable mean(const Variable& x, const Axes& axes, bool keep_axes) {
+  return sum(x, axes, keep_axes) * (1 / elements_per_result(x.shape(), axes));
+}
+
+Variable variance(const Variable& x, const Axes& axes, bool keep_axes, int correction) {
+  const Variable centred = x - mean(x, axes, true);
+  return sum(square(centred), axes, keep_axes) * (1 / (elements_per_result(x.shape(), axes) - correction));
+}
+
+Variable max(const Variable& x, const Axes& axes, bool keep_axes) { return extreme(ReduceOp::max, x, axes, keep_axes); }
+
+Variable min(const Variable& x, const Axes& axes, bool keep_axes) { return extreme(ReduceOp::min, x, axes, keep_axes); }
+
+Variable sum_to(const Variable& x, const Shape& shape) {
+  if (x.shape() == shape) return x;
+  return record("sum_to", sum_to(x.data(), shape), {x},
+                [from = x.shape()](const BackwardContext& c) -> Variables { return {expand(c.grad(), from)}; });
+}
+
+Variable logsumexp(const Variable& x, int axis, bool keep_axis) {
+  // Shifted by the maximum, so that exp cannot overflow; the shift is a constant to the gradient.
+  const Variable shift = max(x.detach(), {axis}, true);
+  const Variable result = log(sum(exp(x - shift), {axis}, true)) + shift;
+  return keep_axis ? result : squeeze(result, axis);
+}
+
+}  // namespace espalier
