@@ -15,9 +15,9 @@ struct Dataset {
   std::string source;  ///< the folder or archive it was read from, "embedded" for digits
   Tensor images;       ///< u8 (N,C,H,W)
   Tensor labels;       ///< i64 (N), each in [0, num_classes)
-  std::vector<std::string> class_names;
+  std::vector<std::string> class_names = {};
   /// Of each channel over the training images, pixels scaled to [0,1]. The test set carries the training set's.
-  std::vector<float> mean, stddev;
+  std::vector<float> mean = {}, stddev = {};
 
   int64_t size() const { return images.defined() ? images.size(0) : 0; }
   int64_t channels() const { return images.size(1); }
@@ -62,23 +62,23 @@ struct DatasetInfo {
   Format format;
   int64_t channels, height, width;
   int64_t train_size, test_size;
-  std::vector<std::string> class_names;
-  std::vector<std::string> folders;                  ///< looked for below each root, the first is where a download goes
-  std::vector<std::string> train_files, test_files;  ///< IDX: images, then labels
-  std::vector<RemoteFile> downloads;
+  std::vector<std::string> class_names = {};
+  std::vector<std::string> folders = {};  ///< looked for below each root, the first is where a download goes
+  std::vector<std::string> train_files = {}, test_files = {};  ///< IDX: images, then labels
+  std::vector<RemoteFile> downloads = {};
   /// SHA-256 of train_files then test_files, decompressed, where published; else empty.
-  std::vector<std::string> content_sha256;
+  std::vector<std::string> content_sha256 = {};
   int label_bytes = 1;      ///< CIFAR: labels before each image; the last one is used
   int first_label = 0;      ///< EMNIST letters count from 1
   bool transposed = false;  ///< EMNIST stores images column by column
-  std::string debian_package;
+  std::string debian_package = {};
 
   int64_t num_classes() const { return static_cast<int64_t>(class_names.size()); }
 };
 
 const std::vector<DatasetInfo>& dataset_catalog();
 std::vector<std::string> dataset_names();
-/// Throws ArgumentError for an unknown name, with the nearest known one.
+/// Case, '-' and '_' don't matter: "CIFAR-10" is cifar10. Throws ArgumentError for an unknown name, with the nearest.
 const DatasetInfo& dataset_info(const std::string& name);
 
 struct LoadOptions {
