@@ -25,6 +25,7 @@ class Case {
   /// The tensor as a leaf that takes a gradient; undefined where the case has no such field.
   Variable leaf(const std::string& field) const;
   const std::string& name() const { return name_; }
+  DType dtype() const { return dtype_; }
 
   /// Expects a tensor equal to the field but for rounding. `terms` is the length of the longest sum behind an element;
   /// the error allowed grows with its square root, relative to the largest element.
