@@ -33,14 +33,12 @@ std::vector<ParameterGroup> no_decay_groups(const Module& module, double weight_
   std::set<std::string> norms;
   for (const auto& [name, child] : module.named_modules())
     if (child->type().find("Norm") != std::string::npos) norms.insert(name);
-  const bool is_norm = module.type().find("Norm") != std::string::npos;
 
   ParameterGroup decayed{.parameters = {}, .weight_decay = weight_decay};
   ParameterGroup rest{.parameters = {}, .weight_decay = 0.0};
   for (const auto& [name, parameter] : module.named_parameters()) {
-    const std::string owner = parent_of(name);
-    const bool of_norm = norms.contains(owner) || (owner.empty() && is_norm);
-    (of_norm || parameter.shape().rank() <= 1 ? rest : decayed).parameters.emplace_back(name, parameter);
+    (norms.contains(parent_of(name)) || parameter.shape().rank() <= 1 ? rest : decayed)
+        .parameters.emplace_back(name, parameter);
   }
   return {std::move(decayed), std::move(rest)};
 }
@@ -144,7 +142,7 @@ OptimizerState Optimizer::state_dict() const {
   return result;
 }
 
-void Optimizer::load_state_dict(const OptimizerState& saved) {
+std::unordered_map<const void*, Optimizer::State> Optimizer::read(const OptimizerState& saved) const {
   if (saved.type != type())
     fail<FileError>("Optimizer::load_state_dict", "expected the state of '{}', got that of '{}'", type(), saved.type);
   std::map<std::string, Tensor> tensors(saved.tensors.begin(), saved.tensors.end());
@@ -182,7 +180,13 @@ void Optimizer::load_state_dict(const OptimizerState& saved) {
   if (!problems.empty())
     fail<FileError>("Optimizer::load_state_dict", "the state does not fit these parameters:{}", problems);
 
-  states_ = std::move(loaded);
+  return loaded;
+}
+
+void Optimizer::check_state_dict(const OptimizerState& saved) const { read(saved); }
+
+void Optimizer::load_state_dict(const OptimizerState& saved) {
+  states_ = read(saved);
   if (const auto lr = saved.scalars.find("lr"); lr != saved.scalars.end()) set_lr(lr->second);
 }
 

@@ -82,6 +82,8 @@ class Optimizer {
   OptimizerState state_dict() const;
   /// Copies. Throws, listing everything missing, unknown and misshapen, and changes nothing then.
   void load_state_dict(const OptimizerState& state);
+  /// Throws as load_state_dict would.
+  void check_state_dict(const OptimizerState& state) const;
 
  protected:
   struct Settings {
@@ -97,6 +99,7 @@ class Optimizer {
     int64_t steps = 0;
     std::vector<Tensor> slots;  ///< empty before the first step
   };
+  std::unordered_map<const void*, State> read(const OptimizerState& saved) const;
   void step_parameter(const ParameterGroup& group, const std::string& name, const Parameter& parameter);
 
   std::vector<ParameterGroup> groups_;

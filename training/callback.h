@@ -1,0 +1,55 @@
+// What the Trainer tells while it runs, and the hooks through which one takes part.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace espalier {
+
+class Trainer;
+
+/// One update.
+struct StepRecord {
+  int64_t epoch = 0;     ///< from 1
+  int64_t batch = 0;     ///< of the epoch, from 1
+  int64_t batches = 0;   ///< in the epoch
+  int64_t step = 0;      ///< updates since the start, this one included
+  int64_t examples = 0;  ///< in the batch
+  double loss = 0, lr = 0;
+  std::optional<double> grad_norm = {};  ///< before clipping; only where the norm is clipped
+};
+
+/// One epoch; one line of metrics.jsonl.
+struct EpochRecord {
+  int64_t epoch = 0;                          ///< from 1
+  int64_t step = 0;                           ///< updates since the start
+  double train_loss = 0, train_accuracy = 0;  ///< means over the epoch, while the weights changed
+  std::optional<double> validation_loss = {}, validation_accuracy = {};
+  double lr = 0;                              ///< of the epoch's last step
+  double images_per_second = 0, seconds = 0;  ///< of training, without validation
+  int64_t peak_bytes = 0;                     ///< highest memory use of the device in the epoch
+};
+
+/// {"epoch", "step", "train_loss", "train_acc", "val_loss", "val_acc", "lr", "images_per_second", "seconds",
+/// "peak_bytes"}; null where there is no validation.
+nlohmann::json to_json(const EpochRecord& record);
+EpochRecord epoch_record_from_json(const nlohmann::json& json);
+
+/// Base of callbacks; each hook does nothing by default. An exception from a hook ends the training.
+class Callback {
+ public:
+  virtual ~Callback() = default;
+  virtual void on_train_begin(Trainer&) {}
+  virtual void on_epoch_begin(Trainer&, int64_t /*epoch*/) {}
+  /// After backward, before clipping: the gradients are those of the loss.
+  virtual void on_gradients(Trainer&, const StepRecord&) {}
+  /// After the update; the gradients are still there, clipped if they were.
+  virtual void on_step_end(Trainer&, const StepRecord&) {}
+  /// After validation, before the checkpoint.
+  virtual void on_epoch_end(Trainer&, const EpochRecord&) {}
+  virtual void on_train_end(Trainer&) {}
+};
+
+}  // namespace espalier

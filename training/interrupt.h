@@ -1,0 +1,23 @@
+// Ctrl-C as a request to stop in good order.
+#pragma once
+
+namespace espalier {
+
+/// While alive, the first SIGINT or SIGTERM only sets a flag; a second one ends the process as usual. The handlers that
+/// were there before come back at the end.
+class InterruptGuard {
+ public:
+  /// With `active` false it does nothing.
+  explicit InterruptGuard(bool active = true);
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+  /// Whether a signal came since the outermost guard was made.
+  static bool requested();
+
+ private:
+  bool active_;
+};
+
+}  // namespace espalier

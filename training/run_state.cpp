@@ -1,0 +1,125 @@
+#include "training/run_state.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "core/safetensors.h"
+
+namespace espalier {
+
+namespace fs = std::filesystem;
+
+namespace {
+nlohmann::json number_or_null(const std::optional<double>& value) {
+  return value ? nlohmann::json(*value) : nlohmann::json(nullptr);
+}
+std::optional<double> optional_number(const nlohmann::json& json) {
+  return json.is_null() ? std::nullopt : std::optional<double>(json.get<double>());
+}
+}  // namespace
+
+nlohmann::json to_json(const EpochRecord& r) {
+  return {{"epoch", r.epoch},
+          {"step", r.step},
+          {"train_loss", r.train_loss},
+          {"train_acc", r.train_accuracy},
+          {"val_loss", number_or_null(r.validation_loss)},
+          {"val_acc", number_or_null(r.validation_accuracy)},
+          {"lr", r.lr},
+          {"images_per_second", r.images_per_second},
+          {"seconds", r.seconds},
+          {"peak_bytes", r.peak_bytes}};
+}
+
+EpochRecord epoch_record_from_json(const nlohmann::json& json) {
+  return {.epoch = json.at("epoch"),
+          .step = json.at("step"),
+          .train_loss = json.at("train_loss"),
+          .train_accuracy = json.at("train_acc"),
+          .validation_loss = optional_number(json.at("val_loss")),
+          .validation_accuracy = optional_number(json.at("val_acc")),
+          .lr = json.at("lr"),
+          .images_per_second = json.at("images_per_second"),
+          .seconds = json.at("seconds"),
+          .peak_bytes = json.at("peak_bytes")};
+}
+
+nlohmann::json to_json(const PhiloxState& state) {
+  return {{"seed", state.seed}, {"stream", state.stream}, {"offset", state.offset}};
+}
+
+PhiloxState philox_state_from_json(const nlohmann::json& json) {
+  return {.seed = json.at("seed"), .stream = json.at("stream"), .offset = json.at("offset")};
+}
+
+nlohmann::json to_json(const RunState& state) {
+  nlohmann::json history = nlohmann::json::array();
+  for (const EpochRecord& record : state.history) history.push_back(to_json(record));
+  return {{"epoch", state.epoch},
+          {"batch", state.batch},
+          {"step", state.step},
+          {"loss_sum", state.loss.sum()},
+          {"examples", state.loss.examples()},
+          {"correct", state.correct},
+          {"seconds", state.seconds},
+          {"peak_bytes", state.peak_bytes},
+          {"best_epoch", state.best_epoch},
+          {"best_accuracy", state.best_accuracy},
+          {"best_loss", state.best_loss},
+          {"epochs_since_best", state.epochs_since_best},
+          {"history", history}};
+}
+
+RunState run_state_from_json(const nlohmann::json& json) {
+  RunState state;
+  state.epoch = json.at("epoch");
+  state.batch = json.at("batch");
+  state.step = json.at("step");
+  state.loss.set(json.at("loss_sum"), json.at("examples"));
+  state.correct = json.at("correct");
+  state.seconds = json.at("seconds");
+  state.peak_bytes = json.at("peak_bytes");
+  state.best_epoch = json.at("best_epoch");
+  state.best_accuracy = json.at("best_accuracy");
+  state.best_loss = json.at("best_loss");
+  state.epochs_since_best = json.at("epochs_since_best");
+  for (const nlohmann::json& record : json.at("history")) state.history.push_back(epoch_record_from_json(record));
+  return state;
+}
+
+bool RunFolder::has_checkpoint() const { return is_used() && fs::exists(checkpoint()); }
+
+void RunFolder::start(bool overwrite) const {
+  if (!is_used()) return;
+  std::error_code error;
+  fs::create_directories(path_, error);
+  if (error || !fs::is_directory(path_))
+    fail<FileError>("Trainer::fit", "cannot make the run folder {}: {}", path_,
+                    error ? error.message() : "a file has that name");
+  if (!overwrite && has_checkpoint())
+    fail<FileError>("Trainer::fit", "{} holds a run already; resume it, overwrite it, or choose another folder", path_);
+  fs::remove(checkpoint(), error);
+  fs::remove(best(), error);
+  write_metrics({});
+}
+
+void RunFolder::write_metrics(const std::vector<EpochRecord>& history) const {
+  if (!is_used()) return;
+  std::string text;
+  for (const EpochRecord& record : history) text += to_json(record).dump() + "\n";
+  write_file_atomically(metrics(), text);
+}
+
+void RunFolder::append_metrics(const EpochRecord& record) const {
+  if (!is_used()) return;
+  errno = 0;
+  std::ofstream file(metrics(), std::ios::app);
+  file << to_json(record).dump() << '\n' << std::flush;
+  if (!file) fail<FileError>("Trainer::fit", "cannot write {}: {}", metrics(), std::strerror(errno));
+}
+
+}  // namespace espalier

@@ -1,0 +1,382 @@
+#include "training/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+
+#include <nlohmann/json.hpp>
+
+#include "training/checkpoint.h"
+#include "training/clip.h"
+#include "training/interrupt.h"
+#include "training/run_state.h"
+
+namespace espalier {
+
+namespace {
+
+constexpr uint64_t kTrainingStream = 0x7261696E;  // apart from the streams of initialisers and of the data
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::string to_line(const EpochRecord& r, int64_t epochs) {
+  std::string line = fmt::format("epoch {:{}}/{}  loss {:.4f}  acc {:.2f}%", r.epoch, std::to_string(epochs).size(),
+                                 epochs, r.train_loss, 100 * r.train_accuracy);
+  if (r.validation_loss)
+    line += fmt::format("  val loss {:.4f}  val acc {:.2f}%", *r.validation_loss, 100 * *r.validation_accuracy);
+  return line + fmt::format("  lr {:.4g}  {:.0f} images/s  {}", r.lr, r.images_per_second, format_duration(r.seconds));
+}
+
+/// Which data a network was trained on, and what it takes to feed it an image.
+std::string describe_data(const Dataset& data) {
+  return nlohmann::json{{"name", data.name},
+                        {"classes", data.class_names},
+                        {"mean", data.mean},
+                        {"stddev", data.stddev},
+                        {"shape", {data.channels(), data.height(), data.width()}}}
+      .dump();
+}
+
+}  // namespace
+
+const char* name_of(StopReason reason) {
+  switch (reason) {
+    case StopReason::finished: return "finished";
+    case StopReason::early_stopping: return "early stopping";
+    case StopReason::requested: return "requested";
+    case StopReason::interrupted: return "interrupted";
+  }
+  return "unknown";
+}
+
+struct Trainer::Run {
+  RunState state;
+  DataLoader loader;
+  Dataset validation;
+  RunFolder folder;
+  double base_lr;
+  nlohmann::json settings;  ///< what must agree for a resume to give the same result
+  NamedTensors best;        ///< without a run folder: the best weights, if they are to be restored
+  Progress progress;
+  bool saved = false;  ///< the folder's checkpoint is of this run
+
+  int64_t batches() const { return loader.num_batches(); }
+  bool validates() const { return validation.size() > 0; }
+};
+
+Trainer::Trainer(ModulePtr module, std::shared_ptr<Optimizer> optimizer, TrainerOptions options)
+    : module_(std::move(module)), optimizer_(std::move(optimizer)), options_(std::move(options)) {
+  check(module_ != nullptr && optimizer_ != nullptr, "Trainer",
+        "expected a module and an optimiser, got a null pointer");
+  check(options_.epochs > 0, "Trainer", "expected epochs > 0, got {}", options_.epochs);
+  check(options_.batch_size > 0, "Trainer", "expected batch_size > 0, got {}", options_.batch_size);
+  check(options_.label_smoothing >= 0 && options_.label_smoothing < 1, "Trainer",
+        "expected 0 <= label_smoothing < 1, got {}", options_.label_smoothing);
+  check(options_.label_smoothing == 0 || !options_.loss, "Trainer",
+        "label_smoothing belongs to the built-in loss; put it into your own");
+  check(options_.clip_norm >= 0 && options_.clip_value >= 0, "Trainer",
+        "expected clip_norm and clip_value >= 0, got {} and {}", options_.clip_norm, options_.clip_value);
+  check(options_.validation_fraction >= 0 && options_.validation_fraction < 1, "Trainer",
+        "expected 0 <= validation_fraction < 1, got {}", options_.validation_fraction);
+  check(options_.patience >= 0 && options_.checkpoint_every >= 0, "Trainer",
+        "expected patience and checkpoint_every >= 0, got {} and {}", options_.patience, options_.checkpoint_every);
+  check(!options_.resume || !options_.run_folder.empty(), "Trainer", "resume needs a run_folder to go on from");
+  check(!options_.resume || !options_.overwrite, "Trainer", "expected resume or overwrite, got both");
+  if (!options_.schedule) options_.schedule = constant_schedule();
+  fresh_schedule_ = options_.schedule->state().dump();
+}
+
+Trainer::~Trainer() = default;
+
+bool Trainer::should_stop() const {
+  return stop_requested_ || (options_.handle_signals && InterruptGuard::requested());
+}
+
+Evaluation Trainer::evaluate(const Dataset& dataset) const {
+  return espalier::evaluate(*module_, dataset,
+                            {.batch_size = options_.validation_batch_size,
+                             .device = options_.device,
+                             .loss = options_.loss,
+                             .progress = options_.log ? ProgressMode::silent : options_.progress});
+}
+
+TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
+  TrainValidation data{train, validation};
+  if (validation.size() == 0 && options_.validation_fraction > 0)
+    data = split_validation(train, options_.validation_fraction, options_.seed);
+  check(data.validation.size() > 0 || (options_.patience == 0 && !options_.restore_best), "Trainer::fit",
+        "early stopping and restore_best need a validation set; pass one or set validation_fraction");
+  module_->to(options_.device);
+
+  Run run{.state = {},
+          .loader = DataLoader(data.train, {.batch_size = options_.batch_size,
+                                            .shuffle = true,
+                                            .drop_last = options_.drop_last,
+                                            .seed = options_.seed,
+                                            .prefetch = options_.prefetch,
+                                            .augmentations = options_.augmentations}),
+          .validation = data.validation,
+          .folder = RunFolder(options_.run_folder),
+          .base_lr = optimizer_->lr(),
+          .settings = {{"seed", options_.seed},
+                       {"batch_size", options_.batch_size},
+                       {"drop_last", options_.drop_last},
+                       {"train_examples", data.train.size()},
+                       {"validation_examples", data.validation.size()},
+                       {"augmentations", options_.augmentations.size()},
+                       {"optimizer", optimizer_->type()},
+                       {"lr", optimizer_->lr()},
+                       {"schedule", options_.schedule->text()},
+                       {"label_smoothing", options_.label_smoothing},
+                       {"clip_norm", options_.clip_norm},
+                       {"clip_value", options_.clip_value}},
+          .best = {},
+          .progress = Progress(options_.progress, options_.log)};
+
+  stop_requested_ = false;
+  const InterruptGuard guard(options_.handle_signals);
+  const double base_momentum = optimizer_->momentum();
+  const bool was_training = module_->is_training();
+  options_.schedule->load_state(nlohmann::json::parse(fresh_schedule_));
+  if (options_.resume && run.folder.has_checkpoint()) {
+    resume(run);
+  } else {
+    default_generator().set_state({options_.seed, kTrainingStream, 0});
+    run.folder.start(options_.overwrite || options_.resume);
+  }
+  for (const auto& callback : options_.callbacks) callback->on_train_begin(*this);
+
+  RunState& state = run.state;
+  StopReason stop = StopReason::finished;
+  while (state.epoch < options_.epochs) {
+    if (options_.patience > 0 && state.epochs_since_best >= options_.patience) {
+      stop = StopReason::early_stopping;
+      break;
+    }
+    const bool complete = train_epoch(run) == EpochEnd::complete && finish_epoch(run) == EpochEnd::complete;
+    if (!complete) save(run);
+    if (should_stop() && (!complete || state.epoch < options_.epochs)) {
+      stop = stop_requested_ ? StopReason::requested : StopReason::interrupted;
+      break;
+    }
+  }
+
+  if (stop == StopReason::requested || stop == StopReason::interrupted) {
+    run.progress.line(fmt::format("stopped at step {} (epoch {}, batch {} of {}){}", state.step, state.epoch + 1,
+                                  state.batch, run.batches(),
+                                  run.folder.is_used() ? "; saved " + run.folder.checkpoint() : ""));
+  } else if (options_.restore_best && state.best_epoch > 0) {
+    if (run.folder.is_used())
+      restore(load_checkpoint(run.folder.best()), *module_);
+    else
+      load_state(*module_, run.best);
+  }
+  optimizer_->set_lr(run.base_lr);
+  if (optimizer_->momentum() != base_momentum) optimizer_->set_momentum(base_momentum);
+  module_->train(was_training);
+  for (const auto& callback : options_.callbacks) callback->on_train_end(*this);
+  return {.history = state.history, .best_epoch = state.best_epoch, .step = state.step, .stop = stop};
+}
+
+Trainer::EpochEnd Trainer::train_epoch(Run& run) {
+  RunState& state = run.state;
+  module_->train();
+  reset_peak_memory(options_.device);
+  if (state.batch == 0)
+    for (const auto& callback : options_.callbacks) callback->on_epoch_begin(*this, state.epoch + 1);
+
+  const int64_t examples = run.loader.dataset().size();
+  run.progress.begin(fmt::format("epoch {}/{}", state.epoch + 1, options_.epochs), examples, state.loss.examples());
+  const Clock::time_point started = Clock::now();
+  const double seconds_before = state.seconds;
+  const auto note_costs = [&] {
+    state.seconds = seconds_before + seconds_since(started);
+    state.peak_bytes = std::max(state.peak_bytes, static_cast<int64_t>(memory_stats(options_.device).peak));
+  };
+  if (state.batch < run.batches()) {
+    BatchStream stream = run.loader.batches(state.epoch, state.batch);
+    for (const Batch& batch : stream) {
+      StepRecord record{.epoch = state.epoch + 1,
+                        .batch = state.batch + 1,
+                        .batches = run.batches(),
+                        .step = state.step + 1,
+                        .examples = batch.size()};
+      state.loss.add(train_step(run, to(batch, options_.device), record), batch.size());
+      ++state.batch;
+      ++state.step;
+      for (const auto& callback : options_.callbacks) callback->on_step_end(*this, record);
+      optimizer_->zero_grad();
+      run.progress.update(state.loss.examples(), [&] {
+        return fmt::format("loss {:.4f}  acc {:.2f}%", state.loss.value(),
+                           100.0 * static_cast<double>(state.correct) / static_cast<double>(state.loss.examples()));
+      });
+      if (should_stop()) {
+        note_costs();
+        return EpochEnd::stopped;
+      }
+      if (options_.checkpoint_every > 0 && state.step % options_.checkpoint_every == 0) {
+        note_costs();
+        save(run);
+      }
+    }
+  }
+  note_costs();
+  return EpochEnd::complete;
+}
+
+double Trainer::train_step(Run& run, const Batch& batch, StepRecord& record) {
+  RunState& state = run.state;
+  const TrainingPosition at{.step = state.step,
+                            .total_steps = options_.epochs * run.batches(),
+                            .epoch = state.epoch,
+                            .steps_per_epoch = run.batches()};
+  record.lr = options_.schedule->lr(run.base_lr, at);
+  optimizer_->set_lr(record.lr);
+  if (const auto momentum = options_.schedule->momentum(at)) optimizer_->set_momentum(*momentum);
+  // Words that the generator has drawn but not used are not part of its saved state; nobody gets them.
+  default_generator().set_state(default_generator().state());
+
+  {
+    const Variable outputs = (*module_)(batch.images);
+    const Variable loss = options_.loss
+                              ? options_.loss(outputs, batch)
+                              : cross_entropy(outputs, batch.labels, {.label_smoothing = options_.label_smoothing});
+    record.loss = loss.item();
+    if (!std::isfinite(record.loss)) fail_numerically(run, fmt::format("the loss became {}", record.loss));
+    if (outputs.rank() == 2)
+      state.correct += static_cast<int64_t>(sum(argmax(outputs.data(), 1) == batch.labels).item());
+    loss.backward();
+  }  // the graph and its activations are gone before the update
+
+  for (const auto& callback : options_.callbacks) callback->on_gradients(*this, record);
+  if (options_.clip_value > 0) clip_grad_value(optimizer_->parameters(), options_.clip_value);
+  if (options_.clip_norm > 0) {
+    record.grad_norm = clip_grad_norm(optimizer_->parameters(), options_.clip_norm);
+    if (!std::isfinite(*record.grad_norm))
+      fail_numerically(run, fmt::format("the norm of the gradients became {}", *record.grad_norm));
+  }
+  optimizer_->step();
+  return record.loss;
+}
+
+Trainer::EpochEnd Trainer::finish_epoch(Run& run) {
+  RunState& state = run.state;
+  EpochRecord record{
+      .epoch = state.epoch + 1,
+      .step = state.step,
+      .train_loss = state.loss.value(),
+      .train_accuracy =
+          static_cast<double>(state.correct) / static_cast<double>(std::max<int64_t>(state.loss.examples(), 1)),
+      .lr = optimizer_->lr(),
+      .images_per_second = state.seconds > 0 ? static_cast<double>(state.loss.examples()) / state.seconds : 0,
+      .seconds = state.seconds,
+      .peak_bytes = state.peak_bytes};
+  if (run.validates()) {
+    const Evaluation result = espalier::evaluate(*module_, run.validation,
+                                                 {.batch_size = options_.validation_batch_size,
+                                                  .device = options_.device,
+                                                  .loss = options_.loss,
+                                                  .stop = [this] { return should_stop(); }});
+    // Stopped on the way: the epoch stays open, and a resumed run validates first.
+    if (result.examples() < run.validation.size()) return EpochEnd::stopped;
+    if (!std::isfinite(result.loss)) fail_numerically(run, fmt::format("the validation loss became {}", result.loss));
+    record.validation_loss = result.loss;
+    record.validation_accuracy = result.accuracy();
+    note_best(run, record);
+  }
+  options_.schedule->observe(record.validation_loss.value_or(record.train_loss));
+  for (const auto& callback : options_.callbacks) callback->on_epoch_end(*this, record);
+
+  state.history.push_back(record);
+  ++state.epoch;
+  state.batch = 0;
+  state.loss.set(0, 0);
+  state.correct = 0;
+  state.seconds = 0;
+  state.peak_bytes = 0;
+  run.folder.append_metrics(record);
+  save(run);
+  run.progress.line(to_line(record, options_.epochs));
+  return EpochEnd::complete;
+}
+
+void Trainer::note_best(Run& run, const EpochRecord& record) const {
+  RunState& state = run.state;
+  const double accuracy = *record.validation_accuracy, loss = *record.validation_loss;
+  if (state.best_epoch > 0 &&
+      (accuracy < state.best_accuracy || (accuracy == state.best_accuracy && loss >= state.best_loss))) {
+    ++state.epochs_since_best;
+    return;
+  }
+  state.best_epoch = record.epoch;
+  state.best_accuracy = accuracy;
+  state.best_loss = loss;
+  state.epochs_since_best = 0;
+  if (run.folder.is_used()) {
+    save_checkpoint(run.folder.best(), *module_, nullptr,
+                    {{"data", describe_data(run.loader.dataset())}, {"metrics", to_json(record).dump()}});
+  } else if (options_.restore_best) {
+    run.best.clear();
+    for (const auto& [name, tensor] : state_of(*module_)) run.best.emplace_back(name, tensor.clone());
+  }
+}
+
+void Trainer::save(Run& run) const {
+  if (!run.folder.is_used()) return;
+  for (const auto& [name, parameter] : module_->named_parameters())
+    if (!std::isfinite(max(abs(parameter.data())).item()))
+      fail_numerically(run, fmt::format("the weights '{}' became NaN or infinite", name));
+  const nlohmann::json training = {{"state", to_json(run.state)},
+                                   {"schedule", options_.schedule->state()},
+                                   {"rng", to_json(default_generator().state())},
+                                   {"settings", run.settings}};
+  save_checkpoint(run.folder.checkpoint(), *module_, optimizer_.get(),
+                  {{"training", training.dump()}, {"data", describe_data(run.loader.dataset())}});
+  run.saved = true;
+}
+
+void Trainer::resume(Run& run) const {
+  const Checkpoint checkpoint = load_checkpoint(run.folder.checkpoint());
+  const auto text = checkpoint.metadata.find("training");
+  if (text == checkpoint.metadata.end())
+    fail<FileError>("Trainer::fit", "{} has no 'training' entry in its metadata: it holds a network, not a run",
+                    checkpoint.path);
+  try {
+    const nlohmann::json training = nlohmann::json::parse(text->second);
+    std::string differences;
+    for (const auto& [key, now] : run.settings.items())
+      if (const nlohmann::json then = training.at("settings").value(key, nlohmann::json()); then != now)
+        differences += fmt::format("\n  {}: was {}, is {}", key, then.dump(), now.dump());
+    if (!differences.empty())
+      fail<FileError>("Trainer::fit", "{} was trained with other settings, so it cannot go on:{}", checkpoint.path,
+                      differences);
+    RunState state = run_state_from_json(training.at("state"));
+    const PhiloxState random = philox_state_from_json(training.at("rng"));
+    options_.schedule->load_state(training.at("schedule"));
+    restore(checkpoint, *module_, optimizer_.get());
+    run.state = std::move(state);
+    default_generator().set_state(random);
+  } catch (const nlohmann::json::exception& error) {
+    fail<FileError>("Trainer::fit", "{}: the metadata entry 'training' is not what a checkpoint holds: {}",
+                    checkpoint.path, error.what());
+  }
+  run.saved = true;
+  run.folder.write_metrics(run.state.history);
+  run.progress.line(fmt::format("resuming {} at step {} (epoch {}, batch {} of {})", checkpoint.path, run.state.step,
+                                run.state.epoch + 1, run.state.batch, run.batches()));
+}
+
+void Trainer::fail_numerically(const Run& run, const std::string& what) const {
+  const RunState& state = run.state;
+  std::string kept = "no checkpoint was written";
+  if (run.saved) kept = "the last good checkpoint is " + run.folder.checkpoint();
+  fail<NumericError>(
+      "Trainer::fit",
+      "{} in epoch {}, step {} (batch {} of {}, learning rate {:.4g}); {}; lower the learning rate, warm it "
+      "up, or set clip_norm",
+      what, state.epoch + 1, state.step + 1, state.batch + 1, run.batches(), optimizer_->lr(), kept);
+}
+
+}  // namespace espalier
