@@ -4,67 +4,65 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
 #include "autograd/ops.h"
+#include "layers/parameter.h"
 
 namespace espalier {
 
-/// A trainable tensor. The handle is shared: an optimiser and the module that owns it see the same value.
-class Parameter {
- public:
-  Parameter() = default;
-  Parameter(std::string name, Tensor value);
+class Module;
+using ModulePtr = std::shared_ptr<Module>;
 
-  const std::string& name() const { return state_->name; }
-  void set_name(std::string name);
-  /// The leaf Variable; operations on it record gradients.
-  const Variable& variable() const { return state_->variable; }
-  operator const Variable&() const { return variable(); }
-  const Tensor& data() const { return state_->variable.data(); }
-  const Shape& shape() const { return data().shape(); }
-  int64_t numel() const { return data().numel(); }
-  /// Undefined before the first backward.
-  Tensor grad() const;
-  void zero_grad() { state_->variable.zero_grad(); }
-  bool defined() const { return state_ != nullptr; }
-  /// Identity, the key of optimiser state. Stays when the data is replaced.
-  const void* id() const { return state_.get(); }
+/// A state: tensors by full name.
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
- private:
-  struct State {
-    std::string name;
-    Variable variable;
-  };
-  std::shared_ptr<State> state_;
-};
-
-/// Base of all layers and networks. Always held by shared_ptr.
-class Module {
+/// Base of all layers and networks. Networks hold modules by shared_ptr; a layer written as a value,
+/// `Conv2d(3, 64, {.kernel = 3})`, is moved into one by Sequential::add, add_child and share.
+class Module : public std::enable_shared_from_this<Module> {
  public:
   virtual ~Module() = default;
   Module(const Module&) = delete;
   Module& operator=(const Module&) = delete;
+  Module& operator=(Module&&) = delete;
 
   virtual Variable forward(const Variable& x) = 0;
-  Variable operator()(const Variable& x) { return forward(x); }
+  /// forward, seen by the ForwardObservers of this thread. Modules call their children like this.
+  Variable operator()(const Variable& x);
 
   /// "Conv2d", "Sequential", ...: the "type" of config().
   virtual std::string type() const = 0;
-  /// JSON that rebuilds the module with fresh parameters: module_from_config(m->config()).
+  /// JSON that rebuilds the module with fresh parameters: module_from_config(m->config()). Sizes are read from the
+  /// parameters, so that a module whose tensors were replaced by smaller ones describes itself.
   virtual nlohmann::json config() const = 0;
+  /// Multiply-accumulates that this module itself (not its children) spends on an input of that shape.
+  virtual int64_t macs(const Shape& input, const Shape& output) const;
+  /// "Conv2d stage1.0.conv1", or the type alone where the place is unknown. For messages.
+  std::string label() const;
 
   /// All parameters (buffers: running statistics) of this module and its children, depth first, with full names
   /// such as "stage1.0.conv1.weight". A parameter shared by two modules is listed once, under its first name.
-  std::vector<Parameter> parameters() const;
+  /// Also gives each Parameter that name.
   std::vector<std::pair<std::string, Parameter>> named_parameters() const;
-  std::vector<std::pair<std::string, Tensor>> named_buffers() const;
-  std::vector<std::pair<std::string, std::shared_ptr<Module>>> named_modules() const;
-  const std::vector<std::pair<std::string, std::shared_ptr<Module>>>& children() const { return children_; }
+  std::vector<Parameter> parameters() const;
+  NamedTensors named_buffers() const;
+  /// This module (name "") and all below it, parents first; a module used twice is listed once.
+  std::vector<std::pair<std::string, ModulePtr>> named_modules() const;
+  const std::vector<std::pair<std::string, ModulePtr>>& children() const { return children_; }
+  /// The module of a full name. Throws, naming the nearest.
+  ModulePtr find(const std::string& name) const;
+  /// The same, as a layer type. Throws when it is of another type.
+  template <class M>
+  std::shared_ptr<M> find(const std::string& name) const;
+  /// Elements of all parameters; shared ones count once.
   int64_t num_parameters() const;
+
+  /// Makes this module use `parameter` in place of its own `name` ("weight"): weight tying. Throws on another shape.
+  void share_parameter(const std::string& name, const Parameter& parameter);
 
   /// Switches dropout and batch normalisation between training and evaluation, in all children too.
   void train(bool training = true);
@@ -72,37 +70,99 @@ class Module {
   bool is_training() const { return training_; }
 
   void to(Device device);
+  /// Converts parameters and floating-point buffers.
   void to(DType dtype);
-  /// An independent copy: same configuration, own parameters and buffers, same mode.
-  std::shared_ptr<Module> clone() const;
+  /// An independent copy: same configuration, own parameters and buffers, same modes, frozen and tied parameters.
+  /// Draws no random numbers from the default generator.
+  ModulePtr clone() const;
   void zero_grad();
 
  protected:
   Module() = default;
+  /// Parameters, buffers and children live on the heap: references to them survive the move.
+  Module(Module&&) = default;
+
+  /// An undefined value makes an undefined Parameter, which no list mentions: the bias of a layer without one.
   Parameter& add_parameter(const std::string& name, Tensor value);
-  /// Buffers are held by handle: the returned reference stays valid and is what forward updates.
+  /// Buffers are held by handle: the returned reference stays valid and is what forward updates, in place.
   Tensor& add_buffer(const std::string& name, Tensor value);
   template <class M>
   std::shared_ptr<M> add_child(const std::string& name, std::shared_ptr<M> child) {
-    children_.emplace_back(name, child);
+    adopt(name, child);
     return child;
   }
+  /// Moves a layer into the tree: conv1_ = add_child("conv1", Conv2d(3, 64, {.kernel = 3})).
+  template <class M>
+  requires std::is_base_of_v<Module, M> std::shared_ptr<M> add_child(const std::string& name, M&& child) {
+    return add_child(name, std::make_shared<M>(std::move(child)));
+  }
+  /// Tells this thread's ForwardObservers; for modules whose call has more than one input.
+  void observe(const Variable& input, const Variable& output);
 
  private:
+  friend class EvalMode;
+  void adopt(const std::string& name, ModulePtr child);
+  void check_name(const char* what, const std::string& name) const;
+
   std::vector<std::pair<std::string, std::unique_ptr<Parameter>>> parameters_;
   std::vector<std::pair<std::string, std::unique_ptr<Tensor>>> buffers_;
-  std::vector<std::pair<std::string, std::shared_ptr<Module>>> children_;
+  std::vector<std::pair<std::string, ModulePtr>> children_;
   bool training_ = true;
 };
 
-using ModulePtr = std::shared_ptr<Module>;
+template <class M>
+std::shared_ptr<M> Module::find(const std::string& name) const {
+  const ModulePtr found = find(name);
+  std::shared_ptr<M> typed = std::dynamic_pointer_cast<M>(found);
+  check(typed != nullptr, "find", "'{}' is a {}, not of the type asked for", name, found->type());
+  return typed;
+}
 
-/// Rebuilds any module of the library from its config(). Throws on an unknown type, naming the nearest.
+/// Moves a layer to the heap: share(Conv2d(3, 64, {.kernel = 3})).
+template <class M>
+requires(std::is_base_of_v<Module, M> && !std::is_const_v<M>) std::shared_ptr<M> share(M&& layer) {
+  return std::make_shared<M>(std::move(layer));
+}
+
+/// While alive, `callback` sees every module that this thread calls: summaries, activation statistics, feature taps.
+class ForwardObserver {
+ public:
+  using Callback = std::function<void(Module& module, const Variable& input, const Variable& output)>;
+  explicit ForwardObserver(Callback callback);
+  ~ForwardObserver();
+  ForwardObserver(const ForwardObserver&) = delete;
+  ForwardObserver& operator=(const ForwardObserver&) = delete;
+
+ private:
+  friend class Module;
+  Callback callback_;
+  ForwardObserver* previous_;
+};
+
+/// Evaluation mode while alive; then every module of the tree gets its own mode back.
+class EvalMode {
+ public:
+  explicit EvalMode(Module& module);
+  ~EvalMode();
+  EvalMode(const EvalMode&) = delete;
+  EvalMode& operator=(const EvalMode&) = delete;
+
+ private:
+  std::vector<std::pair<ModulePtr, bool>> before_;
+};
+
+/// Rebuilds any module of the library from its config(), with fresh parameters. {"model": "resnet20", "classes": 100}
+/// builds a network of the zoo (layers/models/zoo.h). Throws on an unknown type or key, naming the nearest.
 ModulePtr module_from_config(const nlohmann::json& config);
+/// Makes a type of your own known to module_from_config and clone. Call it before they need it; again: replaces it.
+void register_module_type(const std::string& type, std::function<ModulePtr(const nlohmann::json&)> builder);
+/// Types that module_from_config knows, sorted.
+std::vector<std::string> module_types();
 
-/// Copies parameters and buffers by full name. Throws, listing every missing, unknown and misshapen tensor at once.
-void load_state(Module& module, const std::vector<std::pair<std::string, Tensor>>& state);
+/// Copies parameters and buffers by full name, converting their dtype. Throws, listing every missing, unknown and
+/// misshapen tensor at once; then nothing has changed.
+void load_state(Module& module, const NamedTensors& state);
 /// Parameters and buffers by full name, sharing storage.
-std::vector<std::pair<std::string, Tensor>> state_of(const Module& module);
+NamedTensors state_of(const Module& module);
 
 }  // namespace espalier

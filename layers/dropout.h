@@ -1,0 +1,26 @@
+// Dropout.
+#pragma once
+
+#include "layers/module.h"
+
+namespace espalier {
+
+struct DropoutOptions {
+  double p = 0.5;  ///< probability of zeroing an element
+};
+
+/// In training zeroes elements with probability p and scales the others by 1/(1-p), drawing from default_generator();
+/// in evaluation the identity. Any shape. Throws unless 0 <= p < 1. Srivastava et al. 2014, section 4.
+class Dropout : public Module {
+ public:
+  explicit Dropout(DropoutOptions options = {});
+  Variable forward(const Variable& x) override;
+  std::string type() const override { return "Dropout"; }
+  nlohmann::json config() const override;
+  static ModulePtr from_config(const nlohmann::json& config);
+
+ private:
+  DropoutOptions options_;
+};
+
+}  // namespace espalier

@@ -1,0 +1,119 @@
+#include "layers/lstm.h"
+
+#include "layers/config_reader.h"
+#include "layers/init.h"
+
+namespace espalier {
+
+LSTM::LSTM(int64_t input_size, int64_t hidden_size, LstmOptions options) : options_(options) {
+  check(input_size > 0 && hidden_size > 0, "LSTM", "expected positive sizes, got input_size={}, hidden_size={}",
+        input_size, hidden_size);
+  check(options.num_layers > 0, "LSTM", "expected at least one layer, got num_layers={}", options.num_layers);
+  check(options.dropout >= 0 && options.dropout < 1, "LSTM", "expected 0 <= dropout < 1, got {}", options.dropout);
+  constexpr int64_t kLargest = int64_t{1} << 30;  // so that 4H and D*H do not overflow
+  check(input_size <= kLargest && hidden_size <= kLargest, "LSTM", "sizes {} and {} are more than memory can address",
+        input_size, hidden_size);
+  const double bound = 1 / std::sqrt(static_cast<double>(hidden_size));
+  const int64_t gates = 4 * hidden_size;
+  for (int64_t layer = 0; layer < options.num_layers; ++layer) {
+    const int64_t inputs = layer == 0 ? input_size : num_directions() * hidden_size;
+    for (int64_t direction = 0; direction < num_directions(); ++direction) {
+      const std::string suffix = fmt::format("_l{}{}", layer, direction == 1 ? "_reverse" : "");
+      const auto add = [&](const char* name, const Shape& shape, bool wanted = true) {
+        return &add_parameter(name + suffix, wanted ? uniform_tensor("LSTM", shape, bound) : Tensor());
+      };
+      Direction d{};
+      d.w_ih = add("weight_ih", {gates, inputs});
+      d.w_hh = add("weight_hh", {gates, hidden_size});
+      d.b_ih = add("bias_ih", {gates}, options.bias);
+      d.b_hh = add("bias_hh", {gates}, options.bias);
+      directions_.push_back(d);
+    }
+  }
+}
+
+void LSTM::check_input(const Variable& x, const LstmInputs& inputs) const {
+  const char* order = options_.batch_first ? "(B,T,I)" : "(T,B,I)";
+  if (x.rank() != 3 || x.size(2) != input_size())
+    fail(label(), "expected a sequence {} with I={}, got {}", order, input_size(), x.shape());
+  const int64_t steps = x.size(options_.batch_first ? 1 : 0), batch = x.size(options_.batch_first ? 0 : 1);
+  if (steps == 0) fail(label(), "expected at least one step, got {} {}", order, x.shape());
+  const auto check_state = [&](const char* name, const Variable& state) {
+    if (!state.defined()) return;
+    const Shape expected{static_cast<int64_t>(directions_.size()), batch, hidden_size()};
+    if (state.shape() != expected)
+      fail(label(), "{} must be (layers*directions, batch, hidden) = {}, got {}", name, expected, state.shape());
+  };
+  check_state("h0", inputs.h0);
+  check_state("c0", inputs.c0);
+  if (!inputs.lengths.defined()) return;
+  if (inputs.lengths.dtype() != DType::i64 || inputs.lengths.shape() != Shape{batch})
+    fail(label(), "lengths must be i64 ({}), one for each sequence; got {}", batch, describe(inputs.lengths));
+  for (int64_t length : inputs.lengths.to_vector<int64_t>())
+    if (length < 1 || length > steps)
+      fail(label(), "a length of {} is outside [1,{}] for input {} {}", length, steps, order, x.shape());
+}
+
+LstmResult LSTM::forward(const Variable& input, const LstmInputs& inputs) {
+  check_input(input, inputs);
+  Variable x = options_.batch_first ? transpose(input, 0, 1) : input;  // (T,B,I)
+  const int64_t batch = x.size(1);
+  const Tensor lengths = inputs.lengths.defined() ? inputs.lengths.to(Device::cpu()) : Tensor();
+  Variables h, c;
+  for (int64_t layer = 0; layer < options_.num_layers; ++layer) {
+    if (layer > 0 && options_.dropout > 0 && is_training()) x = dropout(x, options_.dropout);
+    Variables outputs;
+    for (int64_t direction = 0; direction < num_directions(); ++direction) {
+      const int64_t slot = layer * num_directions() + direction;
+      const auto start = [&](const Variable& states) {
+        return states.defined() ? select(states, 0, slot)
+                                : Variable(Tensor::zeros({batch, hidden_size()}, x.dtype(), x.device()));
+      };
+      const Direction& d = directions_[static_cast<size_t>(slot)];
+      LstmStates states =
+          lstm(x, start(inputs.h0), start(inputs.c0), *d.w_ih, *d.w_hh, *d.b_ih, *d.b_hh, lengths, direction == 1);
+      outputs.push_back(std::move(states.output));
+      h.push_back(std::move(states.h));
+      c.push_back(std::move(states.c));
+    }
+    x = outputs.size() == 1 ? outputs[0] : cat(outputs, 2);
+  }
+  return {options_.batch_first ? transpose(x, 0, 1) : x, stack(h, 0), stack(c, 0)};
+}
+
+LstmResult LSTM::operator()(const Variable& x, const LstmInputs& inputs) {
+  LstmResult result = forward(x, inputs);
+  observe(x, result.output);
+  return result;
+}
+
+int64_t LSTM::macs(const Shape& input, const Shape&) const {
+  int64_t weights = 0;
+  for (const Direction& d : directions_) weights += d.w_ih->numel() + d.w_hh->numel();
+  return input[0] * input[1] * weights;
+}
+
+nlohmann::json LSTM::config() const {
+  return {{"type", type()},
+          {"input_size", input_size()},
+          {"hidden_size", hidden_size()},
+          {"num_layers", options_.num_layers},
+          {"bidirectional", options_.bidirectional},
+          {"dropout", options_.dropout},
+          {"batch_first", options_.batch_first},
+          {"bias", options_.bias}};
+}
+
+ModulePtr LSTM::from_config(const nlohmann::json& config) {
+  ConfigReader reader(config);
+  const int64_t input_size = reader.integer("input_size"), hidden_size = reader.integer("hidden_size");
+  const LstmOptions options{.num_layers = reader.integer("num_layers", 1),
+                            .bidirectional = reader.boolean("bidirectional", false),
+                            .dropout = reader.number("dropout", 0),
+                            .batch_first = reader.boolean("batch_first", false),
+                            .bias = reader.boolean("bias", true)};
+  reader.finish();
+  return std::make_shared<LSTM>(input_size, hidden_size, options);
+}
+
+}  // namespace espalier

@@ -1,0 +1,46 @@
+#include "layers/models/lstm_rows.h"
+
+#include "layers/config_reader.h"
+#include "layers/models/builders.h"
+
+namespace espalier {
+
+LstmRows::LstmRows(int64_t row_size, int64_t classes, LstmRowsOptions options)
+    : lstm_(add_child(
+          "lstm", LSTM(row_size, options.hidden_size, {.num_layers = options.num_layers, .dropout = options.dropout}))),
+      fc_(add_child("fc", Linear(options.hidden_size, classes))) {}
+
+Variable LstmRows::forward(const Variable& x) {
+  const int64_t row_size = lstm_->input_size();
+  if (x.rank() != 4 || x.size(1) * x.size(3) != row_size)
+    fail("LstmRows", "expected images (N,C,H,W) with C*W = {}, got {}", row_size, x.shape());
+  // (N,C,H,W) -> (H,N,C*W): a row of all channels is one step.
+  const Variable rows = reshape(permute(x, {2, 0, 1, 3}), {x.size(2), x.size(0), row_size});
+  const LstmResult result = (*lstm_)(rows, LstmInputs{});
+  return (*fc_)(select(result.h, 0, -1));
+}
+
+nlohmann::json LstmRows::config() const {
+  return {{"type", type()},
+          {"row_size", lstm_->input_size()},
+          {"classes", fc_->out_features()},
+          {"hidden_size", lstm_->hidden_size()},
+          {"num_layers", lstm_->options().num_layers},
+          {"dropout", lstm_->options().dropout}};
+}
+
+ModulePtr LstmRows::from_config(const nlohmann::json& config) {
+  ConfigReader reader(config);
+  const int64_t row_size = reader.integer("row_size"), classes = reader.integer("classes");
+  const LstmRowsOptions options{.hidden_size = reader.integer("hidden_size", 128),
+                                .num_layers = reader.integer("num_layers", 1),
+                                .dropout = reader.number("dropout", 0)};
+  reader.finish();
+  return std::make_shared<LstmRows>(row_size, classes, options);
+}
+
+ModulePtr build_lstm_rows(const Shape& image, int64_t classes, int64_t hidden) {
+  return std::make_shared<LstmRows>(image[0] * image[2], classes, LstmRowsOptions{.hidden_size = hidden});
+}
+
+}  // namespace espalier

@@ -1,0 +1,35 @@
+// The model zoo: networks by name.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "layers/module.h"
+
+namespace espalier {
+
+/// What a network is built for; a 0 takes the network's own default (ModelInfo::image).
+struct ModelOptions {
+  int64_t classes = 10;
+  int64_t in_channels = 0;
+  int64_t height = 0, width = 0;  ///< of the images; one given: square
+};
+
+struct ModelInfo {
+  std::string name;         ///< "resnet20"; "mlp:SIZES" where a parameter follows
+  std::string description;  ///< one line, with the source
+  Shape image;              ///< default (C,H,W)
+};
+
+/// Every network of the zoo, in the order of a list for people.
+const std::vector<ModelInfo>& model_catalogue();
+/// Their names: "lenet300", ..., "mlp:SIZES".
+std::vector<std::string> model_names();
+
+/// Builds a network with fresh parameters for images (N,C,H,W) -> logits (N,classes): "resnet20", "mlp:64,32" (hidden
+/// sizes), "lstm-rows:256" (hidden units). Throws on an unknown name, naming the nearest, and on images too small.
+ModulePtr make_model(const std::string& name, ModelOptions options = {});
+/// The images (C,H,W) that make_model(name, options) takes.
+Shape model_image(const std::string& name, ModelOptions options = {});
+
+}  // namespace espalier

@@ -1,0 +1,269 @@
+#include "layers/module.h"
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+#include <unordered_set>
+
+#include <nlohmann/json.hpp>
+
+namespace espalier {
+
+namespace {
+thread_local ForwardObserver* t_observers = nullptr;
+
+std::string joined(const std::string& prefix, const std::string& name) {
+  return prefix.empty() ? name : prefix + "." + name;
+}
+
+/// Depth-first walk over each module once; f(prefix, module).
+template <class F>
+void walk(const std::string& prefix, const Module& module, std::unordered_set<const Module*>& seen, F&& f) {
+  if (!seen.insert(&module).second) return;
+  f(prefix, module);
+  for (const auto& [name, child] : module.children()) walk(joined(prefix, name), *child, seen, f);
+}
+
+/// The network's name for a parameter replaces a shorter one; listing a part of the network changes nothing.
+void give_name(Parameter parameter, const std::string& full) {
+  const std::string& now = parameter.name();
+  if (now == full || now.ends_with("." + full)) return;
+  parameter.set_name(full);
+}
+}  // namespace
+
+Variable Module::operator()(const Variable& x) {
+  Variable y = forward(x);
+  observe(x, y);
+  return y;
+}
+
+void Module::observe(const Variable& input, const Variable& output) {
+  for (ForwardObserver* observer = t_observers; observer != nullptr; observer = observer->previous_)
+    observer->callback_(*this, input, output);
+}
+
+int64_t Module::macs(const Shape&, const Shape&) const { return 0; }
+
+std::string Module::label() const {
+  for (const auto& [name, parameter] : parameters_) {
+    if (!parameter->defined()) continue;
+    const std::string& full = parameter->name();
+    if (full.ends_with("." + name)) return type() + " " + full.substr(0, full.size() - name.size() - 1);
+  }
+  return type();
+}
+
+std::vector<std::pair<std::string, Parameter>> Module::named_parameters() const {
+  std::vector<std::pair<std::string, Parameter>> result;
+  std::unordered_set<const Module*> seen;
+  std::unordered_set<const void*> listed;
+  walk("", *this, seen, [&](const std::string& prefix, const Module& module) {
+    for (const auto& [name, parameter] : module.parameters_) {
+      if (!parameter->defined() || !listed.insert(parameter->id()).second) continue;
+      result.emplace_back(joined(prefix, name), *parameter);
+      give_name(*parameter, result.back().first);
+    }
+  });
+  return result;
+}
+
+std::vector<Parameter> Module::parameters() const {
+  std::vector<Parameter> result;
+  for (auto& [name, parameter] : named_parameters()) result.push_back(std::move(parameter));
+  return result;
+}
+
+NamedTensors Module::named_buffers() const {
+  NamedTensors result;
+  std::unordered_set<const Module*> seen;
+  walk("", *this, seen, [&](const std::string& prefix, const Module& module) {
+    for (const auto& [name, buffer] : module.buffers_) result.emplace_back(joined(prefix, name), *buffer);
+  });
+  return result;
+}
+
+std::vector<std::pair<std::string, ModulePtr>> Module::named_modules() const {
+  std::vector<std::pair<std::string, ModulePtr>> result;
+  std::unordered_set<const Module*> seen;
+  walk("", *this, seen, [&](const std::string& prefix, const Module& visited) {
+    Module& module = const_cast<Module&>(visited);
+    ModulePtr pointer = module.weak_from_this().lock();
+    // A module on the stack (the root only) has no owner to share.
+    if (!pointer) pointer = ModulePtr(ModulePtr(), &module);
+    result.emplace_back(prefix, std::move(pointer));
+  });
+  return result;
+}
+
+ModulePtr Module::find(const std::string& name) const {
+  std::vector<std::string> names;
+  for (const auto& [full, module] : named_modules()) {
+    if (full == name) return module;
+    names.push_back(full);
+  }
+  fail("find", "{} has no module '{}'{}", type(), name, did_you_mean(name, names));
+}
+
+int64_t Module::num_parameters() const {
+  int64_t total = 0;
+  for (const auto& [name, parameter] : named_parameters()) total += parameter.numel();
+  return total;
+}
+
+void Module::share_parameter(const std::string& name, const Parameter& parameter) {
+  std::vector<std::string> names;
+  for (auto& [own, slot] : parameters_) {
+    if (slot->defined()) names.push_back(own);
+    if (own != name || !slot->defined()) continue;
+    check(parameter.defined() && parameter.shape() == slot->shape(), "share_parameter",
+          "{}.{} has shape {}, the parameter to share has {}", label(), name, slot->shape(),
+          parameter.defined() ? parameter.shape().to_string() : "none: it is undefined");
+    *slot = parameter;
+    return;
+  }
+  fail("share_parameter", "{} has no parameter '{}'{}", label(), name, did_you_mean(name, names));
+}
+
+void Module::train(bool training) {
+  for (const auto& [name, module] : named_modules()) module->training_ = training;
+}
+
+void Module::to(Device device) {
+  for (Parameter& parameter : parameters()) parameter.to(device);
+  for (const auto& [name, module] : named_modules())
+    for (auto& [buffer_name, buffer] : module->buffers_) *buffer = buffer->to(device);
+}
+
+void Module::to(DType dtype) {
+  for (Parameter& parameter : parameters()) parameter.to(dtype);
+  for (const auto& [name, module] : named_modules())
+    for (auto& [buffer_name, buffer] : module->buffers_)
+      if (is_floating(buffer->dtype())) *buffer = buffer->to(dtype);
+}
+
+ModulePtr Module::clone() const {
+  // The fresh parameters are overwritten: whatever they drew is put back.
+  const Generator before = default_generator();
+  ModulePtr copy = module_from_config(config());
+  default_generator() = before;
+
+  const auto sources = named_modules(), targets = copy->named_modules();
+  check(sources.size() == targets.size(), "clone", "config() of {} rebuilds {} modules, it has {}", type(),
+        targets.size(), sources.size());
+  std::unordered_map<const void*, Parameter> copied;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const Module& source = *sources[i].second;
+    Module& target = *targets[i].second;
+    check(source.type() == target.type() && source.parameters_.size() == target.parameters_.size() &&
+              source.buffers_.size() == target.buffers_.size(),
+          "clone", "config() of {} does not rebuild it: got {}", source.label(), target.type());
+    for (size_t p = 0; p < source.parameters_.size(); ++p) {
+      const Parameter& from = *source.parameters_[p].second;
+      Parameter& to = *target.parameters_[p].second;
+      if (!from.defined()) continue;
+      if (const auto known = copied.find(from.id()); known != copied.end()) {
+        to = known->second;
+        continue;
+      }
+      check(to.defined() && to.shape() == from.shape(), "clone", "config() of {} rebuilds {} with another shape",
+            source.label(), source.parameters_[p].first);
+      to.set_data(from.data().clone());
+      to.set_requires_grad(from.requires_grad());
+      copied.emplace(from.id(), to);
+    }
+    for (size_t b = 0; b < source.buffers_.size(); ++b) *target.buffers_[b].second = source.buffers_[b].second->clone();
+    target.training_ = source.training_;
+  }
+  copy->named_parameters();  // names of tied parameters
+  return copy;
+}
+
+void Module::zero_grad() {
+  for (Parameter& parameter : parameters()) parameter.zero_grad();
+}
+
+void Module::check_name(const char* what, const std::string& name) const {
+  check(!name.empty() && name.find('.') == std::string::npos, "Module",
+        "the name of a {} must not be empty or contain '.', got '{}'", what, name);
+  const auto taken = [&](const auto& entries) {
+    return std::any_of(entries.begin(), entries.end(), [&](const auto& entry) { return entry.first == name; });
+  };
+  check(!taken(parameters_) && !taken(buffers_) && !taken(children_), "Module",
+        "the name '{}' is taken; choose another for this {}", name, what);
+}
+
+Parameter& Module::add_parameter(const std::string& name, Tensor value) {
+  check_name("parameter", name);
+  parameters_.emplace_back(
+      name, std::make_unique<Parameter>(value.defined() ? Parameter(name, std::move(value)) : Parameter()));
+  return *parameters_.back().second;
+}
+
+Tensor& Module::add_buffer(const std::string& name, Tensor value) {
+  check_name("buffer", name);
+  buffers_.emplace_back(name, std::make_unique<Tensor>(std::move(value)));
+  return *buffers_.back().second;
+}
+
+void Module::adopt(const std::string& name, ModulePtr child) {
+  check_name("child", name);
+  check(child != nullptr, "Module", "child '{}' is a null pointer", name);
+  children_.emplace_back(name, child);
+  const bool known_before =
+      std::count_if(children_.begin(), children_.end(), [&](const auto& entry) { return entry.second == child; }) > 1;
+  if (known_before) return;  // the first name stays
+  for (const auto& [parameter_name, parameter] : child->named_parameters())
+    give_name(parameter, joined(name, parameter_name));
+}
+
+ForwardObserver::ForwardObserver(Callback callback) : callback_(std::move(callback)), previous_(t_observers) {
+  t_observers = this;
+}
+
+ForwardObserver::~ForwardObserver() { t_observers = previous_; }
+
+EvalMode::EvalMode(Module& module) {
+  for (auto& [name, part] : module.named_modules()) {
+    before_.emplace_back(part, part->training_);
+    part->training_ = false;
+  }
+}
+
+EvalMode::~EvalMode() {
+  for (auto& [module, training] : before_) module->training_ = training;
+}
+
+NamedTensors state_of(const Module& module) {
+  NamedTensors result;
+  for (const auto& [name, parameter] : module.named_parameters()) result.emplace_back(name, parameter.data());
+  for (const auto& [name, buffer] : module.named_buffers()) result.emplace_back(name, buffer);
+  return result;
+}
+
+void load_state(Module& module, const NamedTensors& state) {
+  NamedTensors own = state_of(module);
+  std::vector<std::string> own_names;
+  for (const auto& [name, tensor] : own) own_names.push_back(name);
+  std::map<std::string, const Tensor*> given;
+  std::vector<std::string> problems;
+  for (const auto& [name, tensor] : state) {
+    if (!given.emplace(name, &tensor).second) problems.push_back(fmt::format("twice: {}", name));
+    if (std::find(own_names.begin(), own_names.end(), name) == own_names.end())
+      problems.push_back(fmt::format("unknown: {} {}{}", name, tensor.shape(), did_you_mean(name, own_names)));
+  }
+  for (const auto& [name, tensor] : own) {
+    const auto found = given.find(name);
+    if (found == given.end())
+      problems.push_back(fmt::format("missing: {} {}", name, tensor.shape()));
+    else if (!found->second->defined())
+      problems.push_back(fmt::format("undefined: {}", name));
+    else if (found->second->shape() != tensor.shape())
+      problems.push_back(fmt::format("shape: {} expected {}, got {}", name, tensor.shape(), found->second->shape()));
+  }
+  check(problems.empty(), "load_state", "the state does not fit this {} of {} tensors; {} problem(s):\n  {}",
+        module.type(), own.size(), problems.size(), fmt::join(problems, "\n  "));
+  for (auto& [name, tensor] : own) tensor.copy_(*given[name]);
+}
+
+}  // namespace espalier

@@ -1,0 +1,59 @@
+// Parameter: a trainable tensor with a name and an identity.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "autograd/variable.h"
+
+namespace espalier {
+
+/// A trainable tensor. The handle is shared: an optimiser and the module that owns it see the same value.
+class Parameter {
+ public:
+  /// Undefined: defined() is false. As an operand it is an undefined Variable, which operations take for "no bias".
+  Parameter() = default;
+  /// A leaf that requires a gradient. Throws unless the value is f32 or f64.
+  Parameter(std::string name, Tensor value);
+
+  bool defined() const { return state_ != nullptr; }
+  /// The full name in the network it was last added to, such as "stage1.0.conv1.weight".
+  const std::string& name() const;
+  void set_name(std::string name);
+
+  /// The leaf Variable; operations on it record gradients.
+  const Variable& variable() const;
+  operator const Variable&() const { return variable(); }
+  const Tensor& data() const { return variable().data(); }
+  const Shape& shape() const { return data().shape(); }
+  int64_t size(int axis) const { return data().size(axis); }
+  int64_t numel() const { return data().numel(); }
+
+  /// Replaces the tensor (moves, conversions, compaction); the identity stays. A gradient is forgotten, because it
+  /// belonged to the old tensor.
+  void set_data(Tensor data);
+  /// Moves the value, and the gradient if there is one.
+  void to(Device device);
+  void to(DType dtype);
+
+  /// Undefined before the first backward.
+  Tensor grad() const;
+  void zero_grad();
+  /// A frozen parameter (false) gets no gradient and optimisers leave it alone.
+  bool requires_grad() const { return variable().requires_grad(); }
+  void set_requires_grad(bool requires_grad);
+
+  /// Identity, the key of optimiser state. Stays when the data is replaced.
+  const void* id() const { return state_.get(); }
+
+ private:
+  struct State {
+    std::string name;
+    Variable variable;
+  };
+  State& state(const char* operation) const;
+
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace espalier

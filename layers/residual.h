@@ -1,0 +1,79 @@
+// Residual blocks: the generic sum of two branches, and the block of the CIFAR ResNets.
+#pragma once
+
+#include <memory>
+
+#include "layers/conv.h"
+#include "layers/norm.h"
+
+namespace espalier {
+
+struct ResidualOptions {
+  bool relu = true;  ///< after the sum
+};
+
+/// relu(body(x) + shortcut(x)); without a shortcut x itself is added. Throws when the branches' shapes differ.
+/// He et al. 2016, "Deep residual learning", eq. 1 and 2.
+class Residual : public Module {
+ public:
+  explicit Residual(ModulePtr body, ModulePtr shortcut = nullptr, ResidualOptions options = {});
+  Variable forward(const Variable& x) override;
+  std::string type() const override { return "Residual"; }
+  nlohmann::json config() const override;
+  static ModulePtr from_config(const nlohmann::json& config);
+
+ private:
+  ModulePtr body_, shortcut_;
+  ResidualOptions options_;
+};
+
+struct PadShortcutOptions {
+  int64_t stride = 2;
+};
+
+/// The shortcut without parameters: every stride-th pixel, and channels of zeros around the input's own.
+/// x (N,in,H,W) -> (N,out,ceil(H/stride),ceil(W/stride)); half of the new channels come first, rounded down.
+/// Throws when out < in and on images of other channels. He et al. 2016, section 3.3, option A.
+class PadShortcut : public Module {
+ public:
+  PadShortcut(int64_t in_channels, int64_t out_channels, PadShortcutOptions options = {});
+  Variable forward(const Variable& x) override;
+  std::string type() const override { return "PadShortcut"; }
+  nlohmann::json config() const override;
+  static ModulePtr from_config(const nlohmann::json& config);
+
+ private:
+  int64_t in_channels_, out_channels_;
+  PadShortcutOptions options_;
+};
+
+enum class Shortcut : uint8_t {
+  pad,         ///< option A: PadShortcut
+  projection,  ///< option B: 1x1 convolution and BatchNorm
+};
+
+struct BasicBlockOptions {
+  int64_t stride = 1;
+  Shortcut shortcut = Shortcut::pad;  ///< used where stride or channels change; elsewhere the input itself
+  int64_t width = 0;                  ///< channels between the two convolutions; 0: out_channels
+};
+
+/// Two 3x3 convolutions with BatchNorm beside a shortcut: relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)).
+/// x (N,in,H,W) -> (N,out,ceil(H/stride),ceil(W/stride)). He et al. 2016, figure 2 and section 4.2; convolutions start
+/// Kaiming normal by fan_out.
+class BasicBlock : public Module {
+ public:
+  BasicBlock(int64_t in_channels, int64_t out_channels, BasicBlockOptions options = {});
+  Variable forward(const Variable& x) override;
+  std::string type() const override { return "BasicBlock"; }
+  nlohmann::json config() const override;
+  static ModulePtr from_config(const nlohmann::json& config);
+
+ private:
+  BasicBlockOptions options_;
+  std::shared_ptr<Conv2d> conv1_, conv2_;
+  std::shared_ptr<BatchNorm2d> bn1_, bn2_;
+  ModulePtr shortcut_;
+};
+
+}  // namespace espalier
