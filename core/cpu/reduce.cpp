@@ -1,0 +1,320 @@
+// Reductions over any set of axes. Floating-point sums are taken in double, in an order that depends on the shape
+// and strides only: the same bits for any number of threads.
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "core/cpu/iterate.h"
+#include "core/cpu/table.h"
+
+namespace espalier::cpu {
+namespace {
+
+// How two values join. Each works on numbers and on the compiler's vectors alike. `A` is the accumulator's type.
+struct Sum {
+  template <class A>
+  static constexpr A start() {
+    return A{0};
+  }
+  template <class A>
+  static A join(A a, A b) {
+    return a + b;
+  }
+};
+struct Product {
+  template <class A>
+  static constexpr A start() {
+    return A{1};
+  }
+  template <class A>
+  static A join(A a, A b) {
+    return a * b;
+  }
+};
+// A NaN is kept: `b != b` selects that of b, and no comparison replaces that of a.
+struct Maximum {
+  template <class A>
+  static constexpr A start() {
+    return std::numeric_limits<A>::has_infinity ? -std::numeric_limits<A>::infinity() : std::numeric_limits<A>::min();
+  }
+  template <class A>
+  static A join(A a, A b) {
+    return ((b > a) | (b != b)) ? b : a;
+  }
+};
+struct Minimum {
+  template <class A>
+  static constexpr A start() {
+    return std::numeric_limits<A>::has_infinity ? std::numeric_limits<A>::infinity() : std::numeric_limits<A>::max();
+  }
+  template <class A>
+  static A join(A a, A b) {
+    return ((b < a) | (b != b)) ? b : a;
+  }
+};
+
+/// One running result of a line: independent lanes for unit-stride rows, and a scalar for everything else.
+template <class Op, class T, class A>
+class Line {
+ public:
+  void add(const T* x, int64_t step, int64_t n) {
+    int64_t i = 0;
+    if (step == 1) {
+      for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+        first_ = Op::join(first_, load(x + i));
+        second_ = Op::join(second_, load(x + i + kLanes));
+        used_ = true;
+      }
+    }
+    for (; i < n; ++i) rest_ = Op::join(rest_, static_cast<A>(x[i * step]));
+  }
+
+  A result() const {
+    if (!used_) return rest_;
+    const Lanes both = Op::join(first_, second_);
+    A lanes[kLanes];
+    std::memcpy(lanes, &both, sizeof(both));
+    for (int64_t width = kLanes / 2; width > 0; width /= 2) {
+      for (int64_t i = 0; i < width; ++i) lanes[i] = Op::join(lanes[i], lanes[i + width]);
+    }
+    return Op::join(lanes[0], rest_);
+  }
+
+ private:
+  static constexpr int64_t kLanes = 64 / sizeof(A);
+  typedef A Lanes __attribute__((vector_size(64)));
+  typedef T Source __attribute__((vector_size(kLanes * sizeof(T))));
+
+  static Lanes load(const T* x) {
+    Source source;
+    std::memcpy(&source, x, sizeof(source));
+    return __builtin_convertvector(source, Lanes);
+  }
+
+  Lanes first_ = Lanes{} + Op::template start<A>();
+  Lanes second_ = first_;
+  A rest_ = Op::template start<A>();
+  bool used_ = false;
+};
+
+/// The two halves of a reduction: the elements of the result, and what each of them takes together.
+struct Plan {
+  Loop<2> kept;     ///< operands: x, out
+  Loop<1> reduced;  ///< operand: x
+  bool by_columns;  ///< rows of the kept space lie closer in memory than those of the reduced space
+};
+
+/// The smallest distance between neighbours in memory, of those that move at all.
+template <int N>
+int64_t closest(const Loop<N>& loop) {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (int axis = 0; axis < loop.rank(); ++axis) {
+    const int64_t step = std::abs(loop.stride(axis, 0));
+    if (loop.size(axis) > 1 && step > 0) least = std::min(least, step);
+  }
+  return least;
+}
+
+Plan plan(const Tensor& x, const std::vector<bool>& axes, const Tensor& out) {
+  Shape kept = x.shape(), reduced = x.shape();
+  for (int axis = 0; axis < x.rank(); ++axis) (axes[static_cast<size_t>(axis)] ? kept : reduced)[axis] = 1;
+  Plan made{Loop<2>(kept, {x.strides(), out.strides()}), Loop<1>(reduced, {x.strides()}), false};
+  made.by_columns = closest(made.kept) < closest(made.reduced);
+  return made;
+}
+
+/// partial[o - o_begin] = the elements r_begin..r_end of the reduced space, for the results o_begin..o_end.
+template <class Op, class T, class A>
+void reduce_range(const Plan& plan, const T* x, int64_t o_begin, int64_t o_end, int64_t r_begin, int64_t r_end,
+                  A* partial) {
+  const int64_t kept_step = plan.kept.step(0), step = plan.reduced.step(0);
+  plan.kept.run(o_begin, o_end, [&](const std::array<int64_t, 2>& at, int64_t count) {
+    const T* row = x + at[0];
+    if (plan.by_columns) {
+      constexpr int64_t kColumns = 512;  // accumulators that stay in the first-level cache
+      for (int64_t first = 0; first < count; first += kColumns) {
+        const int64_t width = std::min(kColumns, count - first);
+        A sums[kColumns];
+        std::fill_n(sums, width, Op::template start<A>());
+        plan.reduced.run(r_begin, r_end, [&](const std::array<int64_t, 1>& offset, int64_t n) {
+          for (int64_t i = 0; i < n; ++i) {
+            const T* line = row + first * kept_step + offset[0] + i * step;
+            if (kept_step == 1) {
+#pragma omp simd
+              for (int64_t j = 0; j < width; ++j) sums[j] = Op::join(sums[j], static_cast<A>(line[j]));
+            } else {
+              for (int64_t j = 0; j < width; ++j) sums[j] = Op::join(sums[j], static_cast<A>(line[j * kept_step]));
+            }
+          }
+        });
+        std::copy_n(sums, width, partial + first);
+      }
+    } else {
+      for (int64_t j = 0; j < count; ++j) {
+        Line<Op, T, A> line;
+        plan.reduced.run(r_begin, r_end, [&](const std::array<int64_t, 1>& offset, int64_t n) {
+          line.add(row + j * kept_step + offset[0], step, n);
+        });
+        partial[j] = line.result();
+      }
+    }
+    partial += count;
+  });
+}
+
+template <class A, class R>
+void store(const Plan& plan, int64_t o_begin, int64_t o_end, const A* values, R* out) {
+  plan.kept.run(o_begin, o_end, [&](const std::array<int64_t, 2>& at, int64_t count) {
+    for (int64_t j = 0; j < count; ++j) out[at[1] + j * plan.kept.step(1)] = static_cast<R>(values[j]);
+    values += count;
+  });
+}
+
+template <class Op, class T, class A, class R>
+void reduce_typed(const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
+  const Plan plan = cpu::plan(x, axes, out);
+  const T* from = static_cast<const T*>(x.raw());
+  R* to = static_cast<R*>(out.raw());
+  const int64_t outputs = plan.kept.numel(), terms = plan.reduced.numel();
+  // Few long sums are cut into pieces, whose number depends on the shape and not on the threads.
+  constexpr int64_t kFew = 256, kMostPieces = 64;
+  const int64_t pieces = outputs >= kFew ? 1
+                                         : std::clamp<int64_t>(outputs * terms / kGrain, 1,
+                                                               std::min(kMostPieces, std::max<int64_t>(terms, 1)));
+  if (pieces == 1) {
+    constexpr int64_t kBlock = 512;
+    parallel_for(outputs, std::max<int64_t>(1, kGrain / std::max<int64_t>(terms, 1)), [&](int64_t begin, int64_t end) {
+      A values[kBlock];
+      for (int64_t o = begin; o < end; o += kBlock) {
+        const int64_t last = std::min(o + kBlock, end);
+        reduce_range<Op>(plan, from, o, last, 0, terms, values);
+        store(plan, o, last, values, to);
+      }
+    });
+    return;
+  }
+  std::vector<A> partial(static_cast<size_t>(outputs * pieces));
+  parallel_for(pieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      reduce_range<Op>(plan, from, 0, outputs, terms * p / pieces, terms * (p + 1) / pieces,
+                       partial.data() + p * outputs);
+    }
+  });
+  for (int64_t p = 1; p < pieces; ++p) {
+    for (int64_t o = 0; o < outputs; ++o) {
+      partial[static_cast<size_t>(o)] =
+          Op::join(partial[static_cast<size_t>(o)], partial[static_cast<size_t>(p * outputs + o)]);
+    }
+  }
+  store(plan, 0, outputs, partial.data(), to);
+}
+
+/// Sums and products: f32 and f64 in double; integers and bool in i64, stored as i64 or as their own type.
+template <class Op>
+void accumulate(const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
+  switch (x.dtype()) {
+    case DType::f32: return reduce_typed<Op, float, double, float>(x, axes, out);
+    case DType::f64: return reduce_typed<Op, double, double, double>(x, axes, out);
+    default: break;
+  }
+  check(out.dtype() == DType::i64, "reduce", "expected an i64 result for a sum or product of {}, got {}",
+        name_of(x.dtype()), name_of(out.dtype()));
+  switch (x.dtype()) {
+    case DType::i64: return reduce_typed<Op, int64_t, int64_t, int64_t>(x, axes, out);
+    case DType::i32: return reduce_typed<Op, int32_t, int64_t, int64_t>(x, axes, out);
+    case DType::i8: return reduce_typed<Op, int8_t, int64_t, int64_t>(x, axes, out);
+    default: return reduce_typed<Op, uint8_t, int64_t, int64_t>(x, axes, out);  // u8, and bool as 0 or 1
+  }
+}
+
+template <class Op>
+void select(const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
+  switch (x.dtype()) {
+    case DType::f32: return reduce_typed<Op, float, float, float>(x, axes, out);
+    case DType::f64: return reduce_typed<Op, double, double, double>(x, axes, out);
+    case DType::i64: return reduce_typed<Op, int64_t, int64_t, int64_t>(x, axes, out);
+    case DType::i32: return reduce_typed<Op, int32_t, int32_t, int32_t>(x, axes, out);
+    case DType::i8: return reduce_typed<Op, int8_t, int8_t, int8_t>(x, axes, out);
+    default: return reduce_typed<Op, uint8_t, uint8_t, uint8_t>(x, axes, out);  // u8, and bool as 0 or 1
+  }
+}
+
+/// Whether the candidate replaces the best so far: strictly better, or the first NaN.
+template <bool Largest, class T>
+bool wins(T candidate, T best) {
+  if (best != best) return false;
+  return candidate != candidate || (Largest ? candidate > best : candidate < best);
+}
+
+template <bool Largest, class T>
+void arg_reduce_typed(const Tensor& x, int axis, Tensor& out) {
+  Shape shape = x.shape();
+  shape[axis] = 1;
+  const Loop<2> lines(shape, {x.strides(), out.strides()});
+  const T* from = x.data<T>();
+  int64_t* to = out.data<int64_t>();
+  const int64_t size = x.size(axis), stride = x.stride(axis);
+  const auto rows = [&](const std::array<int64_t, 2>& at, int64_t count) {
+    // Lines that are neighbours in memory advance together, so that each cache line is read once.
+    constexpr int64_t kTogether = 64;
+    for (int64_t first = 0; first < count; first += kTogether) {
+      const int64_t width = std::min(kTogether, count - first);
+      const T* start = from + at[0] + first * lines.step(0);
+      T best[kTogether];
+      int64_t index[kTogether];
+      for (int64_t j = 0; j < width; ++j) {
+        best[j] = start[j * lines.step(0)];
+        index[j] = 0;
+      }
+      for (int64_t i = 1; i < size; ++i) {
+        const T* line = start + i * stride;
+        for (int64_t j = 0; j < width; ++j) {
+          const T value = line[j * lines.step(0)];
+          if (wins<Largest>(value, best[j])) {
+            best[j] = value;
+            index[j] = i;
+          }
+        }
+      }
+      for (int64_t j = 0; j < width; ++j) to[at[1] + (first + j) * lines.step(1)] = index[j];
+    }
+  };
+  lines.parallel(rows, std::max<int64_t>(1, kGrain / size));
+}
+
+}  // namespace
+
+void reduce(ReduceOp op, const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
+  if (out.numel() == 0) return;
+  const bool picks = op == ReduceOp::max || op == ReduceOp::min;
+  check(!picks || x.numel() > 0, "reduce", "max and min need at least one element along every reduced axis, got {}",
+        describe(x));
+  switch (op) {
+    case ReduceOp::sum: return accumulate<Sum>(x, axes, out);
+    case ReduceOp::prod: return accumulate<Product>(x, axes, out);
+    case ReduceOp::max: return select<Maximum>(x, axes, out);
+    case ReduceOp::min: return select<Minimum>(x, axes, out);
+    // false < true, and the empty cases agree: any of nothing is false, all of nothing is true.
+    case ReduceOp::any: return select<Maximum>(x, axes, out);
+    case ReduceOp::all: break;
+  }
+  // The start of a minimum of bytes is 255; as a bool it must be 1.
+  if (x.numel() == 0) return cpu::fill(out, 1);
+  select<Minimum>(x, axes, out);
+}
+
+void arg_reduce(bool maximum, const Tensor& x, int axis, Tensor& out) {
+  if (out.numel() == 0) return;
+  check(x.size(axis) > 0, maximum ? "argmax" : "argmin", "expected at least one element along axis {}, got {}", axis,
+        describe(x));
+  dispatch(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    if (maximum) {
+      arg_reduce_typed<true, T>(x, axis, out);
+    } else {
+      arg_reduce_typed<false, T>(x, axis, out);
+    }
+  });
+}
+
+}  // namespace espalier::cpu
