@@ -36,12 +36,10 @@ class Generator {
   explicit Generator(uint64_t seed = 0, uint64_t stream = 0) : state_{seed, stream, 0} {}
 
   const PhiloxState& state() const { return state_; }
-  void set_state(const PhiloxState& state) {
-    state_ = state;
-    buffered_ = 0;
-  }
+  void set_state(const PhiloxState& state) { state_ = state; }
 
   /// Claims `blocks` counter blocks and returns where they start; kernels compute the values from it.
+  /// Four f32 values (or Bernoulli values of any dtype) take a block, or two f64 values.
   PhiloxState reserve(uint64_t blocks);
 
   uint32_t next_u32();
@@ -55,9 +53,10 @@ class Generator {
   std::vector<int64_t> permutation(int64_t n);
 
  private:
+  /// One block for each call of next_...: state() is all there is to save, no words are held back.
+  std::array<uint32_t, 4> next_block();
+
   PhiloxState state_;
-  std::array<uint32_t, 4> buffer_ = {};
-  int buffered_ = 0;  ///< unused words of buffer_
 };
 
 /// The generator that dropout and initialisers use when none is named. One for each thread.
