@@ -19,13 +19,6 @@ struct BackwardOptions {
   bool create_graph = false;  ///< record the backward pass itself, for second derivatives; implies retain_graph
 };
 
-struct GradOptions {
-  bool retain_graph = false;
-  bool create_graph = false;
-  bool allow_unused = false;    ///< an input that the outputs do not depend on gets an undefined Variable, not an error
-  Variables grad_outputs = {};  ///< gradients of the outputs; default: ones, for outputs of one element
-};
-
 /// A value in a computation. Copying a Variable shares it. A leaf is made by a user; other Variables are results of
 /// operations and remember, if any input requires a gradient, how they were computed.
 class Variable {
@@ -81,6 +74,13 @@ class Variable {
   friend struct Engine;
   struct Impl;
   std::shared_ptr<Impl> impl_;
+};
+
+struct GradOptions {
+  bool retain_graph = false;
+  bool create_graph = false;
+  bool allow_unused = false;    ///< an input that the outputs do not depend on gets an undefined Variable, not an error
+  Variables grad_outputs = {};  ///< gradients of the outputs; default: ones, for outputs of one element
 };
 
 /// d(outputs)/d(inputs), without touching any .grad. With create_graph the results can be differentiated again.
