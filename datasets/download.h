@@ -5,7 +5,15 @@
 #include <functional>
 #include <string>
 
+#include "core/error.h"
+
 namespace espalier {
+
+/// The progress callback asked to stop.
+class DownloadCancelled : public FileError {
+ public:
+  using FileError::FileError;
+};
 
 struct DownloadProgress {
   std::string file;   ///< name on disk
