@@ -27,7 +27,8 @@ namespace espalier::cpu {
 namespace {
 
 constexpr int64_t kBlockPixels = 256;         // forward: pixels whose source is prepared together, at least
-constexpr int64_t kMaxDepth = 640;            // forward: rows of a panel (640 x 128 bytes)
+constexpr int64_t kMaxDepth = 256;            // forward: rows of a panel, so that it stays in L1 (256 x 128 bytes)
+constexpr int64_t kGatherRows = 64;           // rows of the gathered matrix written together
 constexpr int64_t kSmallWeights = 128 << 10;  // forward: floats of weights that stay in L2 beside the rest
 constexpr int64_t kChunkPanels = 8;           // forward: panels that share one pass over larger weights
 constexpr int64_t kDotPixels = 1024;          // weight grad: length of the dot products
@@ -46,16 +47,22 @@ Buffers& buffers() {
   return mine;
 }
 
-/// The source of `count` images from `first` on, channels c0 <= c < c1; where the image serves, a pointer into it.
-const float* prepare_source(const Lowering& l, const float* images, int64_t first, int64_t count, int64_t c0,
-                            int64_t c1) {
+/// Room for a source of n elements, and the padding in it: copy_source writes only what comes from the image.
+float* empty_source(int64_t n) {
+  float* source = buffers().source.get(n);
+  std::fill(source, source + n, 0.0F);
+  return source;
+}
+
+/// The source of `count` images from `first` on, channels c0 <= c < c1, in `room`; or a pointer into the images.
+const float* fill_source(const Lowering& l, const float* images, int64_t first, int64_t count, int64_t c0, int64_t c1,
+                         float* room) {
   const float* from = images + first * l.image_size() + c0 * l.height * l.width;
   if (l.in_place) return from;
-  float* to = buffers().source.get(count * (c1 - c0) * l.plane);
   for (int64_t i = 0; i < count; ++i) {
-    copy_source(l, from + i * l.image_size(), c1 - c0, to + i * (c1 - c0) * l.plane);
+    copy_source(l, from + i * l.image_size(), c1 - c0, room + i * (c1 - c0) * l.plane);
   }
-  return to;
+  return room;
 }
 
 /// Elements from one image's source to the next, when `channels` of them were prepared.
@@ -73,10 +80,15 @@ void gather_piece(const float* from, const int64_t* taps, int64_t count, float* 
 template <int64_t Piece::*Offset>
 void gather(Pieces pieces, int64_t first_pixel, const float* from, const int64_t* taps, int64_t count, float* to,
             int64_t to_stride) {
-  for (const Piece& piece : pieces) {
-    with_piece_width(piece.width, [&]<int Width>() {
-      gather_piece<Width>(from + piece.*Offset, taps, count, to + piece.pixel - first_pixel, to_stride);
-    });
+  // A piece writes to every row; few rows at a time stay in L1 until all pieces are there.
+  for (int64_t k = 0; k < count; k += kGatherRows) {
+    const int64_t rows = std::min(kGatherRows, count - k);
+    for (const Piece& piece : pieces) {
+      with_piece_width(piece.width, [&]<int Width>() {
+        gather_piece<Width>(from + piece.*Offset, taps + k, rows, to + k * to_stride + piece.pixel - first_pixel,
+                            to_stride);
+      });
+    }
   }
 }
 
@@ -145,6 +157,7 @@ void panel_convolution(const Lowering& l, const float* images, const float* weig
   parallel_for(blocks * chunks, 1, [&](int64_t begin, int64_t end) {
     alignas(64) float tile[kPanelRows * kPanelWidth];
     float* panels = buffers().panels.get(chunk_panels * std::min(depth, kMaxDepth) * kPanelWidth);
+    float* room = l.in_place ? nullptr : empty_source(block_images * l.channels * l.plane);
     const float* source = nullptr;
     int64_t prepared = -1;
     for (int64_t task = begin; task < end; ++task) {
@@ -153,7 +166,7 @@ void panel_convolution(const Lowering& l, const float* images, const float* weig
       const int64_t p0 = task % chunks * chunk_panels, p1 = std::min(p0 + chunk_panels, map.panels());
       if (p0 >= p1) continue;
       if (block != prepared) {
-        source = prepare_source(l, images, first, std::min(block_images, count - first), 0, l.channels);
+        source = fill_source(l, images, first, std::min(block_images, count - first), 0, l.channels, room);
         prepared = block;
       }
       for (int64_t group = 0; group < l.groups; ++group) {
@@ -192,7 +205,7 @@ void direct_convolution(const Lowering& l, const float* images, const float* wei
   parallel_for(count * l.groups, 1, [&](int64_t begin, int64_t end) {
     constexpr int64_t kStep = kDirectVectors * kLanes;
     // Vectors may read past the last pixel; what they find there is not stored.
-    float* source = buffers().source.get(l.group_channels * l.plane + kStep);
+    float* source = empty_source(l.group_channels * l.plane + kStep);
     alignas(64) float line[kStep];
     for (int64_t item = begin; item < end; ++item) {
       const int64_t image = item / l.groups, group = item % l.groups;
@@ -232,7 +245,7 @@ void direct_convolution(const Lowering& l, const float* images, const float* wei
 void convolve(const Lowering& l, const float* images, const float* weights, const float* bias, int64_t count,
               float* out) {
   if (count == 0 || l.pixels() == 0) return;
-  if (l.groups > 1 && l.outputs <= kDirectRows) {
+  if (l.outputs <= kDirectRows && count * l.groups >= num_threads()) {
     direct_convolution(l, images, weights, bias, count, out);
   } else {
     panel_convolution(l, images, weights, bias, count, out);
@@ -257,6 +270,7 @@ void weight_grad_part(const Lowering& l, const WeightPart& part, const float* dy
 
   // Rows of pixels, with a vector's gap so that their starts do not share a cache set.
   const int64_t stride = kDotPixels + kLanes;
+  float* room = l.in_place ? nullptr : empty_source(block_images * (c1 - c0) * l.plane);
   float* gradient = buffers().gradient.get(rows * stride);
   float* gathered = buffers().panels.get(kDotColumns * stride);
   std::vector<int64_t> taps, gradient_taps;
@@ -274,7 +288,7 @@ void weight_grad_part(const Lowering& l, const WeightPart& part, const float* dy
     const int64_t here = std::min(block_images, count - first);
     if (here < block_images) map = PixelMap(l, here, source_image_stride(l, c1 - c0));
     const int64_t group_c = part.group * l.group_channels;
-    const float* source = prepare_source(l, images, first, here, group_c + c0, group_c + c1);
+    const float* source = fill_source(l, images, first, here, group_c + c0, group_c + c1, room);
     for (int64_t pixel = 0; pixel < map.pixels(); pixel += kDotPixels) {
       const int64_t pixels = std::min(kDotPixels, map.pixels() - pixel), padded = ceil_div(pixels, kLanes) * kLanes;
       const Pieces pieces = map.panels_between(pixel / kPanelWidth, ceil_div(pixel + pixels, kPanelWidth));
@@ -329,10 +343,8 @@ void direct_weight_grad(const Lowering& l, const float* dy, const float* images,
   parallel_for(l.groups, 1, [&](int64_t begin, int64_t end) {
     // Rows of dy, filled up with zeros to whole vectors; the source may be read past a row's end there.
     const int64_t padded = ceil_div(l.out_width, kLanes) * kLanes;
-    const int64_t source_size = l.group_channels * l.plane;
-    float* source = buffers().source.get(source_size + kLanes);
+    float* source = empty_source(l.group_channels * l.plane + kLanes);
     float* gradient = buffers().gradient.get(l.out_height * padded);
-    std::fill(source + source_size, source + source_size + kLanes, 0.0F);
     for (int64_t group = begin; group < end; ++group) {
       float* group_dw = dw + group * l.outputs * depth;
       std::fill(group_dw, group_dw + l.outputs * depth, 0.0F);

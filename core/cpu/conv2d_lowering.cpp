@@ -50,6 +50,19 @@ struct GradAxis {
   }
 };
 
+/// One vector of from[0], from[2], ...; reads nothing after the last of them.
+template <size_t... I>
+Vector every_second(const float* from, std::index_sequence<I...>) {
+  constexpr size_t kHalf = kLanes / 2;
+  return __builtin_shufflevector(load(from), load(from + kLanes - 1), (I < kHalf ? 2 * I : 2 * I + 1)...);
+}
+
+void copy_every_second(const float* from, float* to, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(to + i, every_second(from + 2 * i, std::make_index_sequence<kLanes>{}));
+  for (; i < n; ++i) to[i] = from[2 * i];
+}
+
 }  // namespace
 
 Lowering lower_forward(const Conv2dSizes& s) {
@@ -121,30 +134,25 @@ void copy_source(const Lowering& l, const float* image, int64_t channels, float*
     std::copy(image, image + channels * l.plane, source);
     return;
   }
-  for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t r = 0; r < l.rows; ++r) {
-      const int64_t h = r - l.top;
-      float* row = source + c * l.plane + r * l.row_stride;
-      if (h < 0 || h >= l.height) {
-        std::fill(row, row + l.row_stride, 0.0F);
-        continue;
-      }
-      const float* from = image + (c * l.height + h) * l.width;
-      for (int64_t phase = 0; phase < l.phases; ++phase) {
-        // Source column q holds image column q * column_step + shift.
-        const int64_t shift = phase - l.left;
-        float* to = row + phase * l.columns;
-        const int64_t begin = std::clamp<int64_t>(ceil_div_any(-shift, l.column_step), 0, l.columns);
-        const int64_t end = std::clamp<int64_t>(ceil_div_any(l.width - shift, l.column_step), begin, l.columns);
-        for (int64_t q = 0; q < begin; ++q) to[q] = 0;
+  const int64_t first_row = std::clamp<int64_t>(l.top, 0, l.rows);
+  const int64_t end_row = std::clamp<int64_t>(l.height + l.top, first_row, l.rows);
+  for (int64_t phase = 0; phase < l.phases; ++phase) {
+    // Source column q holds image column q * column_step + shift.
+    const int64_t shift = phase - l.left;
+    const int64_t begin = std::clamp<int64_t>(ceil_div_any(-shift, l.column_step), 0, l.columns);
+    const int64_t count = std::clamp<int64_t>(ceil_div_any(l.width - shift, l.column_step), begin, l.columns) - begin;
+    const int64_t first_column = begin * l.column_step + shift;
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t r = first_row; r < end_row; ++r) {
+        const float* from = image + (c * l.height + r - l.top) * l.width + first_column;
+        float* to = source + c * l.plane + r * l.row_stride + phase * l.columns + begin;
         if (l.column_step == 1) {
-          copy_row(from + begin + shift, to + begin, end - begin);
+          copy_row(from, to, count);
         } else if (l.column_step == 2) {
-          for (int64_t q = begin; q < end; ++q) to[q] = from[2 * q + shift];
+          copy_every_second(from, to, count);
         } else {
-          for (int64_t q = begin; q < end; ++q) to[q] = from[q * l.column_step + shift];
+          for (int64_t q = 0; q < count; ++q) to[q] = from[q * l.column_step];
         }
-        for (int64_t q = end; q < l.columns; ++q) to[q] = 0;
       }
     }
   }

@@ -48,7 +48,7 @@ Lowering lower_forward(const Conv2dSizes& sizes);
 /// The pixels of dx in the class (row_class, column_class) of the strides, as a product over dy.
 Lowering lower_input_grad(const Conv2dSizes& sizes, int64_t row_class, int64_t column_class);
 
-/// Makes the source (channels, rows, phases, columns) of `channels` channels of one image.
+/// Copies `channels` channels of one image into a source (channels, rows, phases, columns) whose padding is there.
 void copy_source(const Lowering& lowering, const float* image, int64_t channels, float* source);
 
 /// Neighbouring pixels of one row: a power of two of them, at most kPanelWidth.
