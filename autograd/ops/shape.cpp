@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "autograd/node.h"
 #include "autograd/ops.h"
 
@@ -7,7 +9,7 @@ namespace {
 /// Puts x into zeros of `shape` at start, start + step, ... along an axis: the adjoint of slice.
 Variable unslice(const Variable& x, const Shape& shape, int axis, int64_t start, int64_t step) {
   Tensor out = Tensor::zeros(shape, x.dtype(), x.device());
-  const int64_t end = start + (x.size(axis) - 1) * step + 1;
+  const int64_t end = x.size(axis) > 0 ? start + (x.size(axis) - 1) * step + 1 : start;
   if (x.numel() > 0) out.slice(axis, start, end, step).copy_(x.data());
   return record("unslice", out, {x}, [axis, start, end, step](const BackwardContext& c) -> Variables {
     return {slice(c.grad(), axis, start, end, step)};
@@ -44,9 +46,8 @@ Variable transpose(const Variable& x, int axis0, int axis1) {
 Variable slice(const Variable& x, int axis, int64_t start, int64_t end, int64_t step) {
   const Tensor& data = x.data();
   axis = normalize_axis(axis, data.rank(), "slice");
-  Tensor out = data.slice(axis, start, end, step);
-  const int64_t first = data.stride(axis) ? (out.offset() - data.offset()) / data.stride(axis) : 0;
-  return record("slice", std::move(out), {x},
+  const int64_t size = data.size(axis), first = std::clamp<int64_t>(start < 0 ? start + size : start, 0, size);
+  return record("slice", data.slice(axis, start, end, step), {x},
                 [shape = x.shape(), axis, first, step](const BackwardContext& c) -> Variables {
                   return {unslice(c.grad(), shape, axis, first, step)};
                 });
