@@ -90,6 +90,11 @@ struct LoadOptions {
 /// where it looked and how to get the data) or when a file is bad (with file, offset, expected and found).
 Splits load_dataset(const std::string& name, const LoadOptions& options = {});
 
+/// The folder or archive that load_dataset would read, "embedded" for digits, "" when nothing is found. Reads no file.
+std::string locate_dataset(const std::string& name, const LoadOptions& options = {});
+/// "FOLDER (ESPALIER_DATA)", ...: where files are looked for, in order, with the reason for each place.
+std::vector<std::string> data_places(const LoadOptions& options = {});
+
 /// $XDG_CACHE_HOME/espalier or ~/.cache/espalier: where downloads go.
 std::string user_data_dir();
 

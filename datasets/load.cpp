@@ -142,6 +142,22 @@ Dataset read_split(const DatasetInfo& info, const std::string& source, bool trai
                                                  : read_cifar_split(info, source, train);
 }
 
+std::string locate_dataset(const std::string& name, const LoadOptions& options) {
+  const DatasetInfo& info = dataset_info(name);
+  if (info.format == DatasetInfo::Format::embedded) return "embedded";
+  for (const Root& root : data_roots(options.data_dir)) {
+    if (const std::optional<std::string> found = find_in(info, root.path)) return *found;
+  }
+  return "";
+}
+
+std::vector<std::string> data_places(const LoadOptions& options) {
+  std::vector<std::string> places;
+  for (const Root& root : data_roots(options.data_dir))
+    places.push_back(fmt::format("{} ({})", root.path, root.origin));
+  return places;
+}
+
 Splits load_dataset(const std::string& name, const LoadOptions& options) {
   const DatasetInfo& info = dataset_info(name);
   if (info.format == DatasetInfo::Format::embedded) return load_digits();
