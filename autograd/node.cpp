@@ -36,14 +36,16 @@ Variable BackwardContext::output(int i) const {
   return Engine::make_result(output.value, node_.shared_from_this(), i);
 }
 
-Variable record(const char* operation, Tensor value, Variables inputs, Backward backward, SaveOutputs save) {
+Variable record(const char* operation, Tensor value, Variables inputs, Backward backward, SaveOutputs save,
+                Attributes attributes) {
   std::vector<Tensor> values;
   values.push_back(std::move(value));
-  return record(operation, std::move(values), std::move(inputs), std::move(backward), save).front();
+  return record(operation, std::move(values), std::move(inputs), std::move(backward), save, std::move(attributes))
+      .front();
 }
 
 Variables record(const char* operation, std::vector<Tensor> values, Variables inputs, Backward backward,
-                 SaveOutputs save) {
+                 SaveOutputs save, Attributes attributes) {
   static std::atomic<uint64_t> next_id = 1;
   bool needed = false;
   if (grad_enabled())
@@ -54,6 +56,7 @@ Variables record(const char* operation, std::vector<Tensor> values, Variables in
   node->operation_ = operation;
   node->id_ = next_id.fetch_add(1, std::memory_order_relaxed);
   for (const Variable& input : inputs) {
+    node->input_shapes_.push_back(input.defined() ? input.shape() : Shape{});
     Node::Edge& edge = node->edges_.emplace_back();
     if (!input.requires_grad()) continue;
     if (input.node()) {
@@ -64,6 +67,7 @@ Variables record(const char* operation, std::vector<Tensor> values, Variables in
     }
   }
   node->backward_ = std::move(backward);
+  node->attributes_ = std::move(attributes);
   Variables results;
   for (size_t i = 0; i < values.size(); ++i) {
     const Tensor& value = values[i];

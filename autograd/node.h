@@ -46,13 +46,17 @@ using Backward = std::function<Variables(const BackwardContext&)>;
 
 enum class SaveOutputs : uint8_t { no, yes };
 
+/// What an operation did with axes beyond what shapes tell: the axis of a cat, the order of a permute. Read by the
+/// dependency graph of pruning, which knows each operation's convention.
+using Attributes = std::vector<int64_t>;
+
 /// Makes the result of an operation: a Variable on `value` that remembers `inputs` and `backward` if gradients are
 /// enabled and any input requires one. The engine checks the number, shape and dtype of what `backward` returns.
 Variable record(const char* operation, Tensor value, Variables inputs, Backward backward,
-                SaveOutputs save = SaveOutputs::no);
+                SaveOutputs save = SaveOutputs::no, Attributes attributes = {});
 /// The same with several outputs.
 Variables record(const char* operation, std::vector<Tensor> values, Variables inputs, Backward backward,
-                 SaveOutputs save = SaveOutputs::no);
+                 SaveOutputs save = SaveOutputs::no, Attributes attributes = {});
 
 /// Throws if a second derivative is being recorded through an operation that has none.
 void require_first_derivative_only(const BackwardContext& context);
@@ -76,13 +80,17 @@ class Node : public std::enable_shared_from_this<Node> {
   const char* operation() const { return operation_; }
   const std::vector<Edge>& edges() const { return edges_; }
   const Shape& output_shape(int i) const { return outputs_[static_cast<size_t>(i)].shape; }
+  int num_outputs() const { return static_cast<int>(outputs_.size()); }
+  /// Of every input, those without gradient too; an undefined input has the empty shape.
+  const std::vector<Shape>& input_shapes() const { return input_shapes_; }
+  const Attributes& attributes() const { return attributes_; }
   /// Increases with creation: a node's inputs have smaller ids.
   uint64_t id() const { return id_; }
 
  private:
   friend struct Engine;
   friend class BackwardContext;
-  friend Variables record(const char*, std::vector<Tensor>, Variables, Backward, SaveOutputs);
+  friend Variables record(const char*, std::vector<Tensor>, Variables, Backward, SaveOutputs, Attributes);
   struct Output {
     Shape shape;
     DType dtype;
@@ -94,6 +102,8 @@ class Node : public std::enable_shared_from_this<Node> {
   const char* operation_ = nullptr;
   uint64_t id_ = 0;
   std::vector<Edge> edges_;
+  std::vector<Shape> input_shapes_;
+  Attributes attributes_;
   std::vector<Output> outputs_;
   Backward backward_;
   bool released_ = false;  ///< backward has run and freed what it needed

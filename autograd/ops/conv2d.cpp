@@ -51,14 +51,15 @@ Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
   kernels(x.device())
       .conv2d(x.data().contiguous(), weight.data().contiguous(), bias.defined() ? bias.data().contiguous() : Tensor(),
               shape, y);
-  return record("conv2d", y, {x, weight, bias}, [xs = Saved(x), ws = Saved(weight), shape](const BackwardContext& c) {
+  const auto backward = [xs = Saved(x), ws = Saved(weight), shape](const BackwardContext& c) {
     const Variable &input = xs.unpack(c), &w = ws.unpack(c), &dy = c.grad();
     Variables grads(3);
     if (c.needs(0)) grads[0] = conv2d_input_grad(dy, w, input.shape(), shape);
     if (c.needs(1)) grads[1] = conv2d_weight_grad(dy, input, w.shape(), shape);
     if (c.needs(2)) grads[2] = sum(dy, {0, 2, 3});
     return grads;
-  });
+  };
+  return record("conv2d", y, {x, weight, bias}, backward, SaveOutputs::no, {shape.groups});
 }
 
 Variable conv2d_input_grad(const Variable& dy, const Variable& weight, const Shape& x_shape, const Conv2dShape& shape) {

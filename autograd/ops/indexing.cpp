@@ -14,7 +14,8 @@ Variable gather(const Variable& x, int axis, const Tensor& index) {
   return record("gather", gather(x.data(), axis, index), {x},
                 [axis, index, shape = x.shape()](const BackwardContext& c) -> Variables {
                   return {scatter_add(zeros_like_shape(shape, c.grad()), axis, index, c.grad())};
-                });
+                },
+                SaveOutputs::no, {normalize_axis(axis, x.rank(), "gather")});
 }
 
 Variable scatter_add(const Variable& x, int axis, const Tensor& index, const Variable& values) {
@@ -28,7 +29,8 @@ Variable index_select(const Variable& x, int axis, const Tensor& index) {
   return record("index_select", index_select(x.data(), axis, index), {x},
                 [axis, index, shape = x.shape()](const BackwardContext& c) -> Variables {
                   return {index_add(zeros_like_shape(shape, c.grad()), axis, index, c.grad())};
-                });
+                },
+                SaveOutputs::no, {normalize_axis(axis, x.rank(), "index_select")});
 }
 
 Variable index_add(const Variable& x, int axis, const Tensor& index, const Variable& values) {

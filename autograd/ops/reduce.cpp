@@ -15,6 +15,16 @@ Shape kept_shape(const Shape& shape, const Axes& axes) {
   return kept;
 }
 
+/// The reduced axes, in order: what the tape keeps of a reduction.
+Attributes reduced_axes(const Shape& shape, const Axes& axes) {
+  Attributes reduced;
+  for (int i = 0; i < shape.rank(); ++i)
+    if (axes.empty() ||
+        std::any_of(axes.begin(), axes.end(), [&](int a) { return normalize_axis(a, shape.rank(), "reduce") == i; }))
+      reduced.push_back(i);
+  return reduced;
+}
+
 double elements_per_result(const Shape& shape, const Axes& axes) {
   return static_cast<double>(shape.numel()) /
          static_cast<double>(std::max<int64_t>(kept_shape(shape, axes).numel(), 1));
@@ -24,22 +34,26 @@ double elements_per_result(const Shape& shape, const Axes& axes) {
 Variable extreme(ReduceOp op, const Variable& x, const Axes& axes, bool keep_axes) {
   const Tensor kept = reduce(op, x.data(), axes, true);
   const Tensor value = keep_axes ? kept : reduce(op, x.data(), axes, false);
-  return record(op == ReduceOp::max ? "max" : "min", value, {x},
-                [axes, kept, s = Saved(x)](const BackwardContext& c) -> Variables {
-                  const Tensor& data = s.unpack(c).data();
-                  const Tensor winners = (data == kept).to(data.dtype());
-                  const Tensor share = winners / sum(winners, axes, true);
-                  return {expand(reshape(c.grad(), kept.shape()), data.shape()) * Variable(share)};
-                });
+  return record(
+      op == ReduceOp::max ? "max" : "min", value, {x},
+      [axes, kept, s = Saved(x)](const BackwardContext& c) -> Variables {
+        const Tensor& data = s.unpack(c).data();
+        const Tensor winners = (data == kept).to(data.dtype());
+        const Tensor share = winners / sum(winners, axes, true);
+        return {expand(reshape(c.grad(), kept.shape()), data.shape()) * Variable(share)};
+      },
+      SaveOutputs::no, reduced_axes(x.shape(), axes));
 }
 
 }  // namespace
 
 Variable sum(const Variable& x, const Axes& axes, bool keep_axes) {
-  return record("sum", sum(x.data(), axes, keep_axes), {x},
-                [shape = x.shape(), kept = kept_shape(x.shape(), axes)](const BackwardContext& c) -> Variables {
-                  return {expand(reshape(c.grad(), kept), shape)};
-                });
+  return record(
+      "sum", sum(x.data(), axes, keep_axes), {x},
+      [shape = x.shape(), kept = kept_shape(x.shape(), axes)](const BackwardContext& c) -> Variables {
+        return {expand(reshape(c.grad(), kept), shape)};
+      },
+      SaveOutputs::no, reduced_axes(x.shape(), axes));
 }
 
 Variable mean(const Variable& x, const Axes& axes, bool keep_axes) {

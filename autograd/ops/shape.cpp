@@ -29,18 +29,23 @@ Variable flatten(const Variable& x, int first, int last) {
 }
 
 Variable permute(const Variable& x, const std::vector<int>& axes) {
-  return record("permute", x.data().permute(axes), {x}, [axes](const BackwardContext& c) -> Variables {
+  const auto backward = [axes](const BackwardContext& c) -> Variables {
     std::vector<int> inverse(axes.size());
     for (size_t i = 0; i < axes.size(); ++i)
       inverse[static_cast<size_t>(normalize_axis(axes[i], static_cast<int>(axes.size()), "permute"))] =
           static_cast<int>(i);
     return {permute(c.grad(), inverse)};
-  });
+  };
+  Attributes order;
+  for (int axis : axes) order.push_back(normalize_axis(axis, x.rank(), "permute"));
+  return record("permute", x.data().permute(axes), {x}, backward, SaveOutputs::no, order);
 }
 
 Variable transpose(const Variable& x, int axis0, int axis1) {
   return record("transpose", x.data().transpose(axis0, axis1), {x},
-                [axis0, axis1](const BackwardContext& c) -> Variables { return {transpose(c.grad(), axis0, axis1)}; });
+                [axis0, axis1](const BackwardContext& c) -> Variables { return {transpose(c.grad(), axis0, axis1)}; },
+                SaveOutputs::no,
+                {normalize_axis(axis0, x.rank(), "transpose"), normalize_axis(axis1, x.rank(), "transpose")});
 }
 
 Variable slice(const Variable& x, int axis, int64_t start, int64_t end, int64_t step) {
@@ -50,7 +55,8 @@ Variable slice(const Variable& x, int axis, int64_t start, int64_t end, int64_t 
   return record("slice", data.slice(axis, start, end, step), {x},
                 [shape = x.shape(), axis, first, step](const BackwardContext& c) -> Variables {
                   return {unslice(c.grad(), shape, axis, first, step)};
-                });
+                },
+                SaveOutputs::no, {axis, first, step});
 }
 
 Variable select(const Variable& x, int axis, int64_t index) {
@@ -68,12 +74,14 @@ Variable expand(const Variable& x, const Shape& shape) {
 
 Variable squeeze(const Variable& x, int axis) {
   return record("squeeze", x.data().squeeze(axis), {x},
-                [from = x.shape()](const BackwardContext& c) -> Variables { return {reshape(c.grad(), from)}; });
+                [from = x.shape()](const BackwardContext& c) -> Variables { return {reshape(c.grad(), from)}; },
+                SaveOutputs::no, {normalize_axis(axis, x.rank(), "squeeze")});
 }
 
 Variable unsqueeze(const Variable& x, int axis) {
   return record("unsqueeze", x.data().unsqueeze(axis), {x},
-                [from = x.shape()](const BackwardContext& c) -> Variables { return {reshape(c.grad(), from)}; });
+                [from = x.shape()](const BackwardContext& c) -> Variables { return {reshape(c.grad(), from)}; },
+                SaveOutputs::no, {normalize_axis(axis, x.rank() + 1, "unsqueeze")});
 }
 
 Variable cat(const Variables& parts, int axis) {
@@ -83,7 +91,7 @@ Variable cat(const Variables& parts, int axis) {
   Tensor out = cat(tensors, axis);
   axis = normalize_axis(axis, out.rank(), "cat");
   for (const Variable& part : parts) sizes.push_back(part.size(axis));
-  return record("cat", std::move(out), parts, [axis, sizes](const BackwardContext& c) {
+  const auto backward = [axis, sizes](const BackwardContext& c) {
     Variables grads;
     int64_t at = 0;
     for (size_t i = 0; i < sizes.size(); ++i) {
@@ -91,7 +99,8 @@ Variable cat(const Variables& parts, int axis) {
       at += sizes[i];
     }
     return grads;
-  });
+  };
+  return record("cat", std::move(out), parts, backward, SaveOutputs::no, {axis});
 }
 
 Variable stack(const Variables& parts, int axis) {
@@ -101,15 +110,19 @@ Variable stack(const Variables& parts, int axis) {
 }
 
 Variable pad(const Variable& x, const std::vector<std::pair<int64_t, int64_t>>& widths, double value) {
-  return record("pad", pad(x.data(), widths, value), {x},
-                [widths, shape = x.shape()](const BackwardContext& c) -> Variables {
-                  Variable inside = c.grad();
-                  for (int i = 0; i < shape.rank(); ++i) {
-                    const int64_t before = widths[static_cast<size_t>(i)].first;
-                    inside = slice(inside, i, before, before + shape[i]);
-                  }
-                  return {inside};
-                });
+  Attributes before_each;
+  for (const auto& [before, after] : widths) before_each.push_back(before);
+  return record(
+      "pad", pad(x.data(), widths, value), {x},
+      [widths, shape = x.shape()](const BackwardContext& c) -> Variables {
+        Variable inside = c.grad();
+        for (int i = 0; i < shape.rank(); ++i) {
+          const int64_t before = widths[static_cast<size_t>(i)].first;
+          inside = slice(inside, i, before, before + shape[i]);
+        }
+        return {inside};
+      },
+      SaveOutputs::no, before_each);
 }
 
 }  // namespace espalier
