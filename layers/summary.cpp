@@ -13,7 +13,7 @@ namespace {
 /// 1234567 -> "1,234,567"
 std::string grouped(int64_t value) {
   std::string text = std::to_string(value);
-  for (int64_t i = static_cast<int64_t>(text.size()) - 3; i > 0; i -= 3) text.insert(static_cast<size_t>(i), ",");
+  for (int64_t i = static_cast<int64_t>(text.size()) - 3; i > 0; i -= 3) text.insert(static_cast<size_t>(i), 1, ',');
   return text;
 }
 

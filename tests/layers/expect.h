@@ -1,0 +1,39 @@
+// What the tests of layers share.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "core/ops.h"
+#include "core/random.h"
+#include "layers/module.h"
+
+namespace espalier {
+
+/// f throws an ArgumentError whose message holds all of `parts`.
+template <class F>
+void expect_error(F&& f, std::initializer_list<const char*> parts) {
+  try {
+    f();
+    ADD_FAILURE() << "nothing thrown; expected " << *parts.begin();
+  } catch (const ArgumentError& error) {
+    for (const char* part : parts)
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what() << "\nlacks: " << part;
+  }
+}
+
+/// Largest |a - b|; infinite where the shapes differ.
+inline double max_difference(const Tensor& a, const Tensor& b) {
+  if (a.shape() != b.shape()) return std::numeric_limits<double>::infinity();
+  return a.numel() == 0 ? 0 : max(abs(a.to(DType::f64) - b.to(DType::f64))).item();
+}
+
+/// Standard normal f64 values from a seed of their own.
+inline Tensor noise(const Shape& shape, uint64_t seed, DType dtype = DType::f64) {
+  Generator generator(seed);
+  return randn(shape, generator, dtype);
+}
+
+}  // namespace espalier
