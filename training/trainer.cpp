@@ -39,6 +39,30 @@ std::string describe_data(const Dataset& data) {
       .dump();
 }
 
+/// Puts back what a schedule and the modes change, however fit ends.
+class SettingsGuard {
+ public:
+  SettingsGuard(Module& module, Optimizer& optimizer)
+      : module_(module),
+        optimizer_(optimizer),
+        lr_(optimizer.lr()),
+        momentum_(optimizer.momentum()),
+        training_(module.is_training()) {}
+  ~SettingsGuard() {
+    optimizer_.set_lr(lr_);
+    if (optimizer_.momentum() != momentum_) optimizer_.set_momentum(momentum_);
+    module_.train(training_);
+  }
+  SettingsGuard(const SettingsGuard&) = delete;
+  SettingsGuard& operator=(const SettingsGuard&) = delete;
+
+ private:
+  Module& module_;
+  Optimizer& optimizer_;
+  double lr_, momentum_;
+  bool training_;
+};
+
 }  // namespace
 
 const char* name_of(StopReason reason) {
@@ -137,8 +161,7 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
 
   stop_requested_ = false;
   const InterruptGuard guard(options_.handle_signals);
-  const double base_momentum = optimizer_->momentum();
-  const bool was_training = module_->is_training();
+  const SettingsGuard settings(*module_, *optimizer_);
   options_.schedule->load_state(nlohmann::json::parse(fresh_schedule_));
   if (options_.resume && run.folder.has_checkpoint()) {
     resume(run);
@@ -173,9 +196,6 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
     else
       load_state(*module_, run.best);
   }
-  optimizer_->set_lr(run.base_lr);
-  if (optimizer_->momentum() != base_momentum) optimizer_->set_momentum(base_momentum);
-  module_->train(was_training);
   for (const auto& callback : options_.callbacks) callback->on_train_end(*this);
   return {.history = state.history, .best_epoch = state.best_epoch, .step = state.step, .stop = stop};
 }
@@ -235,8 +255,6 @@ double Trainer::train_step(Run& run, const Batch& batch, StepRecord& record) {
   record.lr = options_.schedule->lr(run.base_lr, at);
   optimizer_->set_lr(record.lr);
   if (const auto momentum = options_.schedule->momentum(at)) optimizer_->set_momentum(*momentum);
-  // Words that the generator has drawn but not used are not part of its saved state; nobody gets them.
-  default_generator().set_state(default_generator().state());
 
   {
     const Variable outputs = (*module_)(batch.images);
