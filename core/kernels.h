@@ -89,6 +89,8 @@ struct RmspropUpdate {
   double lr, alpha, epsilon, weight_decay, momentum;
 };
 
+struct MaskLayout;  // core/mask.h
+
 struct Kernels {
   const char* name;  ///< "cpu", "cuda"
 
@@ -170,6 +172,10 @@ struct Kernels {
   void (*sgd)(const SgdUpdate& update, const Tensor& grad, Tensor& weight, Tensor& velocity);  ///< velocity: momentum
   void (*adam)(const AdamUpdate& update, const Tensor& grad, Tensor& weight, Tensor& m, Tensor& v);
   void (*rmsprop)(const RmspropUpdate& update, const Tensor& grad, Tensor& weight, Tensor& v, Tensor& velocity);
+
+  // --- masks (mask). x (f32, f64) contiguous; words: i64, one bit for each unit of the layout. ----------------------
+  /// In place: x = 0 where the weight's unit does not exist.
+  void (*apply_mask)(const MaskLayout& layout, const Tensor& words, Tensor& x);
 };
 
 /// The kernels of a device. Throws UnavailableError when the build or the machine has no such backend.

@@ -47,6 +47,7 @@ const Kernels& table() {
       .sgd = &cpu::sgd,
       .adam = &cpu::adam,
       .rmsprop = &cpu::rmsprop,
+      .apply_mask = &cpu::apply_mask,
   };
   return kTable;
 }

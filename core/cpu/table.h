@@ -76,4 +76,7 @@ void sgd(const SgdUpdate& update, const Tensor& grad, Tensor& weight, Tensor& ve
 void adam(const AdamUpdate& update, const Tensor& grad, Tensor& weight, Tensor& m, Tensor& v);
 void rmsprop(const RmspropUpdate& update, const Tensor& grad, Tensor& weight, Tensor& v, Tensor& velocity);
 
+// mask.cpp
+void apply_mask(const MaskLayout& layout, const Tensor& words, Tensor& x);
+
 }  // namespace espalier::cpu
