@@ -2,7 +2,8 @@
 // 32-bit words, low word first. Values are numbered in row-major order:
 //   f32 uniform    value i: word i%4 of block offset + i/4, its upper 24 bits
 //   f64 uniform    value i: words 2(i%2) and 2(i%2)+1 of block offset + i/2, the upper 53 of their 64 bits
-//   f32 normal     a block gives four values: Box-Muller pairs of words 0, 1 and of words 2, 3
+//   f32 normal     a block gives four values: Box-Muller pairs of words 0, 1 and of words 2, 3; the first word of a
+//                  pair gives the radius (f32(word) + 1) / 2^32, the second the angle, its upper 24 bits of a turn
 //   f64 normal     a block gives two values: one Box-Muller pair of words 0, 1 and words 2, 3
 //   bernoulli      any dtype, value i: word i%4 of block offset + i/4 is below p * 2^32
 #include <cmath>
