@@ -35,7 +35,7 @@ const Tensor& Variable::data() const {
 }
 
 void Variable::set_data(Tensor data) {
-  check(is_leaf(), "set_data", "expected a leaf, got the result of {}", impl_->node->operation());
+  check(is_leaf(), "set_data", "expected a leaf, got the result of {}", impl_->node ? impl_->node->operation() : "");
   impl_->data = std::move(data);
 }
 
