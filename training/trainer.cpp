@@ -19,6 +19,9 @@ constexpr uint64_t kTrainingStream = 0x7261696E;  // apart from the streams of i
 
 using Clock = std::chrono::steady_clock;
 
+/// The sign of a NaN says nothing.
+std::string number(double value) { return std::isnan(value) ? "NaN" : fmt::format("{}", value); }
+
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 std::string to_line(const EpochRecord& r, int64_t epochs) {
@@ -262,7 +265,7 @@ double Trainer::train_step(Run& run, const Batch& batch, StepRecord& record) {
                               ? options_.loss(outputs, batch)
                               : cross_entropy(outputs, batch.labels, {.label_smoothing = options_.label_smoothing});
     record.loss = loss.item();
-    if (!std::isfinite(record.loss)) fail_numerically(run, fmt::format("the loss became {}", record.loss));
+    if (!std::isfinite(record.loss)) fail_numerically(run, fmt::format("the loss became {}", number(record.loss)));
     if (outputs.rank() == 2)
       state.correct += static_cast<int64_t>(sum(argmax(outputs.data(), 1) == batch.labels).item());
     loss.backward();
@@ -273,7 +276,7 @@ double Trainer::train_step(Run& run, const Batch& batch, StepRecord& record) {
   if (options_.clip_norm > 0) {
     record.grad_norm = clip_grad_norm(optimizer_->parameters(), options_.clip_norm);
     if (!std::isfinite(*record.grad_norm))
-      fail_numerically(run, fmt::format("the norm of the gradients became {}", *record.grad_norm));
+      fail_numerically(run, fmt::format("the norm of the gradients became {}", number(*record.grad_norm)));
   }
   optimizer_->step();
   return record.loss;
@@ -299,7 +302,8 @@ Trainer::EpochEnd Trainer::finish_epoch(Run& run) {
                                                   .stop = [this] { return should_stop(); }});
     // Stopped on the way: the epoch stays open, and a resumed run validates first.
     if (result.examples() < run.validation.size()) return EpochEnd::stopped;
-    if (!std::isfinite(result.loss)) fail_numerically(run, fmt::format("the validation loss became {}", result.loss));
+    if (!std::isfinite(result.loss))
+      fail_numerically(run, fmt::format("the validation loss became {}", number(result.loss)));
     record.validation_loss = result.loss;
     record.validation_accuracy = result.accuracy();
     note_best(run, record);

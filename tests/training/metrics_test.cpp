@@ -72,7 +72,7 @@ TEST(ConfusionMatrix, TableIsAlignedAndJsonComplete) {
   const ConfusionMatrix m = example();
   const std::string table = m.to_table();
   expect_contains(table, "cat           0.5000  0.7500  0.6000         4\n");
-  expect_contains(table, "cat          3  1  0  0\n");
+  expect_contains(table, "cat        3  1  0  0\n");
   const nlohmann::json json = m.to_json();
   EXPECT_EQ(json["accuracy"], m.accuracy());
   EXPECT_EQ(json["classes"][1]["name"], "dog");

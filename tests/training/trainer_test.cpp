@@ -130,7 +130,7 @@ TEST(Trainer, NanLossStopsNamesTheStepAndKeepsTheCheckpoint) {
   Trainer trainer(net, sgd(net),
                   quiet({.epochs = 3, .batch_size = 32, .run_folder = folder.path(), .callbacks = {hooks}}));
   const std::string message = message_of<NumericError>([&] { trainer.fit(digits(128)); });
-  for (const char* part : {"the loss became nan", "epoch 2", "step 7", "batch 3 of 4", "checkpoint.safetensors"})
+  for (const char* part : {"the loss became NaN", "epoch 2", "step 7", "batch 3 of 4", "checkpoint.safetensors"})
     expect_contains(message, part);
   expect_identical(load_checkpoint(folder.file("checkpoint.safetensors")).model, good);
   EXPECT_EQ(lines_of(folder.file("metrics.jsonl")).size(), 1U);
