@@ -38,7 +38,7 @@ void download_file(const std::string& url, const std::string& path, const std::s
                    const DownloadOptions& options = {});
 
 /// Downloads what is missing of a data set below `dir` ("" means user_data_dir()) and returns the folder it is in.
-/// A file that is there already and has the right checksum is kept.
+/// A file that is there already and has the right contents is kept.
 std::string download_dataset(const std::string& name, const std::string& dir = "", const DownloadOptions& options = {});
 
 }  // namespace espalier
