@@ -15,7 +15,7 @@
 namespace espalier::cpu {
 namespace {
 
-constexpr int kBatch = 16;  // blocks computed side by side, one for each vector lane
+constexpr int kBatch = 64;  // blocks computed side by side: enough that the compiler makes vector loops of them
 
 /// Words of the blocks first .. first + kBatch - 1: words[w][b] is word w of the b-th block.
 struct Batch {
@@ -23,6 +23,7 @@ struct Batch {
 
   Batch(const PhiloxState& state, uint64_t first) {
     uint32_t(&c)[4][kBatch] = words;
+#pragma omp simd
     for (int b = 0; b < kBatch; ++b) {
       const uint64_t block = first + static_cast<uint64_t>(b);
       c[0][b] = static_cast<uint32_t>(block);
@@ -33,6 +34,7 @@ struct Batch {
     // The same ten rounds as philox() in core/random.h.
     uint32_t key0 = static_cast<uint32_t>(state.seed), key1 = static_cast<uint32_t>(state.seed >> 32);
     for (int round = 0; round < 10; ++round) {
+#pragma omp simd
       for (int b = 0; b < kBatch; ++b) {
         const uint64_t product0 = uint64_t{0xD2511F53u} * c[0][b];
         const uint64_t product1 = uint64_t{0xCD9E8D57u} * c[2][b];
@@ -65,16 +67,20 @@ Pair<T> box_muller(T radius, T turn) {
   return {length * cosine, length * sine};
 }
 
-/// Fills a contiguous out with values[0 .. kBatch * PerBlock) = make(batch), batch after batch.
+/// Fills a contiguous out: make(batch, values) gives value w of block b as values[w][b], batch after batch.
 template <int PerBlock, class T, class Make>
 void generate(const PhiloxState& state, T* out, int64_t n, Make make) {
   constexpr int64_t kValues = int64_t{kBatch} * PerBlock;
   const int64_t batches = (n + kValues - 1) / kValues;
-  parallel_for(batches, kGrain / 4 / kValues, [&](int64_t begin, int64_t end) {
-    T values[kValues];
+  parallel_for(batches, std::max<int64_t>(1, kGrain / 4 / kValues), [&](int64_t begin, int64_t end) {
+    T values[PerBlock][kBatch], ordered[kValues];
     for (int64_t i = begin; i < end; ++i) {
       make(Batch(state, state.offset + static_cast<uint64_t>(i) * kBatch), values);
-      std::copy_n(values, std::min(kValues, n - i * kValues), out + i * kValues);
+#pragma omp simd
+      for (int b = 0; b < kBatch; ++b) {
+        for (int w = 0; w < PerBlock; ++w) ordered[PerBlock * b + w] = values[w][b];
+      }
+      std::copy_n(ordered, std::min(kValues, n - i * kValues), out + i * kValues);
     }
   });
 }
@@ -94,10 +100,11 @@ void uniform(const PhiloxState& state, double low, double high, Tensor& out) {
   contiguously(out, [&](Tensor& to) {
     const int64_t n = to.numel();
     if (to.dtype() == DType::f64) {
-      generate<2>(state, to.data<double>(), n, [=](const Batch& batch, double* values) {
+      generate<2>(state, to.data<double>(), n, [=](const Batch& batch, double(&values)[2][kBatch]) {
+#pragma omp simd
         for (int b = 0; b < kBatch; ++b) {
-          values[2 * b] = low + (high - low) * uniform_of(batch.words[0][b], batch.words[1][b]);
-          values[2 * b + 1] = low + (high - low) * uniform_of(batch.words[2][b], batch.words[3][b]);
+          values[0][b] = low + (high - low) * uniform_of(batch.words[0][b], batch.words[1][b]);
+          values[1][b] = low + (high - low) * uniform_of(batch.words[2][b], batch.words[3][b]);
         }
       });
       return;
@@ -105,11 +112,12 @@ void uniform(const PhiloxState& state, double low, double high, Tensor& out) {
     const float start = static_cast<float>(low), width = static_cast<float>(high - low);
     // Rounding may carry start + width * u up to the excluded bound.
     const float last = width > 0 ? std::nextafter(static_cast<float>(high), start) : start;
-    generate<4>(state, to.data<float>(), n, [=](const Batch& batch, float* values) {
-      for (int b = 0; b < kBatch; ++b) {
-        for (int w = 0; w < 4; ++w) {
+    generate<4>(state, to.data<float>(), n, [=](const Batch& batch, float(&values)[4][kBatch]) {
+      for (int w = 0; w < 4; ++w) {
+#pragma omp simd
+        for (int b = 0; b < kBatch; ++b) {
           const float value = start + width * uniform_of(batch.words[w][b]);
-          values[4 * b + w] = value > last ? last : value;
+          values[w][b] = value > last ? last : value;
         }
       }
     });
@@ -120,31 +128,28 @@ void normal(const PhiloxState& state, double mean, double stddev, Tensor& out) {
   contiguously(out, [&](Tensor& to) {
     const int64_t n = to.numel();
     if (to.dtype() == DType::f64) {
-      generate<2>(state, to.data<double>(), n, [=](const Batch& batch, double* values) {
+      generate<2>(state, to.data<double>(), n, [=](const Batch& batch, double(&values)[2][kBatch]) {
+#pragma omp simd
         for (int b = 0; b < kBatch; ++b) {
           // 1 - u lies in (0, 1]: its logarithm is finite.
           const auto pair = box_muller(1.0 - uniform_of(batch.words[0][b], batch.words[1][b]),
                                        uniform_of(batch.words[2][b], batch.words[3][b]));
-          values[2 * b] = mean + stddev * pair.first;
-          values[2 * b + 1] = mean + stddev * pair.second;
+          values[0][b] = mean + stddev * pair.first;
+          values[1][b] = mean + stddev * pair.second;
         }
       });
       return;
     }
     const float center = static_cast<float>(mean), scale = static_cast<float>(stddev);
-    generate<4>(state, to.data<float>(), n, [=](const Batch& batch, float* values) {
+    generate<4>(state, to.data<float>(), n, [=](const Batch& batch, float(&values)[4][kBatch]) {
       for (int half = 0; half < 2; ++half) {
-        float first[kBatch], second[kBatch];
+#pragma omp simd
         for (int b = 0; b < kBatch; ++b) {
           // All 32 bits go into the radius, so that the tails reach 6.6 standard deviations.
           const float radius = (static_cast<float>(batch.words[2 * half][b]) + 1.0f) * 0x1p-32f;
           const auto pair = box_muller(radius, uniform_of(batch.words[2 * half + 1][b]));
-          first[b] = center + scale * pair.first;
-          second[b] = center + scale * pair.second;
-        }
-        for (int b = 0; b < kBatch; ++b) {
-          values[4 * b + 2 * half] = first[b];
-          values[4 * b + 2 * half + 1] = second[b];
+          values[2 * half][b] = center + scale * pair.first;
+          values[2 * half + 1][b] = center + scale * pair.second;
         }
       }
     });
@@ -152,13 +157,16 @@ void normal(const PhiloxState& state, double mean, double stddev, Tensor& out) {
 }
 
 void bernoulli(const PhiloxState& state, double p, Tensor& out) {
-  const auto threshold = static_cast<uint64_t>(std::llround(std::clamp(p, 0.0, 1.0) * 0x1p32));
+  const auto below = static_cast<uint64_t>(std::llround(std::clamp(p, 0.0, 1.0) * 0x1p32));
+  const bool always = below >> 32;  // 2^32 doesn't fit a word
+  const auto threshold = static_cast<uint32_t>(below);
   contiguously(out, [&](Tensor& to) {
     dispatch(to.dtype(), [&](auto zero) {
       using T = decltype(zero);
-      generate<4>(state, to.data<T>(), to.numel(), [=](const Batch& batch, T* values) {
-        for (int b = 0; b < kBatch; ++b) {
-          for (int w = 0; w < 4; ++w) values[4 * b + w] = static_cast<T>(batch.words[w][b] < threshold);
+      generate<4>(state, to.data<T>(), to.numel(), [=](const Batch& batch, T(&values)[4][kBatch]) {
+        for (int w = 0; w < 4; ++w) {
+#pragma omp simd
+          for (int b = 0; b < kBatch; ++b) values[w][b] = (batch.words[w][b] < threshold) | always ? T{1} : T{0};
         }
       });
     });

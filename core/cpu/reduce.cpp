@@ -101,7 +101,7 @@ class Line {
 struct Plan {
   Loop<2> kept;     ///< operands: x, out
   Loop<1> reduced;  ///< operand: x
-  bool by_columns;  ///< rows of the kept space lie closer in memory than those of the reduced space
+  bool by_columns;  ///< neighbouring results advance together, because they lie closer in memory or lines are short
 };
 
 /// The smallest distance between neighbours in memory, of those that move at all.
@@ -119,7 +119,9 @@ Plan plan(const Tensor& x, const std::vector<bool>& axes, const Tensor& out) {
   Shape kept = x.shape(), reduced = x.shape();
   for (int axis = 0; axis < x.rank(); ++axis) (axes[static_cast<size_t>(axis)] ? kept : reduced)[axis] = 1;
   Plan made{Loop<2>(kept, {x.strides(), out.strides()}), Loop<1>(reduced, {x.strides()}), false};
-  made.by_columns = closest(made.kept) < closest(made.reduced);
+  constexpr int64_t kShort = 32;  // a line this short costs more in its joining of lanes than in its elements
+  made.by_columns = closest(made.kept) < closest(made.reduced) ||
+                    (made.reduced.rank() == 1 && made.reduced.numel() < kShort && made.kept.numel() > kShort);
   return made;
 }
 
@@ -242,8 +244,8 @@ void select(const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
 /// Whether the candidate replaces the best so far: strictly better, or the first NaN.
 template <bool Largest, class T>
 bool wins(T candidate, T best) {
-  if (best != best) return false;
-  return candidate != candidate || (Largest ? candidate > best : candidate < best);
+  const bool better = Largest ? candidate > best : candidate < best;
+  return better | ((candidate != candidate) & (best == best));  // without branches: which one wins is unpredictable
 }
 
 template <bool Largest, class T>
@@ -270,10 +272,9 @@ void arg_reduce_typed(const Tensor& x, int axis, Tensor& out) {
         const T* line = start + i * stride;
         for (int64_t j = 0; j < width; ++j) {
           const T value = line[j * lines.step(0)];
-          if (wins<Largest>(value, best[j])) {
-            best[j] = value;
-            index[j] = i;
-          }
+          const bool better = wins<Largest>(value, best[j]);
+          best[j] = better ? value : best[j];
+          index[j] = better ? i : index[j];
         }
       }
       for (int64_t j = 0; j < width; ++j) to[at[1] + (first + j) * lines.step(1)] = index[j];
