@@ -1,0 +1,152 @@
+#include "tools/commands.h"
+
+#include <algorithm>
+#include <exception>
+
+#include "core/error.h"
+
+namespace espalier::tools {
+
+namespace {
+
+/// The innermost subcommand that the line named.
+const CLI::App& innermost(const CLI::App& app) {
+  const auto parsed = app.get_subcommands();
+  return parsed.empty() ? app : innermost(*parsed.back());
+}
+
+/// "train" for `espalier train`, "datasets show" for `espalier datasets show`, "espalier" for the program itself.
+std::string title(const CLI::App& app) {
+  if (app.get_parent() == nullptr) return "espalier";
+  const std::string parent = title(*app.get_parent());
+  return parent == "espalier" ? app.get_name() : parent + " " + app.get_name();
+}
+
+std::vector<std::string> subcommand_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* sub : app.get_subcommands({})) names.push_back(sub->get_name());
+  return names;
+}
+
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    for (const std::string& name : option->get_snames()) names.push_back("-" + name);
+  }
+  return names;
+}
+
+/// What is wrong with a line that did not parse, in the library's style.
+std::string usage_error(const CLI::App& app, const std::string& parser_message) {
+  const CLI::App& command = innermost(app);
+  const std::string where = title(command);
+  const std::string help = fmt::format("espalier {}--help", where == "espalier" ? "" : where + " ");
+  // A misspelt flag may show as another error (its value as a file too many), so what is left over is looked at first.
+  const std::vector<std::string> left = command.remaining();
+  for (const std::string& word : left) {
+    if (!word.starts_with("-") || word == "-" || word == "--") continue;
+    const std::string name = word.substr(0, word.find('='));
+    return fmt::format("[{}] unknown option '{}'{}; {} lists the options", where, name,
+                       did_you_mean(name, option_names(command)), help);
+  }
+  if (!left.empty()) {
+    const std::vector<std::string> names = subcommand_names(command);
+    if (!names.empty()) {
+      return fmt::format("[{}] unknown command '{}'{}; expected {}; {} says what they do", where, left.front(),
+                         did_you_mean(left.front(), names), fmt::join(names, ", "), help);
+    }
+    return fmt::format("[{}] unexpected argument '{}'; {} shows how the command is used", where, left.front(), help);
+  }
+  return fmt::format("[{}] {}; {} shows how the command is used", where, parser_message, help);
+}
+
+/// The exit status that an error of the library stands for. Files that can't be read are bad input; files that can't
+/// be written are a failure.
+int status_of(const Error& error) {
+  if (dynamic_cast<const NumericError*>(&error) != nullptr) return kFailure;
+  const bool file = dynamic_cast<const FileError*>(&error) != nullptr;
+  const std::string_view message = error.what();
+  if (file && (message.starts_with("[save]") || message.starts_with("[download") ||
+               message.find("cannot write") != std::string_view::npos)) {
+    return kFailure;
+  }
+  const bool input = file || dynamic_cast<const ArgumentError*>(&error) != nullptr ||
+                     dynamic_cast<const UnavailableError*>(&error) != nullptr;
+  return input ? kBadInput : kFailure;
+}
+
+int run_parsed(const CLI::App& app, const Commands& commands, Output& output) {
+  const CLI::App& chosen = innermost(app);
+  for (const Command& command : commands)
+    if (command.app == &chosen) return command.run(output);
+  // Only the program itself and the groups have nothing to run.
+  output.error(fmt::format("[{}] expected a command: {}", title(chosen), fmt::join(subcommand_names(chosen), ", ")));
+  if (!output.json()) fmt::print(stderr, "\n{}", chosen.help());
+  return kBadInput;
+}
+
+}  // namespace
+
+CLI::App* add_command(CLI::App& parent, const std::string& name, const std::string& description,
+                      const std::vector<std::string>& examples) {
+  CLI::App* app = parent.add_subcommand(name, description);
+  std::string footer = "Examples:";
+  for (const std::string& example : examples) footer += "\n  " + example;
+  app->footer(footer);
+  return app;
+}
+
+void add_json_flag(CLI::App& app) {
+  const std::string description = "The last line of stdout is one JSON object; the rest goes to stderr";
+  app.add_flag("--json", description);
+}
+
+void add_data_dir(CLI::App& app, std::string& data_dir) {
+  app.add_option("--data-dir", data_dir, "Folder with data sets, looked into before ESPALIER_DATA")->type_name("DIR");
+}
+
+void add_threads_and_device(CLI::App& app, int& threads, std::string& device) {
+  app.add_option("--threads", threads, "Threads of the kernels (default: all cores, or OMP_NUM_THREADS)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024));
+  app.add_option("--device", device, "cpu or cuda (default: cpu)")->type_name("NAME");
+}
+
+int run_command_line(const std::vector<std::string>& arguments) {
+  Output output(std::find(arguments.begin(), arguments.end(), "--json") != arguments.end());
+  CLI::App app("Espalier trains neural networks and tells how good they are.", "espalier");
+  app.get_formatter()->column_width(27);
+  app.footer(
+      "Examples:\n"
+      "  espalier train --model lenet5 --data fashion-mnist\n"
+      "  espalier eval runs/lenet5-fashion-mnist/model.safetensors\n"
+      "  espalier predict shoe.png\n"
+      "  espalier COMMAND --help   shows the options of a command, with examples");
+  Commands commands;
+  add_train(app, commands);
+  add_eval(app, commands);
+  add_predict(app, commands);
+  add_info(app, commands);
+  add_datasets(app, commands);
+  add_models(app, commands);
+
+  try {
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+    app.parse(reversed);
+    return run_parsed(app, commands, output);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    output.error(usage_error(app, error.what()));
+    return kBadInput;
+  } catch (const Error& error) {
+    output.error(error.what());
+    return status_of(error);
+  } catch (const std::exception& error) {
+    output.error(fmt::format("[espalier] {}", error.what()));
+    return kFailure;
+  }
+}
+
+}  // namespace espalier::tools

@@ -1,0 +1,44 @@
+// The subcommands of `espalier`: each adds itself to the parser and says what to run once the line is parsed.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "tools/output.h"
+
+namespace espalier::tools {
+
+/// Exit statuses.
+constexpr int kSuccess = 0, kFailure = 1, kBadInput = 2, kInterrupted = 130;
+
+/// A subcommand that can run.
+struct Command {
+  CLI::App* app;
+  std::function<int(Output&)> run;  ///< the exit status; errors are thrown
+};
+using Commands = std::vector<Command>;
+
+void add_train(CLI::App& app, Commands& commands);
+void add_eval(CLI::App& app, Commands& commands);
+void add_predict(CLI::App& app, Commands& commands);
+void add_info(CLI::App& app, Commands& commands);
+void add_datasets(CLI::App& app, Commands& commands);
+void add_models(CLI::App& app, Commands& commands);
+
+/// A subcommand whose help ends with these examples.
+CLI::App* add_command(CLI::App& parent, const std::string& name, const std::string& description,
+                      const std::vector<std::string>& examples);
+
+/// Options that several commands share. --json is read by main() before anything is parsed, so that errors in the line
+/// come as JSON too; the flag added here is for the help.
+void add_json_flag(CLI::App& app);
+void add_data_dir(CLI::App& app, std::string& data_dir);
+void add_threads_and_device(CLI::App& app, int& threads, std::string& device);
+
+/// Parses one command line and runs it: everything main() does. Returns the exit status.
+int run_command_line(const std::vector<std::string>& arguments);
+
+}  // namespace espalier::tools

@@ -1,0 +1,108 @@
+// espalier eval: how good a trained network is on a data set.
+#include <nlohmann/json.hpp>
+
+#include "core/kernels.h"
+#include "core/threads.h"
+#include "layers/summary.h"
+#include "tools/commands.h"
+#include "tools/model_file.h"
+#include "training/evaluate.h"
+
+namespace espalier::tools {
+
+namespace {
+
+struct Options {
+  std::string model, data, data_dir, split = "test", device = "cpu";
+  int64_t batch_size = 256;
+  int threads = 0;
+  bool per_class = false;
+};
+
+/// The images, normalised as the network saw them in training, whatever data set they are from.
+Dataset prepare(const Options& options, const ModelFile& file) {
+  check(options.split == "test" || options.split == "train", "eval", "--split: expected test or train, got '{}'{}",
+        options.split, did_you_mean(options.split, {"test", "train"}));
+  std::string name = options.data;
+  if (name.empty()) {
+    check(file.data.has_value(), "eval", "{} does not say what it was trained on; add --data NAME", file.path);
+    name = file.data->name;
+  }
+  const Splits splits = load_dataset(name, {.data_dir = options.data_dir});
+  Dataset dataset = options.split == "test" ? splits.test : splits.train;
+  if (!file.data) return dataset;
+  const Shape image = {dataset.channels(), dataset.height(), dataset.width()};
+  check(image == file.data->image, "eval", "{} takes images {} ({}), those of {} are {}", file.path, file.data->image,
+        printable(file.data->name), dataset.name, image);
+  dataset.mean = file.data->mean;
+  dataset.stddev = file.data->stddev;
+  return dataset;
+}
+
+int run(const Options& options, Output& output) {
+  if (options.threads > 0) set_num_threads(options.threads);
+  const Device device = Device::parse(options.device);
+  kernels(device);
+  check(options.batch_size > 0, "eval", "--batch-size: expected at least 1, got {}", options.batch_size);
+  const ModelFile file = open_model(find_model(options.model));
+  const Dataset dataset = prepare(options, file);
+  const ModelSummary model = summarize(*file.module, {1, dataset.channels(), dataset.height(), dataset.width()});
+
+  reset_peak_memory(device);
+  const Evaluation result = evaluate(
+      *file.module, dataset, {.batch_size = options.batch_size, .device = device, .progress = ProgressMode::automatic});
+  const auto peak = static_cast<int64_t>(memory_stats(device).peak);
+  const ConfusionMatrix& confusion = result.confusion;
+
+  output.result("{} on {}, {} {} images from {}", file.path, dataset.name, grouped(dataset.size()), options.split,
+                dataset.source);
+  output.result("  accuracy   {:.2f} %  ({} wrong)", 100 * result.accuracy(),
+                grouped(confusion.examples() - confusion.correct()));
+  if (confusion.classes() > 2 * confusion.top_k())
+    output.result("  top {}      {:.2f} %", confusion.top_k(), 100 * confusion.top_k_accuracy());
+  output.result("  loss       {:.4f}", result.loss);
+  output.result("  macro F1   {:.4f}", confusion.macro_f1());
+  output.result("  size       {} parameters, {} MACs an image", grouped(model.parameters), grouped(model.macs));
+  output.result("  time       {:.2f} s, {} images/s, peak memory {}", result.seconds,
+                grouped(static_cast<int64_t>(result.images_per_second())), bytes_text(peak));
+  if (options.per_class) output.result("\n{}", confusion.to_table());
+
+  nlohmann::json json = {{"command", "eval"},
+                         {"model", file.path},
+                         {"data", dataset.name},
+                         {"split", options.split},
+                         {"test_accuracy", result.accuracy()},
+                         {"test_loss", result.loss},
+                         {"macro_f1", confusion.macro_f1()},
+                         {"parameters", model.parameters},
+                         {"macs", model.macs},
+                         {"seconds", result.seconds},
+                         {"images_per_second", result.images_per_second()},
+                         {"peak_bytes", peak}};
+  if (options.per_class) json["metrics"] = confusion.to_json();
+  output.finish(json);
+  return kSuccess;
+}
+
+}  // namespace
+
+void add_eval(CLI::App& parent, Commands& commands) {
+  CLI::App* app =
+      add_command(parent, "eval", "Say how good a trained network is",
+                  {"espalier eval runs/lenet5-mnist                            on the data it was trained for",
+                   "espalier eval runs/demo/model.safetensors --data fashion-mnist --per-class",
+                   "espalier eval runs/lenet5-mnist --data emnist-digits --json"});
+  auto options = std::make_shared<Options>();
+  app->add_option("model", options->model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")
+      ->type_name("MODEL");
+  app->add_option("--data,-d", options->data, "Data set (default: the one it was trained on)")->type_name("NAME");
+  add_data_dir(*app, options->data_dir);
+  app->add_option("--split", options->split, "test or train (default: test)")->type_name("NAME");
+  app->add_option("--batch-size,-b", options->batch_size, "Images at a time (default: 256)")->type_name("N");
+  app->add_flag("--per-class", options->per_class, std::string("Also precision, recall, F1 and confusions"));
+  add_threads_and_device(*app, options->threads, options->device);
+  add_json_flag(*app);
+  commands.push_back({app, [options](Output& output) { return run(*options, output); }});
+}
+
+}  // namespace espalier::tools

@@ -1,0 +1,38 @@
+// Trained networks in files, with what they know of the data they were trained on.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "datasets/dataset.h"
+#include "layers/module.h"
+
+namespace espalier::tools {
+
+/// What it takes to feed a network an image and to name its answer; the metadata entry "data" of a checkpoint.
+struct DataDescription {
+  std::string name;
+  std::vector<std::string> classes;
+  std::vector<float> mean, stddev;  // (C)
+  Shape image;                      // (C,H,W)
+};
+
+DataDescription description_of(const Dataset& dataset);
+std::string to_text(const DataDescription& data);
+
+struct ModelFile {
+  std::string path;
+  ModulePtr module;                     ///< in evaluation mode
+  std::optional<DataDescription> data;  ///< nothing in a file that was not written by a training
+  std::map<std::string, std::string> metadata;
+};
+
+/// The file meant by `path`: itself, or model.safetensors (else best, else checkpoint) in a run folder; "" means the
+/// newest runs/*/model.safetensors. Throws FileError when there is none.
+std::string find_model(const std::string& path);
+/// Throws FileError for a file that is bad in any way.
+ModelFile open_model(const std::string& path);
+
+}  // namespace espalier::tools

@@ -1,0 +1,91 @@
+// espalier models: the networks that can be built by name.
+#include <nlohmann/json.hpp>
+
+#include "datasets/dataset.h"
+#include "layers/models/zoo.h"
+#include "layers/summary.h"
+#include "tools/commands.h"
+
+namespace espalier::tools {
+
+namespace {
+
+struct ShowOptions {
+  std::string model, data;
+  ModelOptions network = {.classes = 0};
+  int64_t batch_size = 1;
+};
+
+int list(Output& output) {
+  std::vector<std::vector<std::string>> rows = {{"name", "image", "parameters", "MACs", "what it is"}};
+  nlohmann::json models = nlohmann::json::array();
+  for (const ModelInfo& info : model_catalogue()) {
+    const std::string name = info.name == "mlp:SIZES" ? "mlp:64" : info.name;
+    const ModulePtr module = make_model(name);
+    const Shape image = model_image(name);
+    const ModelSummary summary = summarize(*module, {1, image[0], image[1], image[2]});
+    const bool sized = name == info.name;
+    rows.push_back({info.name, fmt::format("{}x{}x{}", image[0], image[1], image[2]),
+                    sized ? grouped(summary.parameters) : "", sized ? grouped(summary.macs) : "", info.description});
+    models.push_back({{"name", info.name},
+                      {"description", info.description},
+                      {"image", std::vector<int64_t>(image.begin(), image.end())},
+                      {"parameters", sized ? nlohmann::json(summary.parameters) : nlohmann::json()},
+                      {"macs", sized ? nlohmann::json(summary.macs) : nlohmann::json()}});
+  }
+  output.result("{}", table(rows, {2, 3}));
+  output.result(
+      "Parameters and multiply-accumulates (MACs) for 10 classes and these images; any data set's images do.");
+  output.finish({{"command", "models list"}, {"models", models}});
+  return kSuccess;
+}
+
+int show(const ShowOptions& options, Output& output) {
+  ModelOptions network = options.network;
+  if (!options.data.empty()) {
+    check(network.in_channels == 0 && network.height == 0 && network.width == 0 && network.classes == 0, "models show",
+          "expected --data or sizes, got both");
+    const DatasetInfo& data = dataset_info(options.data);
+    network = {.classes = data.num_classes(), .in_channels = data.channels, .height = data.height, .width = data.width};
+  }
+  if (network.classes == 0) network.classes = 10;
+  check(options.batch_size > 0, "models show", "--batch-size: expected at least 1, got {}", options.batch_size);
+  const ModulePtr module = make_model(options.model, network);
+  const Shape image = model_image(options.model, network);
+  const ModelSummary summary = summarize(*module, {options.batch_size, image[0], image[1], image[2]});
+  output.result("{} for images {}x{}x{} in {} classes\n\n{}", options.model, image[0], image[1], image[2],
+                network.classes, summary.to_table());
+  output.result("MACs: multiply-accumulates for {}; FLOPs are twice that.",
+                options.batch_size == 1 ? "one image" : fmt::format("{} images", options.batch_size));
+  nlohmann::json json = summary.to_json();
+  json["command"] = "models show";
+  json["model"] = options.model;
+  output.finish(json);
+  return kSuccess;
+}
+
+}  // namespace
+
+void add_models(CLI::App& parent, Commands& commands) {
+  CLI::App* group = add_command(parent, "models", "List and show the networks that can be trained",
+                                {"espalier models list", "espalier models show resnet20"});
+  CLI::App* list_app = add_command(*group, "list", "List the networks", {"espalier models list"});
+  add_json_flag(*list_app);
+  commands.push_back({list_app, list});
+
+  CLI::App* show_app = add_command(*group, "show", "Show a network's layers, shapes, parameters and MACs",
+                                   {"espalier models show resnet20", "espalier models show lenet5 --data fashion-mnist",
+                                    "espalier models show mlp:256,128 --channels 3 --size 32 --classes 100"});
+  auto options = std::make_shared<ShowOptions>();
+  show_app->add_option("model", options->model, "Name of the network")->type_name("NAME")->required();
+  show_app->add_option("--data,-d", options->data, "Size it for the images of a data set")->type_name("NAME");
+  show_app->add_option("--channels", options->network.in_channels, "Channels of the images")->type_name("N");
+  show_app->add_option("--size", options->network.height, "Height and width of the images")->type_name("N");
+  show_app->add_option("--classes", options->network.classes, "Outputs (default: 10)")->type_name("N");
+  show_app->add_option("--batch-size,-b", options->batch_size, "Images that shapes and MACs are for (default: 1)")
+      ->type_name("N");
+  add_json_flag(*show_app);
+  commands.push_back({show_app, [options](Output& output) { return show(*options, output); }});
+}
+
+}  // namespace espalier::tools

@@ -1,0 +1,331 @@
+// espalier train: trains a network of the zoo, saves it, and reports the test set once, at the end.
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/kernels.h"
+#include "core/threads.h"
+#include "layers/models/zoo.h"
+#include "layers/summary.h"
+#include "tools/commands.h"
+#include "tools/model_file.h"
+#include "tools/train_settings.h"
+#include "training/checkpoint.h"
+#include "training/interrupt.h"
+
+namespace espalier::tools {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Options {
+  TrainFlags flags;
+  std::string out, device = "cpu";
+  int threads = 0;
+  bool resume = false, overwrite = false, quiet = false;
+};
+
+/// What one seed gave.
+struct RunResult {
+  uint64_t seed = 0;
+  std::string folder;
+  StopReason stop = StopReason::finished;
+  int64_t epochs = 0, best_epoch = 0;
+  double test_accuracy = 0, test_loss = 0, macro_f1 = 0;
+  double seconds = 0, images = 0;  ///< of training
+  int64_t peak_bytes = 0;
+};
+
+ModulePtr build_model(const TrainSettings& settings) {
+  const DatasetInfo& data = dataset_info(settings.data);
+  set_seed(settings.seed);
+  return make_model(
+      settings.model,
+      {.classes = data.num_classes(), .in_channels = data.channels, .height = data.height, .width = data.width});
+}
+
+/// runs/lenet5-mnist, or the first of runs/lenet5-mnist-2, -3, ... that is not there.
+std::string free_folder(const TrainSettings& settings) {
+  std::string name = settings.model + "-" + settings.data;
+  for (char& c : name)
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '-';
+  const std::string first = "runs/" + name;
+  std::string folder = first;
+  for (int i = 2; fs::exists(folder); ++i) folder = fmt::format("{}-{}", first, i);
+  return folder;
+}
+
+bool holds_run(const std::string& folder) {
+  return fs::exists(folder + "/run.json") || fs::exists(folder + "/checkpoint.safetensors");
+}
+
+nlohmann::json read_run(const std::string& folder) {
+  const std::string path = folder + "/run.json";
+  std::ifstream file(path);
+  if (!file) {
+    fail<FileError>("train", "{}: expected a run to resume, found none; start one without --resume",
+                    folder.empty() ? "--resume needs --out DIR" : path);
+  }
+  std::stringstream text;
+  text << file.rdbuf();
+  try {
+    return nlohmann::json::parse(text.str());
+  } catch (const nlohmann::json::exception& error) {
+    fail<FileError>("train", "{}: not what a run wrote: {}", path, error.what());
+  }
+}
+
+/// Makes the folder and notes in it how the run was started, for --resume.
+void start_folder(const std::string& folder, const TrainSettings& settings, bool resume) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) fail<FileError>("train", "cannot write to {}: {}", folder, error.message());
+  if (!resume) {
+    fs::remove(folder + "/model.safetensors", error);
+    fs::remove(folder + "/result.json", error);
+  }
+  write_file_atomically(folder + "/run.json", to_json(settings).dump(2) + "\n");
+}
+
+void say_header(const Output& output, const TrainSettings& s, const Splits& data, const ModelSummary& model,
+                const Options& options, const std::string& folder) {
+  const Dataset& train = data.train;
+  output.say("Training {} on {}", s.model, s.data);
+  output.say("  data       {} training and {} test images {}x{}x{}, {} classes, from {}", grouped(train.size()),
+             grouped(data.test.size()), train.channels(), train.height(), train.width(), train.num_classes(),
+             train.source);
+  output.say("  model      {} parameters, {} MACs an image", grouped(model.parameters), grouped(model.macs));
+  output.say("  optimiser  {}", describe_optimizer(s));
+  output.say("  schedule   {}, {} epochs, batches of {}", schedule_text(s), s.epochs, s.batch_size);
+  output.say("  augment    {}", s.augment);
+  if (s.validation > 0)
+    output.say("  validation {:g} % of the training images; the best epoch is kept{}", 100 * s.validation,
+               s.patience > 0 ? fmt::format(", stops after {} epochs without a better one", s.patience) : "");
+  output.say("  machine    {}, {} threads", Device::parse(options.device).name(), num_threads());
+  output.say("  seed       {}{}", s.seed,
+             s.seeds > 1 ? fmt::format(" to {}", s.seed + static_cast<uint64_t>(s.seeds) - 1) : "");
+  output.say("  folder     {}\n", folder);
+}
+
+/// A bar on a terminal; elsewhere the epochs' lines go where the other text goes.
+void set_progress(TrainerOptions& trainer, const Output& output) {
+  if (output.quiet()) {
+    trainer.progress = ProgressMode::silent;
+  } else if (isatty(STDERR_FILENO) == 0) {
+    trainer.progress = ProgressMode::lines;
+    trainer.log = [&output](const std::string& line) { output.say("{}", line); };
+  }
+}
+
+RunResult train_one(const Output& output, const TrainSettings& settings, const Splits& data, const Options& options,
+                    const std::string& folder) {
+  const ModulePtr module = build_model(settings);
+  TrainerOptions trainer_settings = trainer_options(settings);
+  trainer_settings.run_folder = folder;
+  trainer_settings.resume = options.resume;
+  trainer_settings.overwrite = !options.resume;  // an existing run was refused before anything was read
+  trainer_settings.device = Device::parse(options.device);
+  set_progress(trainer_settings, output);
+  const ProgressMode progress = trainer_settings.progress;
+  Trainer trainer(module, build_optimizer(settings, *module), std::move(trainer_settings));
+  const TrainingResult trained = trainer.fit(data.train);
+
+  RunResult result{.seed = settings.seed, .folder = folder, .stop = trained.stop, .best_epoch = trained.best_epoch};
+  for (const EpochRecord& record : trained.history) {
+    ++result.epochs;
+    result.seconds += record.seconds;
+    result.images += record.images_per_second * record.seconds;
+    result.peak_bytes = std::max(result.peak_bytes, record.peak_bytes);
+  }
+  if (trained.stop == StopReason::interrupted) return result;
+
+  save_checkpoint(folder + "/model.safetensors", *module, nullptr,
+                  {{"data", to_text(description_of(data.train))}, {"settings", to_json(settings).dump()}});
+  const Evaluation test = evaluate(*module, data.test,
+                                   {.device = Device::parse(options.device),
+                                    .progress = progress == ProgressMode::automatic ? progress : ProgressMode::silent,
+                                    .stop = InterruptGuard::requested});
+  if (InterruptGuard::requested()) {
+    result.stop = StopReason::interrupted;
+    return result;
+  }
+  result.test_accuracy = test.accuracy();
+  result.test_loss = test.loss;
+  result.macro_f1 = test.confusion.macro_f1();
+  return result;
+}
+
+nlohmann::json to_json(const RunResult& r) {
+  return {{"seed", r.seed},
+          {"folder", r.folder},
+          {"epochs", r.epochs},
+          {"best_epoch", r.best_epoch},
+          {"stop", name_of(r.stop)},
+          {"test_accuracy", r.test_accuracy},
+          {"test_loss", r.test_loss},
+          {"macro_f1", r.macro_f1},
+          {"seconds", r.seconds},
+          {"images_per_second", r.seconds > 0 ? r.images / r.seconds : 0},
+          {"peak_bytes", r.peak_bytes}};
+}
+
+struct MeanAndDeviation {
+  double mean = 0, deviation = 0;  ///< deviation: divided by n - 1; 0 for one value
+};
+
+template <class F>
+MeanAndDeviation over(const std::vector<RunResult>& runs, F&& value) {
+  MeanAndDeviation result;
+  const auto n = static_cast<double>(runs.size());
+  for (const RunResult& run : runs) result.mean += value(run) / n;
+  for (const RunResult& run : runs) result.deviation += std::pow(value(run) - result.mean, 2);
+  result.deviation = runs.size() > 1 ? std::sqrt(result.deviation / (n - 1)) : 0;
+  return result;
+}
+
+/// The object of --json: means over the seeds, and each of them.
+nlohmann::json to_json(const std::vector<RunResult>& runs, const TrainSettings& settings, const ModelSummary& model,
+                       const std::string& folder) {
+  const auto accuracy = over(runs, [](const RunResult& r) { return r.test_accuracy; });
+  double seconds = 0, images = 0;
+  int64_t peak = 0;
+  nlohmann::json list = nlohmann::json::array();
+  for (const RunResult& run : runs) {
+    seconds += run.seconds;
+    images += run.images;
+    peak = std::max(peak, run.peak_bytes);
+    list.push_back(to_json(run));
+  }
+  return {{"command", "train"},
+          {"model", settings.model},
+          {"data", settings.data},
+          {"folder", folder},
+          {"test_accuracy", accuracy.mean},
+          {"test_accuracy_std", accuracy.deviation},
+          {"test_loss", over(runs, [](const RunResult& r) { return r.test_loss; }).mean},
+          {"macro_f1", over(runs, [](const RunResult& r) { return r.macro_f1; }).mean},
+          {"parameters", model.parameters},
+          {"macs", model.macs},
+          {"seconds", seconds},
+          {"images_per_second", seconds > 0 ? images / seconds : 0},
+          {"peak_bytes", peak},
+          {"settings", to_json(settings)},
+          {"runs", list}};
+}
+
+void say_result(const Output& output, const std::vector<RunResult>& runs, const Splits& data) {
+  const auto percent = [](double fraction) { return fmt::format("{:.2f} %", 100 * fraction); };
+  std::vector<std::vector<std::string>> rows = {
+      {"seed", "epochs", "test accuracy", "test loss", "macro F1", "training", "images/s", "peak memory"}};
+  for (const RunResult& r : runs) {
+    std::string epochs = std::to_string(r.epochs);
+    if (r.best_epoch > 0) epochs += fmt::format(", best {}", r.best_epoch);
+    rows.push_back({std::to_string(r.seed), epochs, percent(r.test_accuracy), fmt::format("{:.4f}", r.test_loss),
+                    fmt::format("{:.4f}", r.macro_f1), format_duration(r.seconds),
+                    grouped(std::llround(r.seconds > 0 ? r.images / r.seconds : 0)), bytes_text(r.peak_bytes)});
+  }
+  output.result("\nResult on the {} test images of {}\n{}", grouped(data.test.size()), data.test.name,
+                table(rows, {0, 2, 3, 4, 5, 6, 7}));
+  if (runs.size() > 1) {
+    const auto accuracy = over(runs, [](const RunResult& r) { return r.test_accuracy; });
+    output.result("test accuracy {:.2f} % +- {:.2f} (mean and standard deviation of {} seeds)\n", 100 * accuracy.mean,
+                  100 * accuracy.deviation, runs.size());
+  }
+}
+
+void say_next(const Output& output, const RunResult& run, const Options& options, const TrainSettings& settings) {
+  const std::string where = settings.data_dir.empty() ? "" : " --data-dir " + settings.data_dir;
+  output.say("Saved in {}: model.safetensors, metrics.jsonl (a line for every epoch), checkpoint.safetensors",
+             run.folder);
+  output.say("Next");
+  output.say("  espalier eval {} --per-class{}", run.folder, where);
+  output.say("  espalier predict IMAGE.png --model {}", run.folder);
+  if (settings.seeds == 1 && options.flags.seeds.value_or(1) == 1)
+    output.say("  espalier train --model {} --data {}{} --seeds 3", settings.model, settings.data, where);
+}
+
+int run(const Options& options, Output& output) {
+  output.set_quiet(options.quiet);
+  check(!options.resume || !options.overwrite, "train", "expected --resume or --overwrite, got both");
+  if (options.threads > 0) set_num_threads(options.threads);
+  kernels(Device::parse(options.device));  // says now what is missing
+  const nlohmann::json before = options.resume ? read_run(options.out) : nlohmann::json();
+  const TrainSettings settings = resolve(options.flags, before);
+  const std::string folder = options.out.empty() ? free_folder(settings) : options.out;
+  if (!options.resume && !options.overwrite && holds_run(folder)) {
+    fail("train",
+         "{} holds a run already; add --resume to go on with it, --overwrite to start anew, or choose another "
+         "--out",
+         folder);
+  }
+
+  // Whatever is wrong with the flags shows before the data is read.
+  const ModulePtr module = build_model(settings);
+  build_optimizer(settings, *module);
+  trainer_options(settings);
+  const InterruptGuard guard;
+  const Splits data = load_dataset(settings.data, {.data_dir = settings.data_dir});
+  const ModelSummary model = summarize(*module, {1, data.train.channels(), data.train.height(), data.train.width()});
+  say_header(output, settings, data, model, options, folder);
+  start_folder(folder, settings, options.resume);
+
+  std::vector<RunResult> runs;
+  for (int64_t i = 0; i < settings.seeds; ++i) {
+    TrainSettings one = settings;
+    one.seed += static_cast<uint64_t>(i);
+    one.seeds = 1;
+    const std::string place = settings.seeds == 1 ? folder : fmt::format("{}/seed-{}", folder, one.seed);
+    if (settings.seeds > 1) {
+      output.say("seed {}", one.seed);
+      start_folder(place, one, options.resume);
+    }
+    const RunResult result = train_one(output, one, data, options, place);
+    if (result.stop == StopReason::interrupted || InterruptGuard::requested()) {
+      output.result("Stopped. Go on with: espalier train --resume --out {}", folder);
+      output.finish({{"command", "train"}, {"interrupted", true}, {"folder", folder}, {"error", "interrupted"}});
+      return kInterrupted;
+    }
+    runs.push_back(result);
+  }
+  const nlohmann::json json = to_json(runs, settings, model, folder);
+  write_file_atomically(folder + "/result.json", json.dump(2) + "\n");
+  say_result(output, runs, data);
+  say_next(output, runs.front(), options, settings);
+  output.finish(json);
+  return kSuccess;
+}
+
+}  // namespace
+
+void add_train(CLI::App& parent, Commands& commands) {
+  CLI::App* app =
+      add_command(parent, "train", "Train a network and report how good it is",
+                  {"espalier train --model lenet5 --data fashion-mnist          good defaults for everything",
+                   "espalier train --model lenet5 --data mnist --seeds 3        mean and deviation of three seeds",
+                   "espalier train --model mlp:64 --data digits --epochs 5      nothing to download",
+                   "espalier train --model resnet20 --data cifar10 --schedule cosine --lr 0.1 --epochs 30",
+                   "espalier train --model lenet5 --data mnist --validation 0.1 --patience 3   early stopping",
+                   "espalier train --resume --out runs/lenet5-mnist             goes on where Ctrl-C stopped it"});
+  auto options = std::make_shared<Options>();
+  add_train_flags(*app, options->flags);
+  const auto flag = [&](const char* name, bool& value, const std::string& description) {
+    app->add_flag(name, value, description)->group("Run");
+  };
+  app->add_option("--out,-o", options->out, "Folder of the run (default: runs/MODEL-DATA)")
+      ->type_name("DIR")
+      ->group("Run");
+  flag("--resume", options->resume, "Go on with the run in --out; the same result as\nif it had not stopped");
+  flag("--overwrite", options->overwrite, "Start anew in a folder that holds a run");
+  flag("--quiet,-q", options->quiet, "Only the result");
+  add_threads_and_device(*app, options->threads, options->device);
+  add_json_flag(*app);
+  commands.push_back({app, [options](Output& output) { return run(*options, output); }});
+}
+
+}  // namespace espalier::tools
