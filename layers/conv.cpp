@@ -24,7 +24,7 @@ Tensor initial_bias(const Shape& weight, bool wanted) {
 }
 }  // namespace
 
-Conv2d::Conv2d(int64_t in_channels, int64_t out_channels, Conv2dOptions options)
+Conv2d::Conv2d(int64_t in_channels, int64_t out_channels, const Conv2dOptions& options)
     : options_(options),
       weight_(add_parameter("weight", default_weight("Conv2d", weight_shape(in_channels, out_channels, options)))),
       bias_(add_parameter("bias", initial_bias(weight_.shape(), options.bias))) {}
@@ -80,7 +80,7 @@ ModulePtr Conv2d::from_config(const nlohmann::json& config) {
   return std::make_shared<Conv2d>(in_channels, out_channels, options);
 }
 
-Conv2d kaiming_conv2d(int64_t in_channels, int64_t out_channels, Conv2dOptions options) {
+Conv2d kaiming_conv2d(int64_t in_channels, int64_t out_channels, const Conv2dOptions& options) {
   Conv2d conv(in_channels, out_channels, options);
   kaiming_normal_(conv.weight().data(), {.fan = FanMode::out});
   return conv;

@@ -21,7 +21,7 @@ struct Conv2dOptions {
 /// smaller than the window.
 class Conv2d : public Module {
  public:
-  Conv2d(int64_t in_channels, int64_t out_channels, Conv2dOptions options = {});
+  Conv2d(int64_t in_channels, int64_t out_channels, const Conv2dOptions& options = {});
   Variable forward(const Variable& x) override;
   std::string type() const override { return "Conv2d"; }
   nlohmann::json config() const override;
@@ -43,6 +43,6 @@ class Conv2d : public Module {
 
 /// A Conv2d whose weights start Kaiming normal by fan_out, as residual networks and VGG with BatchNorm are trained.
 /// He et al. 2015, eq. 14.
-Conv2d kaiming_conv2d(int64_t in_channels, int64_t out_channels, Conv2dOptions options = {});
+Conv2d kaiming_conv2d(int64_t in_channels, int64_t out_channels, const Conv2dOptions& options = {});
 
 }  // namespace espalier

@@ -5,7 +5,7 @@
 
 namespace espalier {
 
-LSTM::LSTM(int64_t input_size, int64_t hidden_size, LstmOptions options) : options_(options) {
+LSTM::LSTM(int64_t input_size, int64_t hidden_size, const LstmOptions& options) : options_(options) {
   check(input_size > 0 && hidden_size > 0, "LSTM", "expected positive sizes, got input_size={}, hidden_size={}",
         input_size, hidden_size);
   check(options.num_layers > 0, "LSTM", "expected at least one layer, got num_layers={}", options.num_layers);

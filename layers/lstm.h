@@ -33,7 +33,7 @@ struct LstmResult {
 /// Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000.
 class LSTM : public Module {
  public:
-  LSTM(int64_t input_size, int64_t hidden_size, LstmOptions options = {});
+  LSTM(int64_t input_size, int64_t hidden_size, const LstmOptions& options = {});
   /// The output sequence, from zero states.
   Variable forward(const Variable& x) override { return forward(x, LstmInputs{}).output; }
   LstmResult forward(const Variable& x, const LstmInputs& inputs);

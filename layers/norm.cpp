@@ -17,7 +17,7 @@ void check_momentum(const char* type, const std::optional<double>& momentum) {
 }
 }  // namespace
 
-BatchNorm::BatchNorm(const char* type, int64_t num_features, BatchNormOptions options)
+BatchNorm::BatchNorm(const char* type, int64_t num_features, const BatchNormOptions& options)
     : options_(options),
       weight_(add_parameter("weight",
                             options.affine ? Tensor::ones({checked_features(type, num_features, options)}) : Tensor())),
@@ -115,7 +115,7 @@ const Shape& checked_shape(const Shape& shape, const LayerNormOptions& options) 
 }
 }  // namespace
 
-LayerNorm::LayerNorm(Shape shape, LayerNormOptions options)
+LayerNorm::LayerNorm(const Shape& shape, LayerNormOptions options)
     : shape_(checked_shape(shape, options)),
       options_(options),
       weight_(add_parameter("weight", options.affine ? Tensor::ones(shape) : Tensor())),

@@ -36,7 +36,7 @@ class BatchNorm : public Module {
   void set_momentum(std::optional<double> momentum);
 
  protected:
-  BatchNorm(const char* type, int64_t num_features, BatchNormOptions options);
+  BatchNorm(const char* type, int64_t num_features, const BatchNormOptions& options);
   /// The input as (N,C) or (N,C,H,W). Throws on another rank.
   virtual Variable canonical(const Variable& x) const = 0;
 
@@ -55,7 +55,7 @@ class BatchNorm : public Module {
 /// channel has one value only.
 class BatchNorm1d : public BatchNorm {
  public:
-  explicit BatchNorm1d(int64_t num_features, BatchNormOptions options = {})
+  explicit BatchNorm1d(int64_t num_features, const BatchNormOptions& options = {})
       : BatchNorm("BatchNorm1d", num_features, options) {}
   std::string type() const override { return "BatchNorm1d"; }
   static ModulePtr from_config(const nlohmann::json& config);
@@ -67,7 +67,7 @@ class BatchNorm1d : public BatchNorm {
 /// Batch normalisation of images (N,C,H,W). Throws on another shape, and in training when a channel has one value only.
 class BatchNorm2d : public BatchNorm {
  public:
-  explicit BatchNorm2d(int64_t num_features, BatchNormOptions options = {})
+  explicit BatchNorm2d(int64_t num_features, const BatchNormOptions& options = {})
       : BatchNorm("BatchNorm2d", num_features, options) {}
   std::string type() const override { return "BatchNorm2d"; }
   static ModulePtr from_config(const nlohmann::json& config);
@@ -86,7 +86,7 @@ struct LayerNormOptions {
 /// x (...,shape) -> the same; weight 1, bias 0 at first. Throws on other last axes. Ba, Kiros & Hinton 2016, eq. 4.
 class LayerNorm : public Module {
  public:
-  explicit LayerNorm(Shape shape, LayerNormOptions options = {});
+  explicit LayerNorm(const Shape& shape, LayerNormOptions options = {});
   explicit LayerNorm(int64_t features, LayerNormOptions options = {}) : LayerNorm(Shape{features}, options) {}
   Variable forward(const Variable& x) override;
   std::string type() const override { return "LayerNorm"; }

@@ -4,7 +4,7 @@
 
 namespace espalier {
 
-WindowPool2d::WindowPool2d(const char* type, Pool2dOptions options) : options_(options) {
+WindowPool2d::WindowPool2d(const char* type, const Pool2dOptions& options) : options_(options) {
   if (options_.stride == Size2d(0)) options_.stride = options_.kernel;
   const auto& [kernel, stride, padding] = options_;
   check(kernel.h > 0 && kernel.w > 0, type, "expected a positive kernel, got {}", kernel.to_string());

@@ -20,7 +20,7 @@ class WindowPool2d : public Module {
   const Pool2dOptions& options() const { return options_; }
 
  protected:
-  WindowPool2d(const char* type, Pool2dOptions options);
+  WindowPool2d(const char* type, const Pool2dOptions& options);
   /// The kernel's geometry, once the input is known to fit.
   Pool2dShape shape_for(const Variable& x) const;
 
@@ -31,7 +31,7 @@ class WindowPool2d : public Module {
 /// The largest value of each window; padding never wins.
 class MaxPool2d : public WindowPool2d {
  public:
-  explicit MaxPool2d(Pool2dOptions options = {}) : WindowPool2d("MaxPool2d", options) {}
+  explicit MaxPool2d(const Pool2dOptions& options = {}) : WindowPool2d("MaxPool2d", options) {}
   Variable forward(const Variable& x) override { return max_pool2d(x, shape_for(x)); }
   std::string type() const override { return "MaxPool2d"; }
   static ModulePtr from_config(const nlohmann::json& config);
@@ -40,7 +40,7 @@ class MaxPool2d : public WindowPool2d {
 /// The mean of each window; padding counts as zeros.
 class AvgPool2d : public WindowPool2d {
  public:
-  explicit AvgPool2d(Pool2dOptions options = {}) : WindowPool2d("AvgPool2d", options) {}
+  explicit AvgPool2d(const Pool2dOptions& options = {}) : WindowPool2d("AvgPool2d", options) {}
   Variable forward(const Variable& x) override { return avg_pool2d(x, shape_for(x)); }
   std::string type() const override { return "AvgPool2d"; }
   static ModulePtr from_config(const nlohmann::json& config);

@@ -70,7 +70,7 @@ ModulePtr PadShortcut::from_config(const nlohmann::json& config) {
   return std::make_shared<PadShortcut>(in_channels, out_channels, options);
 }
 
-BasicBlock::BasicBlock(int64_t in, int64_t out, BasicBlockOptions options) : options_(options) {
+BasicBlock::BasicBlock(int64_t in, int64_t out, const BasicBlockOptions& options) : options_(options) {
   const int64_t width = options.width == 0 ? out : options.width;
   conv1_ = add_child("conv1",
                      kaiming_conv2d(in, width, {.kernel = 3, .stride = options.stride, .padding = 1, .bias = false}));

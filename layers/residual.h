@@ -63,7 +63,7 @@ struct BasicBlockOptions {
 /// Kaiming normal by fan_out.
 class BasicBlock : public Module {
  public:
-  BasicBlock(int64_t in_channels, int64_t out_channels, BasicBlockOptions options = {});
+  BasicBlock(int64_t in_channels, int64_t out_channels, const BasicBlockOptions& options = {});
   Variable forward(const Variable& x) override;
   std::string type() const override { return "BasicBlock"; }
   nlohmann::json config() const override;

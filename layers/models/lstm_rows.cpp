@@ -5,7 +5,7 @@
 
 namespace espalier {
 
-LstmRows::LstmRows(int64_t row_size, int64_t classes, LstmRowsOptions options)
+LstmRows::LstmRows(int64_t row_size, int64_t classes, const LstmRowsOptions& options)
     : lstm_(add_child(
           "lstm", LSTM(row_size, options.hidden_size, {.num_layers = options.num_layers, .dropout = options.dropout}))),
       fc_(add_child("fc", Linear(options.hidden_size, classes))) {}

@@ -19,7 +19,7 @@ struct LstmRowsOptions {
 /// The row-by-row MNIST task of Lee, Ajanthan & Torr 2019 (SNIP), table 3.
 class LstmRows : public Module {
  public:
-  LstmRows(int64_t row_size, int64_t classes, LstmRowsOptions options = {});
+  LstmRows(int64_t row_size, int64_t classes, const LstmRowsOptions& options = {});
   Variable forward(const Variable& x) override;
   std::string type() const override { return "LstmRows"; }
   nlohmann::json config() const override;

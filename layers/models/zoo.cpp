@@ -80,11 +80,11 @@ std::vector<std::string> model_names() {
   return names;
 }
 
-Shape model_image(const std::string& name, ModelOptions options) {
+Shape model_image(const std::string& name, const ModelOptions& options) {
   return image_for(info_of(name, parse(name)), options);
 }
 
-ModulePtr make_model(const std::string& name, ModelOptions options) {
+ModulePtr make_model(const std::string& name, const ModelOptions& options) {
   const ParsedName parsed = parse(name);
   const ModelInfo& info = info_of(name, parsed);
   const Shape image = image_for(info, options);

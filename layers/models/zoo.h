@@ -28,8 +28,8 @@ std::vector<std::string> model_names();
 
 /// Builds a network with fresh parameters for images (N,C,H,W) -> logits (N,classes): "resnet20", "mlp:64,32" (hidden
 /// sizes), "lstm-rows:256" (hidden units). Throws on an unknown name, naming the nearest, and on images too small.
-ModulePtr make_model(const std::string& name, ModelOptions options = {});
+ModulePtr make_model(const std::string& name, const ModelOptions& options = {});
 /// The images (C,H,W) that make_model(name, options) takes.
-Shape model_image(const std::string& name, ModelOptions options = {});
+Shape model_image(const std::string& name, const ModelOptions& options = {});
 
 }  // namespace espalier
