@@ -1,0 +1,132 @@
+// The update kernels against PyTorch's published algorithms, written out for one scalar in double, over several steps.
+
+#include <functional>
+
+#include <fmt/format.h>
+
+#include "tests/core/kernel_testing.h"
+
+namespace espalier {
+namespace {
+
+using testing::cpu;
+using testing::expect_close;
+using testing::poisoned;
+using testing::RandomTensors;
+
+constexpr int kSteps = 5;
+// Odd, and long enough that several threads share it.
+const Shape kShape{50021};
+
+/// Bound after kSteps updates of at most a few roundings each, on weights of order 4.
+double bound(DType dtype) { return 64 * testing::epsilon(dtype) * kSteps; }
+
+/// State and weight of one scalar parameter.
+struct Scalar {
+  double w, a = 0, b = 0;
+};
+
+/// Steps the kernel and the scalar rule side by side; state tensors start at `start` (NaN: must be assigned).
+void compare(DType dtype, double start,
+             const std::function<void(int step, const Tensor& grad, Tensor& w, Tensor& a, Tensor& b)>& kernel,
+             const std::function<void(int step, double grad, Scalar& s)>& rule) {
+  RandomTensors random(dtype);
+  Tensor w = random(kShape), a = Tensor::full(kShape, start, dtype), b = Tensor::full(kShape, start, dtype);
+  std::vector<Scalar> scalars;
+  for (double v : w.to_vector<double>()) scalars.push_back({v});
+  for (int step = 1; step <= kSteps; ++step) {
+    const Tensor grad = random(kShape);
+    const std::vector<double> before = grad.to_vector<double>();
+    kernel(step, grad, w, a, b);
+    EXPECT_EQ(grad.to_vector<double>(), before) << "the gradient was written";
+    for (size_t i = 0; i < scalars.size(); ++i) rule(step, before[i], scalars[i]);
+  }
+  std::vector<double> expected;
+  for (const Scalar& s : scalars) expected.push_back(s.w);
+  expect_close(w, expected, bound(dtype), 0, "weight");
+}
+
+TEST(Sgd, FollowsPyTorch) {
+  for (DType dtype : {DType::f32, DType::f64}) {
+    for (const SgdUpdate& base : {SgdUpdate{0.1, 0, 0, 0, false, false}, SgdUpdate{0.1, 0, 0, 0.01, false, false},
+                                  SgdUpdate{0.1, 0.9, 0, 5e-4, false, false}, SgdUpdate{0.1, 0.9, 0.3, 0, false, false},
+                                  SgdUpdate{0.1, 0.9, 0, 5e-4, true, false}}) {
+      SCOPED_TRACE(fmt::format("{} momentum {} dampening {} decay {} nesterov {}", name_of(dtype), base.momentum,
+                               base.dampening, base.weight_decay, base.nesterov));
+      compare(
+          dtype, std::numeric_limits<double>::quiet_NaN(),
+          [&](int step, const Tensor& grad, Tensor& w, Tensor& a, Tensor&) {
+            SgdUpdate update = base;
+            update.first_step = step == 1;
+            Tensor none;
+            cpu().sgd(update, grad, w, base.momentum == 0 ? none : a);
+          },
+          [&](int step, double g, Scalar& s) {
+            g += base.weight_decay * s.w;
+            if (base.momentum != 0) {
+              s.a = step == 1 ? g : base.momentum * s.a + (1 - base.dampening) * g;
+              g = base.nesterov ? g + base.momentum * s.a : s.a;
+            }
+            s.w -= base.lr * g;
+          });
+    }
+  }
+}
+
+TEST(Adam, FollowsPyTorch) {
+  for (DType dtype : {DType::f32, DType::f64}) {
+    for (const AdamUpdate& base :
+         {AdamUpdate{1e-2, 0.9, 0.999, 1e-8, 0, false, 0}, AdamUpdate{1e-2, 0.8, 0.99, 1e-3, 0.1, false, 0},
+          AdamUpdate{1e-2, 0.9, 0.999, 1e-8, 0.1, true, 0}}) {
+      SCOPED_TRACE(fmt::format("{} decay {} decoupled {}", name_of(dtype), base.weight_decay, base.decoupled));
+      compare(
+          dtype, 0,
+          [&](int step, const Tensor& grad, Tensor& w, Tensor& m, Tensor& v) {
+            AdamUpdate update = base;
+            update.step = step;
+            cpu().adam(update, grad, w, m, v);
+          },
+          [&](int step, double g, Scalar& s) {
+            if (base.decoupled)
+              s.w *= 1 - base.lr * base.weight_decay;
+            else
+              g += base.weight_decay * s.w;
+            s.a = base.beta1 * s.a + (1 - base.beta1) * g;
+            s.b = base.beta2 * s.b + (1 - base.beta2) * g * g;
+            const double m = s.a / (1 - std::pow(base.beta1, step)), v = s.b / (1 - std::pow(base.beta2, step));
+            s.w -= base.lr * m / (std::sqrt(v) + base.epsilon);
+          });
+    }
+  }
+}
+
+TEST(Adam, ZeroGradientMovesNothing) {
+  Tensor w = Tensor::ones({3}), m = Tensor::zeros({3}), v = Tensor::zeros({3});
+  cpu().adam({1e-3, 0.9, 0.999, 1e-8, 0, false, 1}, Tensor::zeros({3}), w, m, v);
+  EXPECT_EQ(w.to_vector<float>(), std::vector<float>(3, 1.0F));
+}
+
+TEST(Rmsprop, FollowsPyTorch) {
+  for (DType dtype : {DType::f32, DType::f64}) {
+    for (const RmspropUpdate& base : {RmspropUpdate{1e-2, 0.99, 1e-3, 0, 0}, RmspropUpdate{1e-2, 0.9, 1e-3, 0.1, 0},
+                                      RmspropUpdate{1e-2, 0.9, 1e-3, 0.1, 0.8}}) {
+      SCOPED_TRACE(fmt::format("{} decay {} momentum {}", name_of(dtype), base.weight_decay, base.momentum));
+      compare(
+          dtype, 0,
+          [&](int, const Tensor& grad, Tensor& w, Tensor& v, Tensor& velocity) {
+            Tensor none;
+            cpu().rmsprop(base, grad, w, v, base.momentum == 0 ? none : velocity);
+          },
+          [&](int, double g, Scalar& s) {
+            g += base.weight_decay * s.w;
+            s.a = base.alpha * s.a + (1 - base.alpha) * g * g;
+            g /= std::sqrt(s.a) + base.epsilon;
+            if (base.momentum != 0) g = s.b = base.momentum * s.b + g;
+            s.w -= base.lr * g;
+          });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace espalier
