@@ -15,7 +15,7 @@ namespace {
 class TorchLayers : public testing::TestWithParam<DType> {};
 
 INSTANTIATE_TEST_SUITE_P(DTypes, TorchLayers, testing::Values(DType::f64, DType::f32),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+                         [](const auto& dtype) { return std::string(name_of(dtype.param)); });
 
 /// Gives a module the case's parameters; every one of them must be there. Buffers as `buffers` renames them.
 void load(Module& module, const Case& c, const std::vector<std::pair<std::string, std::string>>& buffers = {}) {

@@ -19,7 +19,7 @@ class TorchOps : public testing::TestWithParam<DType> {
 };
 
 INSTANTIATE_TEST_SUITE_P(DTypes, TorchOps, testing::Values(DType::f64, DType::f32),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+                         [](const auto& dtype) { return std::string(name_of(dtype.param)); });
 
 /// Checks y and, after backward from the stored dy, the gradients of the named leaves.
 void expect_all(const Case& c, const Variable& y, const std::map<std::string, Variable>& leaves, int64_t terms) {

@@ -46,7 +46,7 @@ std::unique_ptr<Optimizer> make_optimizer(const nlohmann::json& o, const std::ve
 class TorchOptimizers : public testing::TestWithParam<DType> {};
 
 INSTANTIATE_TEST_SUITE_P(DTypes, TorchOptimizers, testing::Values(DType::f64, DType::f32),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+                         [](const auto& dtype) { return std::string(name_of(dtype.param)); });
 
 TEST_P(TorchOptimizers, TenSteps) {
   const Case common("optimizer", GetParam());
