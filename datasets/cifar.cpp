@@ -98,7 +98,8 @@ std::map<std::string, Bytes> read_archive(const std::string& path, const std::ve
 
 CifarImages read_cifar(const std::string& folder_or_archive, const std::vector<std::string>& files,
                        const CifarOptions& options) {
-  const bool in_folder = std::filesystem::is_directory(folder_or_archive);
+  std::error_code error;
+  const bool in_folder = std::filesystem::is_directory(folder_or_archive, error);
   std::map<std::string, Bytes> contents;
   if (!in_folder) contents = read_archive(folder_or_archive, files);
 

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <span>
 #include <thread>
+#include <utility>
 
 #include "core/random.h"
 
@@ -62,7 +63,12 @@ struct BatchStream::State {
 
   std::optional<Batch> take() {
     if (next >= end) return std::nullopt;
-    if (!thread.joinable()) return producer(next++);
+    if (!thread.joinable()) {
+      const int64_t number = std::exchange(next, end);  // when the producer throws, that was the end
+      Batch batch = producer(number);
+      next = number + 1;
+      return batch;
+    }
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return !ready.empty() || error; });
     if (ready.empty()) {  // the batches made before the error have been taken

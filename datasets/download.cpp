@@ -32,6 +32,12 @@ int64_t size_or_zero(const std::string& path) {
   return error ? 0 : static_cast<int64_t>(size);
 }
 
+void remove_file(const std::string& path) {
+  std::error_code error;
+  fs::remove(path, error);
+  if (error) fail<FileError>("download", "{}: can't delete: {}", path, error.message());
+}
+
 // One connection's state, for libcurl's callbacks.
 struct Transfer {
   Transfer(const DownloadOptions& o, const std::string& part, std::FILE* f)
@@ -147,7 +153,7 @@ void fetch(const std::string& url, const std::string& part, const DownloadOption
     const Outcome outcome = fetch_once(url, part, options);
     if (outcome.code == CURLE_OK) return;
     if (resumed && cannot_resume(outcome)) {
-      fs::remove(part);
+      remove_file(part);
       continue;
     }
     if (worth_a_retry(outcome) && attempt < options.retries) {
@@ -165,14 +171,18 @@ void fetch(const std::string& url, const std::string& part, const DownloadOption
 }
 
 bool has_all_files(const DatasetInfo& info, const std::string& folder) {
-  const auto there = [&](const std::string& file) { return fs::exists(idx_path(folder, file)); };
+  const auto there = [&](const std::string& file) {
+    std::error_code error;
+    return fs::exists(idx_path(folder, file), error);
+  };
   return std::all_of(info.train_files.begin(), info.train_files.end(), there) &&
          std::all_of(info.test_files.begin(), info.test_files.end(), there);
 }
 
 // The file itself, or one compressed anew with the same contents, as Debian does.
 bool is_there(const DatasetInfo& info, const RemoteFile& remote, const std::string& path) {
-  if (!fs::exists(path)) return false;
+  std::error_code error;
+  if (!fs::exists(path, error)) return false;
   if (sha256_of_file(path) == remote.sha256) return true;
   const size_t number = static_cast<size_t>(&remote - info.downloads.data());
   try {
@@ -199,13 +209,13 @@ void download_file(const std::string& url, const std::string& path, const std::s
     fetch(url, part, options);
     std::string found = sha256.empty() ? "" : sha256_of_file(part);
     if (found != sha256 && resumed) {
-      fs::remove(part);
+      remove_file(part);
       fetch(url, part, options);
       found = sha256_of_file(part);
     }
     if (found != sha256) {
       const int64_t bytes = size_or_zero(part);
-      fs::remove(part);
+      remove_file(part);
       fail<FileError>("download",
                       "{}: expected SHA-256 {}, found {} ({} bytes, deleted); the server sent other data, "
                       "try another mirror",
@@ -242,7 +252,7 @@ std::string download_dataset(const std::string& name, const std::string& dir, co
     }
     if (packed) {
       unpack_archive(path, folder, ".gz");
-      fs::remove(path);
+      remove_file(path);
     }
   }
   return folder;

@@ -26,6 +26,12 @@ std::string environment(const char* name) {
   return value != nullptr ? value : "";
 }
 
+// Also false where this user may not look.
+bool exists(const std::string& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
 std::vector<Root> data_roots(const std::string& data_dir) {
   std::vector<Root> roots;
   if (!data_dir.empty()) roots.push_back({data_dir, "the data folder given"});
@@ -45,7 +51,6 @@ std::string how_to_get(const DatasetInfo& info) {
 
 std::optional<std::string> find_in(const DatasetInfo& info, const std::string& root) {
   std::error_code error;
-  const auto exists = [&](const std::string& path) { return fs::exists(path, error); };
   const bool is_cifar = info.format == DatasetInfo::Format::cifar;
   if (is_cifar && fs::is_regular_file(root, error)) return root;
   std::vector<std::string> folders = info.folders;
@@ -117,20 +122,20 @@ std::string user_data_dir() {
 
 std::string idx_path(const std::string& folder, const std::string& file) {
   const std::string path = folder + "/" + file;
-  return fs::exists(path) ? path : path + ".gz";
+  return exists(path) ? path : path + ".gz";
 }
 
 std::string find_dataset(const DatasetInfo& info, const std::string& data_dir) {
   if (info.format == DatasetInfo::Format::embedded) return "embedded";
   std::string looked;
-  if (!data_dir.empty() && !fs::exists(data_dir)) {
+  if (!data_dir.empty() && !exists(data_dir)) {
     fail<FileError>("load_dataset", "{}: expected a data folder, found nothing of this name; {}", data_dir,
                     how_to_get(info));
   }
   for (const Root& root : data_roots(data_dir)) {
     if (const std::optional<std::string> found = find_in(info, root.path)) return *found;
     looked += fmt::format("{}{} ({}{})", looked.empty() ? "" : ", ", root.path, root.origin,
-                          fs::exists(root.path) ? "" : ", not there");
+                          exists(root.path) ? "" : ", not there");
   }
   if (environment("ESPALIER_DATA").empty()) looked += "; ESPALIER_DATA is not set";
   fail<FileError>("load_dataset", "expected the files of {} ({}, ...), found none; looked in {}; {}", info.name,
