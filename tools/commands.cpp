@@ -2,12 +2,45 @@
 
 #include <algorithm>
 #include <exception>
+#include <memory>
+#include <utility>
 
 #include "core/error.h"
+#include "core/threads.h"
 
 namespace espalier::tools {
 
 namespace {
+
+constexpr const char* kGeneralGroup = "General";
+
+/// CLI11's help with one empty line between its parts.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  HelpFormatter() {
+    constexpr size_t kNameColumns = 28;
+    column_width(kNameColumns);
+  }
+  std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override {
+    const std::string help = CLI::Formatter::make_help(app, std::move(name), mode);
+    std::string result;
+    int newlines = 0;
+    for (char c : help) {
+      newlines = c == '\n' ? newlines + 1 : 0;
+      if (newlines <= 2) result += c;
+    }
+    return result;
+  }
+  std::string make_usage(const CLI::App* app, std::string name) const override {
+    return "\n" + CLI::Formatter::make_usage(app, std::move(name));
+  }
+};
+
+/// The help flag of every command, as its last option, so that its group is the last one.
+void set_help_flags(CLI::App& app) {
+  app.set_help_flag("-h,--help", "Show this help")->group(kGeneralGroup);
+  for (CLI::App* command : app.get_subcommands({})) set_help_flags(*command);
+}
 
 /// The innermost subcommand that the line named.
 const CLI::App& innermost(const CLI::App& app) {
@@ -98,25 +131,32 @@ CLI::App* add_command(CLI::App& parent, const std::string& name, const std::stri
 }
 
 void add_json_flag(CLI::App& app) {
-  const std::string description = "The last line of stdout is one JSON object; the rest goes to stderr";
-  app.add_flag("--json", description);
+  const std::string description = "The last line of stdout is one JSON object;\nthe rest goes to stderr";
+  app.add_flag("--json", description)->group(kGeneralGroup);
 }
 
 void add_data_dir(CLI::App& app, std::string& data_dir) {
-  app.add_option("--data-dir", data_dir, "Folder with data sets, looked into before ESPALIER_DATA")->type_name("DIR");
+  app.add_option("--data-dir", data_dir, "Folder with data sets, looked into before\nESPALIER_DATA")->type_name("DIR");
 }
 
-void add_threads_and_device(CLI::App& app, int& threads, std::string& device) {
-  app.add_option("--threads", threads, "Threads of the kernels (default: all cores, or OMP_NUM_THREADS)")
+void add_threads_and_device(CLI::App& app, std::optional<int>& threads, std::string& device) {
+  app.add_option("--threads", threads, "Threads of the kernels (default: all cores, or\nOMP_NUM_THREADS)")
       ->type_name("N")
-      ->check(CLI::Range(1, 1024));
-  app.add_option("--device", device, "cpu or cuda (default: cpu)")->type_name("NAME");
+      ->group(kGeneralGroup);
+  app.add_option("--device", device, "cpu or cuda (default: cpu)")->type_name("NAME")->group(kGeneralGroup);
+}
+
+void use_threads(const std::optional<int>& threads) {
+  constexpr int kMost = 1024;
+  if (!threads) return;
+  check(*threads > 0 && *threads <= kMost, "threads", "--threads: expected 1 to {}, got {}", kMost, *threads);
+  set_num_threads(*threads);
 }
 
 int run_command_line(const std::vector<std::string>& arguments) {
   Output output(std::find(arguments.begin(), arguments.end(), "--json") != arguments.end());
   CLI::App app("Espalier trains neural networks and tells how good they are.", "espalier");
-  app.get_formatter()->column_width(27);
+  app.formatter(std::make_shared<HelpFormatter>());
   app.footer(
       "Examples:\n"
       "  espalier train --model lenet5 --data fashion-mnist\n"
@@ -130,6 +170,7 @@ int run_command_line(const std::vector<std::string>& arguments) {
   add_info(app, commands);
   add_datasets(app, commands);
   add_models(app, commands);
+  set_help_flags(app);
 
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());

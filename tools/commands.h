@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,7 +37,9 @@ CLI::App* add_command(CLI::App& parent, const std::string& name, const std::stri
 /// come as JSON too; the flag added here is for the help.
 void add_json_flag(CLI::App& app);
 void add_data_dir(CLI::App& app, std::string& data_dir);
-void add_threads_and_device(CLI::App& app, int& threads, std::string& device);
+void add_threads_and_device(CLI::App& app, std::optional<int>& threads, std::string& device);
+/// Obeys --threads. Throws ArgumentError for a number that makes no sense.
+void use_threads(const std::optional<int>& threads);
 
 /// Parses one command line and runs it: everything main() does. Returns the exit status.
 int run_command_line(const std::vector<std::string>& arguments);

@@ -163,7 +163,10 @@ int show(const ShowOptions& options, Output& output) {
     }
     captions.erase(captions.find_last_not_of(' ') + 1);
     output.result("\n{}", captions);
-    for (const std::string& line : lines) output.result("{}", line);
+    for (std::string& line : lines) {
+      line.erase(line.find_last_not_of(' ') + 1);
+      output.result("{}", line);
+    }
   }
   if (!options.save.empty()) {
     write_png(options.save, data.images.select(0, indices.front()));

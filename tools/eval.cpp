@@ -2,7 +2,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/kernels.h"
-#include "core/threads.h"
 #include "layers/summary.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
@@ -15,7 +14,7 @@ namespace {
 struct Options {
   std::string model, data, data_dir, split = "test", device = "cpu";
   int64_t batch_size = 256;
-  int threads = 0;
+  std::optional<int> threads;
   bool per_class = false;
 };
 
@@ -40,7 +39,7 @@ Dataset prepare(const Options& options, const ModelFile& file) {
 }
 
 int run(const Options& options, Output& output) {
-  if (options.threads > 0) set_num_threads(options.threads);
+  use_threads(options.threads);
   const Device device = Device::parse(options.device);
   kernels(device);
   check(options.batch_size > 0, "eval", "--batch-size: expected at least 1, got {}", options.batch_size);

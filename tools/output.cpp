@@ -24,9 +24,13 @@ void Output::error(const std::string& message) const {
 }
 
 std::string grouped(int64_t value) {
-  std::string text = std::to_string(value);
-  const int64_t first = value < 0 ? 1 : 0;
-  for (int64_t i = static_cast<int64_t>(text.size()) - 3; i > first; i -= 3) text.insert(static_cast<size_t>(i), ",");
+  const std::string digits = std::to_string(value);
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    const size_t left = digits.size() - i;  // digits from here on
+    if (i > 0 && left % 3 == 0 && digits[i - 1] != '-') text += ',';
+    text += digits[i];
+  }
   return text;
 }
 

@@ -70,7 +70,7 @@ nlohmann::json predict(const Options& options, const Output& output, const Model
   nlohmann::json predictions = nlohmann::json::array();
   for (size_t i = 0; i < classes.size(); ++i) {
     const std::string name = class_name(data, classes[i]);
-    output.result("  {}{}  {:6.2f} %  {}", name, std::string(width - width_of(name), ' '), 100 * probabilities[i],
+    output.result("  {}{}  {:6.2f} % {}", name, std::string(width - width_of(name), ' '), 100 * probabilities[i],
                   bar(probabilities[i], 40, palette));
     predictions.push_back({{"class", name}, {"index", classes[i]}, {"probability", probabilities[i]}});
   }
@@ -105,10 +105,12 @@ void add_predict(CLI::App& parent, Commands& commands) {
                    "espalier predict digit.png --model runs/lenet5-mnist --show",
                    "espalier predict *.png --model runs/demo/model.safetensors --top 1 --json",
                    "espalier datasets show mnist --index 7 --save digit.png    makes a PNG to try"});
-  app->description(
-      "Say what is in a PNG image. The image is turned grey or RGB and resized (bilinear,\n"
-      "aspect ratio kept) as the network needs it. Networks trained on bright strokes on black,\n"
-      "such as MNIST's, get an image with a bright border inverted: pencil on paper works.");
+  app->footer(
+      "The image is turned grey or RGB and resized (bilinear, aspect ratio kept) as the network needs it. Networks\n"
+      "trained on bright strokes on black, such as MNIST's, get an image with a bright border inverted, so that "
+      "pencil\n"
+      "on paper works; --invert no leaves it as it is.\n\n" +
+      app->get_footer());
   auto options = std::make_shared<Options>();
   app->add_option("image", options->images, "PNG files")->type_name("IMAGE")->required();
   app->add_option("--model,-m", options->model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")

@@ -25,7 +25,7 @@ int columns_of(std::FILE* stream);
 /// An image u8 (1,H,W) or (3,H,W) as lines of W characters, two rows of pixels a line.
 std::vector<std::string> draw(const Tensor& image, Palette palette);
 
-/// `fraction` of `width` characters filled.
+/// A space and `fraction` of `width` characters filled; nothing for next to nothing.
 std::string bar(double fraction, int width, Palette palette);
 
 }  // namespace espalier::tools

@@ -27,7 +27,7 @@ namespace {
 struct Options {
   TrainFlags flags;
   std::string out, device = "cpu";
-  int threads = 0;
+  std::optional<int> threads;
   bool resume = false, overwrite = false, quiet = false;
 };
 
@@ -102,12 +102,14 @@ void say_header(const Output& output, const TrainSettings& s, const Splits& data
              train.source);
   output.say("  model      {} parameters, {} MACs an image", grouped(model.parameters), grouped(model.macs));
   output.say("  optimiser  {}", describe_optimizer(s));
-  output.say("  schedule   {}, {} epochs, batches of {}", schedule_text(s), s.epochs, s.batch_size);
+  output.say("  schedule   {}, {} epoch{}, batches of {}", schedule_text(s), s.epochs, s.epochs == 1 ? "" : "s",
+             s.batch_size);
   output.say("  augment    {}", s.augment);
   if (s.validation > 0)
     output.say("  validation {:g} % of the training images; the best epoch is kept{}", 100 * s.validation,
                s.patience > 0 ? fmt::format(", stops after {} epochs without a better one", s.patience) : "");
-  output.say("  machine    {}, {} threads", Device::parse(options.device).name(), num_threads());
+  output.say("  machine    {}, {} thread{}", Device::parse(options.device).name(), num_threads(),
+             num_threads() == 1 ? "" : "s");
   output.say("  seed       {}{}", s.seed,
              s.seeds > 1 ? fmt::format(" to {}", s.seed + static_cast<uint64_t>(s.seeds) - 1) : "");
   output.say("  folder     {}\n", folder);
@@ -165,7 +167,7 @@ nlohmann::json to_json(const RunResult& r) {
   return {{"seed", r.seed},
           {"folder", r.folder},
           {"epochs", r.epochs},
-          {"best_epoch", r.best_epoch},
+          {"best_epoch", r.best_epoch > 0 ? nlohmann::json(r.best_epoch) : nlohmann::json()},
           {"stop", name_of(r.stop)},
           {"test_accuracy", r.test_accuracy},
           {"test_loss", r.test_loss},
@@ -253,7 +255,7 @@ void say_next(const Output& output, const RunResult& run, const Options& options
 int run(const Options& options, Output& output) {
   output.set_quiet(options.quiet);
   check(!options.resume || !options.overwrite, "train", "expected --resume or --overwrite, got both");
-  if (options.threads > 0) set_num_threads(options.threads);
+  use_threads(options.threads);
   kernels(Device::parse(options.device));  // says now what is missing
   const nlohmann::json before = options.resume ? read_run(options.out) : nlohmann::json();
   const TrainSettings settings = resolve(options.flags, before);

@@ -73,7 +73,13 @@ void add_train_flags(CLI::App& app, TrainFlags& f) {
   add("--optimizer", f.optimizer, "NAME", "sgd, adam, adamw or rmsprop")->group("Training");
   add("--lr", f.lr, "X", "Learning rate; with onecycle the highest")->group("Training");
   add("--momentum", f.momentum, "X", "Momentum (beta1 of the Adams)")->group("Training");
-  app.add_flag("--nesterov,!--no-nesterov", f.nesterov, std::string("Nesterov momentum, sgd only"))->group("Training");
+  // Of bool only the callback leaves "not given" apart from "no".
+  app.add_flag_callback(
+         "--nesterov", [&f] { f.nesterov = true; }, "Nesterov momentum, sgd only")
+      ->group("Training");
+  app.add_flag_callback(
+         "--no-nesterov", [&f] { f.nesterov = false; }, "Plain momentum")
+      ->group("Training");
   add("--weight-decay", f.weight_decay, "X", "Not applied to biases and normalisation")->group("Training");
   add("--schedule", f.schedule, "TEXT",
       "constant, step:30,0.1, multistep:80,120,\ngamma=0.1, cosine, onecycle, plateau")

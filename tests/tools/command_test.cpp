@@ -1,4 +1,7 @@
 // The espalier command from outside: help, names, JSON, exit statuses, lists.
+#include <algorithm>
+
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "run_command.h"

@@ -1,7 +1,10 @@
 // espalier predict: PNG images of all kinds, good and bad.
-#include <png.h>
+#include <algorithm>
+#include <vector>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <png.h>
 
 #include "run_command.h"
 
@@ -78,7 +81,7 @@ TEST_F(Predict, ReadsTheDigitsOfTheTestSet) {
   double total = 0;
   for (size_t i = 0; i < first.size(); ++i) {
     total += first[i]["probability"].get<double>();
-    if (i > 0) EXPECT_LE(first[i]["probability"], first[i - 1]["probability"]);
+    EXPECT_LE(first[i]["probability"], first[i == 0 ? 0 : i - 1]["probability"]);
   }
   EXPECT_LE(total, 1 + 1e-6);
   EXPECT_EQ(predict("3.png --top 10").json()["images"][0]["predictions"].size(), 10u);

@@ -1,4 +1,8 @@
 // espalier train and eval: what is reported agrees, runs resume, and nothing good is lost when something goes wrong.
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "run_command.h"
