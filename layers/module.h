@@ -94,7 +94,7 @@ class Module : public std::enable_shared_from_this<Module> {
   /// Moves a layer into the tree: conv1_ = add_child("conv1", Conv2d(3, 64, {.kernel = 3})).
   template <class M>
   requires std::is_base_of_v<Module, M> std::shared_ptr<M> add_child(const std::string& name, M&& child) {
-    return add_child(name, std::make_shared<M>(std::move(child)));
+    return add_child(name, std::make_shared<M>(std::forward<M>(child)));
   }
   /// Tells this thread's ForwardObservers; for modules whose call has more than one input.
   void observe(const Variable& input, const Variable& output);
@@ -121,7 +121,7 @@ std::shared_ptr<M> Module::find(const std::string& name) const {
 /// Moves a layer to the heap: share(Conv2d(3, 64, {.kernel = 3})).
 template <class M>
 requires(std::is_base_of_v<Module, M> && !std::is_const_v<M>) std::shared_ptr<M> share(M&& layer) {
-  return std::make_shared<M>(std::move(layer));
+  return std::make_shared<M>(std::forward<M>(layer));
 }
 
 /// While alive, `callback` sees every module that this thread calls: summaries, activation statistics, feature taps.
