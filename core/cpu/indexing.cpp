@@ -8,8 +8,8 @@ namespace espalier::cpu {
 namespace {
 
 inline int64_t checked(int64_t index, int64_t size, const char* operation, int axis) {
-  check(index >= 0 && index < size, operation, "expected indices of axis {} from 0 to {}, got {}", axis, size - 1,
-        index);
+  check(index >= 0 && index < size, operation, "expected indices from 0 to below {}, the size of axis {}, got {}", size,
+        axis, index);
   return index;
 }
 
