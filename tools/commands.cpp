@@ -75,22 +75,22 @@ std::string usage_error(const CLI::App& app, const std::string& parser_message) 
   const CLI::App& command = innermost(app);
   const std::string where = title(command);
   const std::string help = fmt::format("espalier {}--help", where == "espalier" ? "" : where + " ");
-  // A misspelt flag may show as another error (its value as a file too many), so what is left over is looked at first.
   const std::vector<std::string> left = command.remaining();
+  const std::vector<std::string> names = subcommand_names(command);
+  // What follows a misspelt command is left over too.
+  if (!left.empty() && !names.empty() && !left.front().starts_with("-")) {
+    return fmt::format("[{}] unknown command '{}'{}; expected {}; {} says what they do", where, left.front(),
+                       did_you_mean(left.front(), names), fmt::join(names, ", "), help);
+  }
+  // A misspelt flag may show as another error (its value as a file too many), so what is left over is looked at first.
   for (const std::string& word : left) {
     if (!word.starts_with("-") || word == "-" || word == "--") continue;
     const std::string name = word.substr(0, word.find('='));
     return fmt::format("[{}] unknown option '{}'{}; {} lists the options", where, name,
                        did_you_mean(name, option_names(command)), help);
   }
-  if (!left.empty()) {
-    const std::vector<std::string> names = subcommand_names(command);
-    if (!names.empty()) {
-      return fmt::format("[{}] unknown command '{}'{}; expected {}; {} says what they do", where, left.front(),
-                         did_you_mean(left.front(), names), fmt::join(names, ", "), help);
-    }
+  if (!left.empty())
     return fmt::format("[{}] unexpected argument '{}'; {} shows how the command is used", where, left.front(), help);
-  }
   return fmt::format("[{}] {}; {} shows how the command is used", where, parser_message, help);
 }
 

@@ -273,6 +273,7 @@ int run(const Options& options, Output& output) {
   trainer_options(settings);
   const InterruptGuard guard;
   const Splits data = load_dataset(settings.data, {.data_dir = settings.data_dir});
+  DataLoader(data.train, {.batch_size = settings.batch_size, .shuffle = true});  // refuses a batch that is too large
   const ModelSummary model = summarize(*module, {1, data.train.channels(), data.train.height(), data.train.width()});
   say_header(output, settings, data, model, options, folder);
   start_folder(folder, settings, options.resume);
