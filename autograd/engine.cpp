@@ -42,10 +42,11 @@ void accumulate(Variable& into, const Variable& gradient) {
 }
 
 /// A leaf's gradient is its own: nothing else may see it change (clipping), and optimisers want it contiguous.
-Variable own(Variable gradient) {
+/// `shared`: others hold the same Variable, which the count of its storage does not show.
+Variable own(Variable gradient, bool shared, bool create_graph) {
   const Tensor& data = gradient.data();
-  if (data.storage().use_count() > 1 || !data.is_contiguous()) return data.clone();
-  return gradient;
+  if (!shared && data.storage().use_count() == 1 && data.is_contiguous()) return gradient;
+  return create_graph ? gradient * 1.0 : Variable(data.clone());
 }
 
 /// Where gradients asked for by name are collected.
@@ -116,10 +117,12 @@ Variables Engine::run(const std::vector<Root>& roots, const Variables* inputs, b
   const auto deliver_to_leaf = [&](const Variable& leaf, Variable gradient) {
     if (targets) return targets->add(leaf, gradient);
     Variable& grad = leaf.impl_->grad;
-    if (grad.defined())
+    if (grad.defined()) {
       grad = grad + gradient;
-    else
-      grad = create_graph ? std::move(gradient) : own(std::move(gradient));
+    } else {
+      const bool shared = gradient.impl_.use_count() > 1;
+      grad = own(std::move(gradient), shared, create_graph);
+    }
   };
   const auto deliver_to_node = [&](const Node* node, int output, const Variable& gradient) {
     Variables& gradients = pending[node];
