@@ -19,6 +19,8 @@ Variable masked(const Tensor& condition, const Variable& x) {
   return where(condition, x, Variable(Tensor::scalar(0, x.dtype(), x.device())));
 }
 
+Saved saved_if(bool needed, const Variable& x) { return needed ? Saved(x) : Saved(); }
+
 /// The two operands' gradients, summed back over broadcast axes; undefined where not needed.
 template <class A, class B>
 Variables binary_grads(const BackwardContext& c, const Shape& a, const Shape& b, A&& grad_a, B&& grad_b) {
@@ -45,19 +47,23 @@ Variable operator-(const Variable& a, const Variable& b) {
 }
 
 Variable operator*(const Variable& a, const Variable& b) {
-  return record("mul", a.data() * b.data(), {a, b}, [x = Saved(a), y = Saved(b)](const BackwardContext& c) {
-    const Variable &u = x.unpack(c), &v = y.unpack(c);
-    return binary_grads(
-        c, u.shape(), v.shape(), [&] { return c.grad() * v; }, [&] { return c.grad() * u; });
-  });
+  // A factor is needed for the other one's gradient only.
+  return record("mul", a.data() * b.data(), {a, b},
+                [x = saved_if(b.requires_grad(), a), y = saved_if(a.requires_grad(), b), sa = a.shape(),
+                 sb = b.shape()](const BackwardContext& c) {
+                  return binary_grads(
+                      c, sa, sb, [&] { return c.grad() * y.unpack(c); }, [&] { return c.grad() * x.unpack(c); });
+                });
 }
 
 Variable operator/(const Variable& a, const Variable& b) {
-  return record("div", a.data() / b.data(), {a, b}, [x = Saved(a), y = Saved(b)](const BackwardContext& c) {
-    const Variable &u = x.unpack(c), &v = y.unpack(c);
-    return binary_grads(
-        c, u.shape(), v.shape(), [&] { return c.grad() / v; }, [&] { return -(c.grad() * u) / square(v); });
-  });
+  return record(
+      "div", a.data() / b.data(), {a, b},
+      [x = saved_if(b.requires_grad(), a), y = Saved(b), sa = a.shape(), sb = b.shape()](const BackwardContext& c) {
+        const Variable& v = y.unpack(c);
+        return binary_grads(
+            c, sa, sb, [&] { return c.grad() / v; }, [&] { return -(c.grad() * x.unpack(c)) / square(v); });
+      });
 }
 
 Variable operator+(const Variable& a, double b) {
@@ -170,11 +176,18 @@ Variable gelu(const Variable& x) { return x * (erf(x * (1 / std::numbers::sqrt2)
 
 Variable silu(const Variable& x) { return x * sigmoid(x); }
 
-Variable softplus(const Variable& x) { return relu(x) + log1p(exp(-abs(x))); }
+Variable softplus(const Variable& x) {
+  const Tensor& data = x.data();
+  // max(x,0) + log1p(exp(-|x|)) cannot overflow; differentiated as written it would lose the gradient at 0.
+  const Tensor y = unary(UnaryOp::relu, data) + unary(UnaryOp::log1p, exp(-abs(data)));
+  return record("softplus", y, {x},
+                [s = Saved(x)](const BackwardContext& c) -> Variables { return {c.grad() * sigmoid(s.unpack(c))}; });
+}
 
-Variable maximum(const Variable& a, const Variable& b) { return where(a.data() >= b.data(), a, b); }
+// A NaN wins, as in core/ops.h.
+Variable maximum(const Variable& a, const Variable& b) { return where((a.data() >= b.data()) | isnan(a.data()), a, b); }
 
-Variable minimum(const Variable& a, const Variable& b) { return where(a.data() <= b.data(), a, b); }
+Variable minimum(const Variable& a, const Variable& b) { return where((a.data() <= b.data()) | isnan(a.data()), a, b); }
 
 Variable clamp(const Variable& x, double low, double high) {
   return record("clamp", clamp(x.data(), low, high), {x},
@@ -186,10 +199,10 @@ Variable clamp(const Variable& x, double low, double high) {
 
 Variable where(const Tensor& condition, const Variable& a, const Variable& b) {
   return record("where", where(condition, a.data(), b.data()), {a, b},
-                [condition, sa = a.shape(), sb = b.shape()](const BackwardContext& c) {
+                [s = Saved(condition), sa = a.shape(), sb = b.shape()](const BackwardContext& c) {
+                  const Tensor& chosen = s.unpack(c).data();
                   return binary_grads(
-                      c, sa, sb, [&] { return masked(condition, c.grad()); },
-                      [&] { return masked(~condition, c.grad()); });
+                      c, sa, sb, [&] { return masked(chosen, c.grad()); }, [&] { return masked(~chosen, c.grad()); });
                 });
 }
 
