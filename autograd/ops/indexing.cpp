@@ -12,31 +12,31 @@ Variable zeros_like_shape(const Shape& shape, const Variable& like) {
 
 Variable gather(const Variable& x, int axis, const Tensor& index) {
   return record("gather", gather(x.data(), axis, index), {x},
-                [axis, index, shape = x.shape()](const BackwardContext& c) -> Variables {
-                  return {scatter_add(zeros_like_shape(shape, c.grad()), axis, index, c.grad())};
+                [axis, s = Saved(index), shape = x.shape()](const BackwardContext& c) -> Variables {
+                  return {scatter_add(zeros_like_shape(shape, c.grad()), axis, s.unpack(c).data(), c.grad())};
                 },
                 SaveOutputs::no, {normalize_axis(axis, x.rank(), "gather")});
 }
 
 Variable scatter_add(const Variable& x, int axis, const Tensor& index, const Variable& values) {
   return record("scatter_add", scatter_add(x.data(), axis, index, values.data()), {x, values},
-                [axis, index](const BackwardContext& c) -> Variables {
-                  return {c.grad(), c.needs(1) ? gather(c.grad(), axis, index) : Variable()};
+                [axis, s = Saved(index)](const BackwardContext& c) -> Variables {
+                  return {c.grad(), c.needs(1) ? gather(c.grad(), axis, s.unpack(c).data()) : Variable()};
                 });
 }
 
 Variable index_select(const Variable& x, int axis, const Tensor& index) {
   return record("index_select", index_select(x.data(), axis, index), {x},
-                [axis, index, shape = x.shape()](const BackwardContext& c) -> Variables {
-                  return {index_add(zeros_like_shape(shape, c.grad()), axis, index, c.grad())};
+                [axis, s = Saved(index), shape = x.shape()](const BackwardContext& c) -> Variables {
+                  return {index_add(zeros_like_shape(shape, c.grad()), axis, s.unpack(c).data(), c.grad())};
                 },
                 SaveOutputs::no, {normalize_axis(axis, x.rank(), "index_select")});
 }
 
 Variable index_add(const Variable& x, int axis, const Tensor& index, const Variable& values) {
   return record("index_add", index_add(x.data(), axis, index, values.data()), {x, values},
-                [axis, index](const BackwardContext& c) -> Variables {
-                  return {c.grad(), c.needs(1) ? index_select(c.grad(), axis, index) : Variable()};
+                [axis, s = Saved(index)](const BackwardContext& c) -> Variables {
+                  return {c.grad(), c.needs(1) ? index_select(c.grad(), axis, s.unpack(c).data()) : Variable()};
                 });
 }
 

@@ -123,12 +123,14 @@ LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const
   const Tensor output = mask.defined() ? where(mask, after, Tensor::scalar(0, x.dtype(), x.device())) : after;
 
   const auto backward = [xs = Saved(x), h0s = Saved(h0), c0s = Saved(c0), ws = Saved(w_ih), us = Saved(w_hh),
-                         bis = Saved(b_ih), bhs = Saved(b_hh), gates, h, c, mask, reverse,
+                         bis = Saved(b_ih), bhs = Saved(b_hh), hs = Saved(h), cs = Saved(c), gates, mask, reverse,
                          order](const BackwardContext& context) -> Variables {
     if (grad_enabled())
       return gradients_by_recomputing([mask, reverse](const Variables& in) { return composed_lstm(in, mask, reverse); },
                                       {xs, h0s, c0s, ws, us, bis, bhs}, context);
     const Tensor &input = xs.unpack(context).data(), &w = ws.unpack(context).data(), &u = us.unpack(context).data();
+    // The results are views of all states.
+    const Tensor &h = hs.unpack(context).data(), &c = cs.unpack(context).data();
     const int64_t T = input.size(0), B = input.size(1), H = u.size(1);
     const Kernels& kernel = kernels(input.device());
     const Tensor zeros = Tensor::zeros({B, H}, input.dtype(), input.device());

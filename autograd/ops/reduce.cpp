@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 
 #include "autograd/node.h"
 #include "autograd/ops.h"
@@ -33,16 +34,19 @@ double elements_per_result(const Shape& shape, const Axes& axes) {
 /// max or min. Equal extremes share the gradient evenly, so the result does not depend on an order.
 Variable extreme(ReduceOp op, const Variable& x, const Axes& axes, bool keep_axes) {
   const Tensor kept = reduce(op, x.data(), axes, true);
-  const Tensor value = keep_axes ? kept : reduce(op, x.data(), axes, false);
+  const Attributes reduced = reduced_axes(x.shape(), axes);
+  Tensor value = kept;
+  if (!keep_axes)
+    for (auto axis = reduced.rbegin(); axis != reduced.rend(); ++axis) value = value.squeeze(static_cast<int>(*axis));
   return record(
       op == ReduceOp::max ? "max" : "min", value, {x},
-      [axes, kept, s = Saved(x)](const BackwardContext& c) -> Variables {
-        const Tensor& data = s.unpack(c).data();
-        const Tensor winners = (data == kept).to(data.dtype());
+      [axes, s = Saved(x), extremes = Saved(kept)](const BackwardContext& c) -> Variables {
+        const Tensor &data = s.unpack(c).data(), &best = extremes.unpack(c).data();
+        const Tensor winners = (data == best).to(data.dtype());
         const Tensor share = winners / sum(winners, axes, true);
-        return {expand(reshape(c.grad(), kept.shape()), data.shape()) * Variable(share)};
+        return {expand(reshape(c.grad(), best.shape()), data.shape()) * Variable(share)};
       },
-      SaveOutputs::no, reduced_axes(x.shape(), axes));
+      SaveOutputs::no, reduced);
 }
 
 }  // namespace
@@ -77,7 +81,10 @@ Variable sum_to(const Variable& x, const Shape& shape) {
 
 Variable logsumexp(const Variable& x, int axis, bool keep_axis) {
   // Shifted by the maximum, so that exp cannot overflow; the shift is a constant to the gradient.
-  const Variable shift = max(x.detach(), {axis}, true);
+  const Tensor largest = max(x.data(), {axis}, true);
+  // An infinite maximum is no shift: infinity - infinity is NaN.
+  const Tensor zero = Tensor::scalar(0, x.dtype(), x.device());
+  const Variable shift = where(abs(largest) == std::numeric_limits<double>::infinity(), zero, largest);
   const Variable result = log(sum(exp(x - shift), {axis}, true)) + shift;
   return keep_axis ? result : squeeze(result, axis);
 }
