@@ -21,7 +21,8 @@ void check_batch(const Variable& x, const Variable& weight, const Variable& bias
           scale.defined() ? scale.shape() : Shape{});
 }
 
-Tensor data_or_undefined(const Variable& x) { return x.defined() ? x.data() : Tensor(); }
+/// As kernels want it: contiguous, or undefined.
+Tensor contiguous_or_undefined(const Variable& x) { return x.defined() ? x.data().contiguous() : Tensor(); }
 
 Tensor inverse_std(const Tensor& variance, double epsilon) { return unary(UnaryOp::rsqrt, variance + epsilon); }
 
@@ -49,12 +50,13 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
   k.batch_norm_stats(data, mean, variance);
   const Tensor inv_std = inverse_std(variance, epsilon);
   Tensor y = Tensor::empty_like(data);
-  k.batch_norm(data, mean, inv_std, data_or_undefined(weight), data_or_undefined(bias), y);
+  k.batch_norm(data, mean, inv_std, contiguous_or_undefined(weight), contiguous_or_undefined(bias), y);
   if (stats) *stats = {mean, variance};
 
   return record(
       "batch_norm", y, {x, weight, bias},
-      [xs = Saved(x), ws = Saved(weight), bs = Saved(bias), mean, inv_std, epsilon](const BackwardContext& c) {
+      [xs = Saved(x), ws = Saved(weight), bs = Saved(bias), ms = Saved(mean), inv_std,
+       epsilon](const BackwardContext& c) {
         if (grad_enabled())
           return gradients_by_recomputing(
               [epsilon](const Variables& in) -> Variables {
@@ -62,9 +64,10 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
               },
               {xs, ws, bs}, c);
         const Tensor input = xs.unpack(c).data().contiguous(), dy = c.grad().data().contiguous();
+        const Tensor& mean = ms.unpack(c).data();
         Tensor dx = Tensor::empty_like(input), dweight = Tensor::empty_like(mean), dbias = Tensor::empty_like(mean);
         kernels(input.device())
-            .batch_norm_grad(dy, input, mean, inv_std, data_or_undefined(ws.unpack(c)), dx, dweight, dbias);
+            .batch_norm_grad(dy, input, mean, inv_std, contiguous_or_undefined(ws.unpack(c)), dx, dweight, dbias);
         return Variables{dx, dweight, dbias};
       });
 }
@@ -77,10 +80,11 @@ Variable batch_norm_eval(const Variable& x, const Tensor& mean, const Tensor& va
   const Tensor inv_std = inverse_std(variance, epsilon);
   const Tensor data = x.data().contiguous();
   Tensor y = Tensor::empty_like(data);
-  kernels(x.device()).batch_norm(data, mean, inv_std, data_or_undefined(weight), data_or_undefined(bias), y);
+  kernels(x.device())
+      .batch_norm(data, mean.contiguous(), inv_std, contiguous_or_undefined(weight), contiguous_or_undefined(bias), y);
   return record("batch_norm_eval", y, {x, weight, bias},
-                [xs = Saved(x), ws = Saved(weight), mean, inv_std](const BackwardContext& c) {
-                  const Variable &input = xs.unpack(c), &w = ws.unpack(c), &dy = c.grad();
+                [xs = Saved(x), ws = Saved(weight), ms = Saved(mean), inv_std](const BackwardContext& c) {
+                  const Variable &input = xs.unpack(c), &w = ws.unpack(c), &mean = ms.unpack(c), &dy = c.grad();
                   const Variable scale = by_channel(inv_std, input);
                   Variables grads(3);
                   if (c.needs(0)) grads[0] = dy * (w.defined() ? scale * by_channel(w, input) : scale);
@@ -98,6 +102,7 @@ Variable layer_norm(const Variable& x, int axes, const Variable& weight, const V
   for (const Variable& scale : {weight, bias})
     check(!scale.defined() || scale.shape() == normalized, "layer_norm", "expected weight and bias of shape {}, got {}",
           normalized, scale.defined() ? scale.shape() : Shape{});
+  check(x.numel() > 0, "layer_norm", "expected at least one element, got shape {}", x.shape());
   // Each example is a channel of its own to batch normalisation: (rows, D) -> (1, rows, D, 1).
   const Variable rows = reshape(x, {1, x.numel() / normalized.numel(), normalized.numel(), 1});
   Variable y = reshape(batch_norm(rows, {}, {}, epsilon, nullptr), x.shape());
