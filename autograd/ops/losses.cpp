@@ -57,7 +57,9 @@ TargetWeights target_weights(const Variable& x, const Tensor& targets, const Cro
 
 /// -sum(weights * log_probabilities), reduced.
 Variable weighted_nll(const Variable& log_probabilities, const TargetWeights& target, Reduction reduction) {
-  const Variable weighted = log_probabilities * Variable(target.weights);
+  // Where the weight is 0, so is the product: a class of probability 0 that nobody asks for costs nothing.
+  const Variable zero = Tensor::scalar(0, log_probabilities.dtype(), log_probabilities.device());
+  const Variable weighted = where(target.weights != 0.0, log_probabilities * Variable(target.weights), zero);
   if (reduction == Reduction::none) return -sum(weighted, {1});
   const Variable total = -sum(weighted);
   return reduction == Reduction::sum ? total : total / target.total;
