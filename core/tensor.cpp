@@ -354,7 +354,9 @@ void Tensor::fill_(double value) {
 void Tensor::copy_(const Tensor& x) {
   require_defined("copy_");
   x.require_defined("copy_");
-  kernels(device()).copy(x.to(device()).expand(shape_), *this);
+  // A kernel's output never overlaps its input: a view of this very storage is copied first.
+  const Tensor source = x.storage() == storage_ ? x.clone() : x.to(device());
+  kernels(device()).copy(source.expand(shape_), *this);
   bump_version();
 }
 
