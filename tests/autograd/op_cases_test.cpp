@@ -85,14 +85,14 @@ TEST_P(OpCases, FloatGradientsEqualDouble) {
   expect_near(gradients, to_arrays(expected), gradient_tolerance(DType::f32, outputs), "gradient of input");
 }
 
-/// Leaves every size of free block of the allocator, up to 64 KB, full of one value: what an operation allocates next
+/// Leaves every size of free block of the allocator, up to 32 KB, full of one value: what an operation allocates next
 /// holds it.
 void fill_free_memory(double value, Device device = Device::cpu()) {
   release_cached_memory(device);
   std::vector<Tensor> blocks;
-  for (int64_t size = 64; size <= 1 << 16;
+  for (int64_t size = 64; size <= 1 << 15;
        size += std::max<int64_t>(64, (int64_t{1} << (63 - __builtin_clzll(size))) / 8))
-    for (int copies = 0; copies < (size <= 4096 ? 24 : 6); ++copies)
+    for (int copies = 0; copies < (size <= 4096 ? 16 : 6); ++copies)
       blocks.push_back(Tensor::full({size / 4}, value, DType::f32, device));
 }
 

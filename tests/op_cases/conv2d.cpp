@@ -19,25 +19,25 @@ struct Geometry {
 };
 
 const std::vector<Geometry> kGeometries = {
-    {"plain", {2, 3, 5, 6}, {4, 3, 3, 3}},
-    {"pointwise", {2, 3, 4, 4}, {5, 3, 1, 1}},
+    {"plain", {2, 2, 4, 5}, {3, 2, 3, 3}},
+    {"pointwise", {2, 3, 2, 3}, {4, 3, 1, 1}},
     {"pointwise_stride", {1, 3, 5, 5}, {2, 3, 1, 1}, {.stride_h = 2, .stride_w = 2}},
     {"same", {1, 2, 5, 5}, {3, 2, 3, 3}, {.padding_h = 1, .padding_w = 1}},
-    {"stride", {1, 2, 8, 7}, {3, 2, 3, 3}, {.stride_h = 2, .stride_w = 3}},
-    {"stride_padding", {2, 2, 7, 8}, {2, 2, 3, 3}, {.stride_h = 2, .stride_w = 2, .padding_h = 1, .padding_w = 1}},
+    {"stride", {1, 2, 6, 7}, {2, 2, 3, 3}, {.stride_h = 2, .stride_w = 3}},
+    {"stride_padding", {2, 2, 5, 4}, {2, 2, 3, 3}, {.stride_h = 2, .stride_w = 2, .padding_h = 1, .padding_w = 1}},
     // The last row and column of x are never reached: their gradient is 0.
     {"stride_leaves_a_rest", {1, 1, 6, 6}, {2, 1, 3, 3}, {.stride_h = 2, .stride_w = 2}},
     {"wide_padding", {1, 2, 3, 3}, {2, 2, 2, 3}, {.padding_h = 3, .padding_w = 2}},
     {"dilation", {1, 2, 7, 8}, {2, 2, 3, 2}, {.padding_h = 1, .dilation_h = 2, .dilation_w = 3}},
-    {"groups", {2, 4, 4, 4}, {6, 2, 3, 3}, {.padding_h = 1, .padding_w = 1, .groups = 2}},
+    {"groups", {2, 4, 3, 3}, {4, 2, 3, 3}, {.padding_h = 1, .padding_w = 1, .groups = 2}},
     {"depthwise", {1, 3, 5, 5}, {3, 1, 3, 3}, {.padding_h = 1, .padding_w = 1, .groups = 3}},
     {"depthwise_multiplier", {1, 2, 5, 5}, {4, 1, 3, 3}, {.stride_h = 2, .stride_w = 2, .groups = 2}},
     {"everything",
-     {2, 4, 9, 8},
+     {2, 4, 5, 4},
      {4, 2, 3, 2},
      {.stride_h = 2, .stride_w = 1, .padding_h = 2, .padding_w = 1, .dilation_h = 2, .dilation_w = 2, .groups = 2}},
-    {"kernel_is_image", {3, 2, 4, 3}, {5, 2, 4, 3}},
-    {"row_kernel", {2, 2, 3, 7}, {3, 2, 1, 5}, {.padding_w = 2}},
+    {"kernel_is_image", {3, 2, 3, 2}, {4, 2, 3, 2}},
+    {"row_kernel", {1, 2, 3, 6}, {2, 2, 1, 5}, {.padding_w = 2}},
     {"large", {2, 16, 13, 17}, {20, 16, 5, 5}, {.padding_h = 2, .padding_w = 2}, 0},
     {"large_stride",
      {2, 16, 14, 14},
@@ -62,6 +62,7 @@ void for_each_product(const Geometry& g, const std::function<void(const Index&, 
 void add(std::vector<OpCase>& cases, const Geometry& g) {
   const int64_t window = g.w[1] * g.w[2] * g.w[3], positions = g.y()[0] * g.y()[2] * g.y()[3];
   for (bool bias : {false, true}) {
+    if (bias && g.conv.groups == 1 && g.derivatives > 0 && g.variant != "plain") continue;  // a bias is a bias
     std::vector<OpInput> inputs = {{g.x}, {g.w}};
     if (bias) inputs.push_back({{g.w[0]}});
     cases.push_back(

@@ -135,7 +135,7 @@ void add_normalization(std::vector<OpCase>& cases) {
   add_batch_norm(cases, "features", {6, 3});
   add_batch_norm(cases, "images", {2, 3, 3, 2});
   add_batch_norm(cases, "one_channel", {3, 1, 2, 2});
-  add_batch_norm(cases, "wide", {3, 2, 5, 7});
+  add_batch_norm(cases, "wide", {2, 2, 3, 7});
   add_layer_norm(cases, "last", {3, 5}, 1, true);
   add_layer_norm(cases, "last_plain", {3, 5}, 1, false);
   add_layer_norm(cases, "two_axes", {3, 2, 4}, 2, true);
