@@ -30,6 +30,7 @@ constexpr int64_t kBlockPixels = 256;         // forward: pixels whose source is
 constexpr int64_t kMaxDepth = 256;            // forward: rows of a panel, so that it stays in L1 (256 x 128 bytes)
 constexpr int64_t kGatherRows = 64;           // rows of the gathered matrix written together
 constexpr int64_t kSmallWeights = 128 << 10;  // forward: floats of weights that stay in L2 beside the rest
+constexpr int64_t kInPlacePanels = 4;         // forward: row panels up to which gathering first does not pay
 constexpr int64_t kChunkPanels = 8;           // forward: panels that share one pass over larger weights
 constexpr int64_t kDotPixels = 1024;          // weight grad: length of the dot products
 constexpr int64_t kTasksPerThread = 4;        // weight grad: so many keep the threads' shares nearly equal
@@ -138,6 +139,68 @@ void store_tile(const Lowering& l, const float* tile, int64_t rows, Pieces piece
   }
 }
 
+/// Offsets 0, step, 2 step, ... of a packed operand.
+std::vector<int64_t> multiples(int64_t step, int64_t count) {
+  std::vector<int64_t> offsets(static_cast<size_t>(count));
+  for (size_t i = 0; i < offsets.size(); ++i) offsets[i] = static_cast<int64_t>(i) * step;
+  return offsets;
+}
+
+/// The panels p0 <= p < p1 of one group in one block of images.
+struct PanelTask {
+  const PixelMap& map;
+  int64_t p0, p1;
+  const float* source;  // of the group
+  const float* packed;  // weights of the group
+  const float* bias;    // of the group, or null
+  float* out;           // of the group's first channel in the block's first image
+};
+
+/// Where the image has whole vectors, they are multiplied as they lie: one pass over all of K.
+void multiply_in_place(const Lowering& l, const PanelTask& task) {
+  alignas(64) float tile[kPanelRows * kPanelWidth];
+  const int64_t row_panels = ceil_div(l.outputs, kPanelRows);
+  for (int64_t p = task.p0; p < task.p1; ++p) {
+    const int64_t* vectors = task.map.vectors().data() + p * kPanelVectors;
+    for (int64_t r = 0; r < row_panels; ++r) {
+      const int64_t m = share(l.outputs, row_panels, r), rows = share(l.outputs, row_panels, r + 1) - m;
+      with_count<kPanelRows>(rows, [&]<int Rows>() {
+        panel_product<Rows>(l.depth(), task.packed + r * l.depth() * kPanelRows, task.source, vectors, l.taps.data(),
+                            tile);
+      });
+      store_tile(l, tile, rows, task.map.panel(p), p * kPanelWidth, task.bias ? task.bias + m : nullptr, false,
+                 task.out + m * l.out_channel_stride);
+    }
+  }
+}
+
+/// Elsewhere pieces of the source are gathered into `panels`, kMaxDepth rows at a time; `taps` and `vectors` are
+/// the offsets in a panel.
+void multiply_gathered(const Lowering& l, const PanelTask& task, const int64_t* vectors, const int64_t* taps,
+                       float* panels) {
+  alignas(64) float tile[kPanelRows * kPanelWidth];
+  const int64_t depth = l.depth(), row_panels = ceil_div(l.outputs, kPanelRows);
+  const int64_t steps = std::max<int64_t>(1, ceil_div(depth, kMaxDepth));
+  for (int64_t step = 0; step < steps; ++step) {
+    const int64_t k = share(depth, steps, step), size = share(depth, steps, step + 1) - k;
+    for (int64_t p = task.p0; p < task.p1; ++p) {
+      gather<&Piece::source>(task.map.panel(p), p * kPanelWidth, task.source, l.taps.data() + k, size,
+                             panels + (p - task.p0) * size * kPanelWidth, kPanelWidth);
+    }
+    for (int64_t r = 0; r < row_panels; ++r) {
+      const int64_t m = share(l.outputs, row_panels, r), rows = share(l.outputs, row_panels, r + 1) - m;
+      for (int64_t p = task.p0; p < task.p1; ++p) {
+        with_count<kPanelRows>(rows, [&]<int Rows>() {
+          panel_product<Rows>(size, task.packed + (r * depth + k) * kPanelRows,
+                              panels + (p - task.p0) * size * kPanelWidth, vectors, taps, tile);
+        });
+        store_tile(l, tile, rows, task.map.panel(p), p * kPanelWidth, task.bias ? task.bias + m : nullptr, step > 0,
+                   task.out + m * l.out_channel_stride);
+      }
+    }
+  }
+}
+
 /// out[m][p] = bias[m] + sum over k of weights[m][k] source[p,k], for all groups and images.
 void panel_convolution(const Lowering& l, const float* images, const float* weights, const float* bias, int64_t count,
                        float* out) {
@@ -152,11 +215,11 @@ void panel_convolution(const Lowering& l, const float* images, const float* weig
   const PixelMap full(l, block_images, image_stride), last(l, count - (blocks - 1) * block_images, image_stride);
   const int64_t chunk_panels = l.outputs * depth <= kSmallWeights ? 1 : kChunkPanels;
   const int64_t chunks = ceil_div(full.panels(), chunk_panels);
-  const int64_t depth_steps = std::max<int64_t>(1, ceil_div(depth, kMaxDepth));
+  const bool in_place = row_panels <= kInPlacePanels && !full.vectors().empty();
+  const std::vector<int64_t> vectors = multiples(kLanes, kPanelVectors), taps = multiples(kPanelWidth, kMaxDepth);
 
   parallel_for(blocks * chunks, 1, [&](int64_t begin, int64_t end) {
-    alignas(64) float tile[kPanelRows * kPanelWidth];
-    float* panels = buffers().panels.get(chunk_panels * std::min(depth, kMaxDepth) * kPanelWidth);
+    float* panels = in_place ? nullptr : buffers().panels.get(chunk_panels * std::min(depth, kMaxDepth) * kPanelWidth);
     float* room = l.in_place ? nullptr : empty_source(block_images * l.channels * l.plane);
     const float* source = nullptr;
     int64_t prepared = -1;
@@ -170,26 +233,17 @@ void panel_convolution(const Lowering& l, const float* images, const float* weig
         prepared = block;
       }
       for (int64_t group = 0; group < l.groups; ++group) {
-        const float* group_source = source + group * l.group_channels * l.plane;
-        const float* group_weights = packed + group * row_panels * depth * kPanelRows;
-        for (int64_t step = 0; step < depth_steps; ++step) {
-          const int64_t k0 = share(depth, depth_steps, step), size = share(depth, depth_steps, step + 1) - k0;
-          for (int64_t p = p0; p < p1; ++p) {
-            gather<&Piece::source>(map.panel(p), p * kPanelWidth, group_source, l.taps.data() + k0, size,
-                                   panels + (p - p0) * size * kPanelWidth, kPanelWidth);
-          }
-          for (int64_t r = 0; r < row_panels; ++r) {
-            const int64_t m0 = share(l.outputs, row_panels, r), rows = share(l.outputs, row_panels, r + 1) - m0;
-            const int64_t channel = group * l.outputs + m0;
-            const float* left = group_weights + (r * depth + k0) * kPanelRows;
-            float* to = out + first * l.out_image_stride + channel * l.out_channel_stride;
-            for (int64_t p = p0; p < p1; ++p) {
-              with_count<kPanelRows>(rows, [&]<int Rows>() {
-                panel_product<Rows>(size, left, panels + (p - p0) * size * kPanelWidth, tile);
-              });
-              store_tile(l, tile, rows, map.panel(p), p * kPanelWidth, bias ? bias + channel : nullptr, step > 0, to);
-            }
-          }
+        const PanelTask part{.map = map,
+                             .p0 = p0,
+                             .p1 = p1,
+                             .source = source + group * l.group_channels * l.plane,
+                             .packed = packed + group * row_panels * depth * kPanelRows,
+                             .bias = bias ? bias + group * l.outputs : nullptr,
+                             .out = out + first * l.out_image_stride + group * l.outputs * l.out_channel_stride};
+        if (in_place) {
+          multiply_in_place(l, part);
+        } else {
+          multiply_gathered(l, part, vectors.data(), taps.data(), panels);
         }
       }
     }

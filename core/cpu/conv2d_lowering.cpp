@@ -177,6 +177,13 @@ PixelMap::PixelMap(const Lowering& l, int64_t images, int64_t source_image_strid
     }
   }
   first_.push_back(static_cast<int64_t>(pieces_.size()));
+
+  if (l.out_width % kLanes != 0) return;
+  for (const Piece& piece : pieces_) {
+    for (int lane = 0; lane < piece.width; lane += kLanes) vectors_.push_back(piece.source + lane);
+  }
+  // The last panel may have fewer; what is read in their place is not used.
+  while (vectors_.size() % kPanelVectors != 0) vectors_.push_back(vectors_.back());
 }
 
 }  // namespace espalier::cpu

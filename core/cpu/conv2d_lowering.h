@@ -68,6 +68,9 @@ class PixelMap {
   int64_t pixels() const { return pixels_; }
   int64_t panels() const { return static_cast<int64_t>(first_.size()) - 1; }
   Pieces panel(int64_t i) const { return panels_between(i, i + 1); }
+  /// Source offsets of the vectors, kPanelVectors for each panel. Empty unless all pixels come in whole vectors of
+  /// neighbours: then the source must be gathered before it is multiplied.
+  const std::vector<int64_t>& vectors() const { return vectors_; }
   Pieces panels_between(int64_t begin, int64_t end) const {
     return {pieces_.data() + first_[static_cast<size_t>(begin)], pieces_.data() + first_[static_cast<size_t>(end)]};
   }
@@ -76,6 +79,7 @@ class PixelMap {
   int64_t pixels_ = 0;
   std::vector<Piece> pieces_;
   std::vector<int64_t> first_;  // the first piece of each panel, and the number of pieces
+  std::vector<int64_t> vectors_;
 };
 
 /// Calls f.template operator()<Width>() with the compile-time Width of a piece.

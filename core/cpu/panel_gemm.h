@@ -1,8 +1,8 @@
 // The register-blocked inner kernels of convolution, on GCC's vector extensions.
 //
 // Two products of small tiles that stay in registers:
-//   panel_product: (rows,K)(K,kPanelWidth) -> (rows,kPanelWidth); both operands packed in panels, so that every
-//                  step of K reads one short column of the left one and one row of the right one;
+//   panel_product: (rows,K)(K,kPanelWidth) -> (rows,kPanelWidth); every step of K reads one short column of the
+//                  left operand, packed, and one row of the right one, packed or wherever lists of offsets say;
 //   dot_tile:      (rows,P)(columns,P)^T -> (rows,columns) with long P; vectors run along P, and the lanes are
 //                  summed once at the end.
 // The width of a vector and the sizes of the tiles are chosen here and nowhere else.
@@ -103,14 +103,17 @@ inline void copy_row(const float* from, float* to, int64_t n) {
   for (; i < n; ++i) to[i] = from[i];
 }
 
-/// tile (Rows,kPanelWidth) = left (depth,kPanelRows)^T right (depth,kPanelWidth), all packed row by row. Only the first
-/// Rows of the kPanelRows columns of `left` are read.
+/// tile (Rows,kPanelWidth) = left (depth,kPanelRows)^T right (depth,kPanelWidth). Vector j of row k of `right` is at
+/// right + vectors[j] + taps[k]. Only the first Rows of the kPanelRows columns of `left` are read.
 template <int Rows>
-inline void panel_product(int64_t depth, const float* left, const float* right, float* tile) {
+inline void panel_product(int64_t depth, const float* left, const float* right, const int64_t* vectors,
+                          const int64_t* taps, float* tile) {
   Vector sum[Rows][kPanelVectors] = {};
+  const float* from[kPanelVectors];
+  for (int j = 0; j < kPanelVectors; ++j) from[j] = right + vectors[j];
   for (int64_t k = 0; k < depth; ++k) {
     Vector r[kPanelVectors];
-    for (int j = 0; j < kPanelVectors; ++j) r[j] = load(right + k * kPanelWidth + j * kLanes);
+    for (int j = 0; j < kPanelVectors; ++j) r[j] = load(from[j] + taps[k]);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
       const Vector l = broadcast(left[k * kPanelRows + i]);
