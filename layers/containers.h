@@ -19,11 +19,13 @@ class Sequential : public Module {
   Sequential& add(const std::string& name, ModulePtr layer);
   Sequential& add(ModulePtr layer) { return add(std::to_string(size()), std::move(layer)); }
   template <class M>
-  requires std::is_base_of_v<Module, M> Sequential& add(const std::string& name, M&& layer) {
+  requires(std::is_base_of_v<Module, M>) Sequential& add(const std::string& name, M&& layer) {
     return add(name, ModulePtr(share(std::forward<M>(layer))));
   }
   template <class M>
-  requires std::is_base_of_v<Module, M> Sequential& add(M&& layer) { return add(ModulePtr(share(std::forward<M>(layer)))); }
+  requires(std::is_base_of_v<Module, M>) Sequential& add(M&& layer) {
+    return add(ModulePtr(share(std::forward<M>(layer))));
+  }
 
   size_t size() const { return children().size(); }
   const ModulePtr& operator[](size_t i) const { return children().at(i).second; }
