@@ -97,9 +97,9 @@ void say_header(const Output& output, const TrainSettings& s, const Splits& data
                 const Options& options, const std::string& folder) {
   const Dataset& train = data.train;
   output.say("Training {} on {}", s.model, s.data);
-  output.say("  data       {} training and {} test images {}x{}x{}, {} classes, from {}", grouped(train.size()),
-             grouped(data.test.size()), train.channels(), train.height(), train.width(), train.num_classes(),
-             train.source);
+  output.say("  data       {} training and {} test images {}x{}x{} in {} classes", grouped(train.size()),
+             grouped(data.test.size()), train.channels(), train.height(), train.width(), train.num_classes());
+  output.say("             {}", train.source == "embedded" ? "part of espalier" : "from " + train.source);
   output.say("  model      {} parameters, {} MACs an image", grouped(model.parameters), grouped(model.macs));
   output.say("  optimiser  {}", describe_optimizer(s));
   output.say("  schedule   {}, {} epoch{}, batches of {}", schedule_text(s), s.epochs, s.epochs == 1 ? "" : "s",
