@@ -18,12 +18,12 @@ class Sequential : public Module {
 
   Sequential& add(const std::string& name, ModulePtr layer);
   Sequential& add(ModulePtr layer) { return add(std::to_string(size()), std::move(layer)); }
-  template <class M>
-  requires(std::is_base_of_v<Module, M>) Sequential& add(const std::string& name, M&& layer) {
+  template <std::derived_from<Module> M>
+  Sequential& add(const std::string& name, M&& layer) {
     return add(name, ModulePtr(share(std::forward<M>(layer))));
   }
-  template <class M>
-  requires(std::is_base_of_v<Module, M>) Sequential& add(M&& layer) {
+  template <std::derived_from<Module> M>
+  Sequential& add(M&& layer) {
     return add(ModulePtr(share(std::forward<M>(layer))));
   }
 

@@ -1,10 +1,10 @@
 // Module: a tree of named parameters, buffers and children with a forward function.
 #pragma once
 
+#include <concepts>
 #include <functional>
 #include <memory>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -92,8 +92,8 @@ class Module : public std::enable_shared_from_this<Module> {
     return child;
   }
   /// Moves a layer into the tree: conv1_ = add_child("conv1", Conv2d(3, 64, {.kernel = 3})).
-  template <class M>
-  requires std::is_base_of_v<Module, M> std::shared_ptr<M> add_child(const std::string& name, M&& child) {
+  template <std::derived_from<Module> M>
+  std::shared_ptr<M> add_child(const std::string& name, M&& child) {
     return add_child(name, std::make_shared<M>(std::forward<M>(child)));
   }
   /// Tells this thread's ForwardObservers; for modules whose call has more than one input.
@@ -119,8 +119,8 @@ std::shared_ptr<M> Module::find(const std::string& name) const {
 }
 
 /// Moves a layer to the heap: share(Conv2d(3, 64, {.kernel = 3})).
-template <class M>
-requires(std::is_base_of_v<Module, M> && !std::is_const_v<M>) std::shared_ptr<M> share(M&& layer) {
+template <std::derived_from<Module> M>
+std::shared_ptr<M> share(M&& layer) {
   return std::make_shared<M>(std::forward<M>(layer));
 }
 
