@@ -129,6 +129,27 @@ Lowering lower_input_grad(const Conv2dSizes& s, int64_t row_class, int64_t colum
   return l;
 }
 
+Lowering lower_columns(const Conv2dSizes& s) {
+  const int64_t pixels = s.oh * s.ow, positions = s.group_c * s.kh * s.kw;
+  Lowering l{};
+  l.channels = s.f, l.height = 1, l.width = pixels;
+  l.rows = 1, l.phases = 1, l.columns = pixels;
+  l.column_step = 1;
+  l.taps.resize(static_cast<size_t>(s.group_f));
+  lay_out_source(l);
+  l.out_height = 1, l.out_width = pixels, l.pixel_row_stride = pixels;
+
+  l.groups = s.shape.groups, l.group_channels = s.group_f, l.outputs = positions;
+  l.weight_row_stride = 1, l.weight_group_stride = s.group_f * positions;
+  for (int64_t f = 0; f < s.group_f; ++f) {
+    l.taps[static_cast<size_t>(f)] = f * pixels;
+    l.weight_taps.push_back(f * positions);
+  }
+  l.out_image_stride = l.groups * positions * pixels, l.out_channel_stride = pixels;
+  l.out_row_stride = pixels, l.out_column_stride = 1, l.out_offset = 0;
+  return l;
+}
+
 void copy_source(const Lowering& l, const float* image, int64_t channels, float* source) {
   if (l.in_place) {
     std::copy(image, image + channels * l.plane, source);
@@ -156,6 +177,31 @@ void copy_source(const Lowering& l, const float* image, int64_t channels, float*
       }
     }
   }
+}
+
+Conv2dBuffers& conv2d_buffers() {
+  thread_local Conv2dBuffers mine;
+  return mine;
+}
+
+float* empty_source(int64_t n) {
+  float* source = conv2d_buffers().source.get(n);
+  std::fill(source, source + n, 0.0F);
+  return source;
+}
+
+const float* fill_source(const Lowering& l, const float* images, int64_t first, int64_t count, int64_t c0, int64_t c1,
+                         float* room) {
+  const float* from = images + first * l.image_size() + c0 * l.height * l.width;
+  if (l.in_place) return from;
+  for (int64_t i = 0; i < count; ++i) {
+    copy_source(l, from + i * l.image_size(), c1 - c0, room + i * (c1 - c0) * l.plane);
+  }
+  return room;
+}
+
+int64_t source_image_stride(const Lowering& l, int64_t channels) {
+  return l.in_place ? l.image_size() : channels * l.plane;
 }
 
 PixelMap::PixelMap(const Lowering& l, int64_t images, int64_t source_image_stride) : pixels_(images * l.pixels()) {

@@ -48,6 +48,9 @@ Lowering lower_forward(const Conv2dSizes& sizes);
 /// The pixels of dx in the class (row_class, column_class) of the strides, as a product over dy.
 Lowering lower_input_grad(const Conv2dSizes& sizes, int64_t row_class, int64_t column_class);
 
+/// (N, groups * C/groups * KH * KW, OH * OW): what every pixel of dy gives to each channel and kernel position.
+Lowering lower_columns(const Conv2dSizes& sizes);
+
 /// Copies `channels` channels of one image into a source (channels, rows, phases, columns) whose padding is there.
 void copy_source(const Lowering& lowering, const float* image, int64_t channels, float* source);
 
@@ -67,6 +70,7 @@ class PixelMap {
 
   int64_t pixels() const { return pixels_; }
   int64_t panels() const { return static_cast<int64_t>(first_.size()) - 1; }
+  Pieces all() const { return pieces_; }
   Pieces panel(int64_t i) const { return panels_between(i, i + 1); }
   /// Source offsets of the vectors, kPanelVectors for each panel. Empty unless all pixels come in whole vectors of
   /// neighbours: then the source must be gathered before it is multiplied.
@@ -89,6 +93,49 @@ inline void with_piece_width(int width, F&& f) {
     if (width < Width) return with_piece_width<Width / 2>(width, f);
   }
   f.template operator()<Width>();
+}
+
+/// Groups with up to so many outputs skip the panel.
+inline constexpr int64_t kDirectRows = 3;
+
+/// What a thread keeps from call to call.
+struct Conv2dBuffers {
+  Scratch weights, source, panels, gradient, columns;
+};
+Conv2dBuffers& conv2d_buffers();
+
+/// Room for a source of n elements, and the padding in it: copy_source writes only what comes from the image.
+float* empty_source(int64_t n);
+
+/// The source of `count` images from `first` on, channels c0 <= c < c1, in `room`; or a pointer into the images.
+const float* fill_source(const Lowering& lowering, const float* images, int64_t first, int64_t count, int64_t c0,
+                         int64_t c1, float* room);
+
+/// Elements from one image's source to the next, when `channels` of them were prepared.
+int64_t source_image_stride(const Lowering& lowering, int64_t channels);
+
+inline constexpr int64_t kGatherRows = 64;  // rows of the gathered matrix written together
+
+/// Copies one piece of `count` rows of the gathered matrix.
+template <int Width>
+inline void gather_piece(const float* from, const int64_t* taps, int64_t count, float* to, int64_t to_stride) {
+  for (int64_t k = 0; k < count; ++k) copy_floats<Width>(from + taps[k], to + k * to_stride);
+}
+
+/// to[k * to_stride + pixel - first_pixel] = from[offset(pixel) + taps[k]] for the pixels of `pieces`.
+template <int64_t Piece::*Offset>
+inline void gather(Pieces pieces, int64_t first_pixel, const float* from, const int64_t* taps, int64_t count, float* to,
+                   int64_t to_stride) {
+  // A piece writes to every row; few rows at a time stay in L1 until all pieces are there.
+  for (int64_t k = 0; k < count; k += kGatherRows) {
+    const int64_t rows = std::min(kGatherRows, count - k);
+    for (const Piece& piece : pieces) {
+      with_piece_width(piece.width, [&]<int Width>() {
+        gather_piece<Width>(from + piece.*Offset, taps + k, rows, to + k * to_stride + piece.pixel - first_pixel,
+                            to_stride);
+      });
+    }
+  }
 }
 
 }  // namespace espalier::cpu

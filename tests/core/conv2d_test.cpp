@@ -95,6 +95,9 @@ const std::vector<Case>& cases() {
       {5, 8, 8, 8, 9, 3, 3, {.padding_h = 1, .padding_w = 1}},
       {2, 1, 28, 28, 20, 5, 5},
       {3, 20, 12, 12, 50, 5, 5},
+      {1, 8, 9, 7, 6, 4, 3, {.groups = 2}},
+      {3, 2, 11, 13, 5, 3, 3, {.dilation_h = 2, .dilation_w = 3}},
+      {2, 4, 6, 6, 4, 3, 3, {.groups = 4}},
       {2, 6, 9, 11, 7, 1, 1},
       {3, 6, 9, 11, 7, 1, 1, {.stride_h = 2, .stride_w = 2}},
       {2, 4, 6, 5, 3, 1, 1, {.padding_h = 1, .padding_w = 2}},  // padding beyond the kernel
@@ -151,27 +154,35 @@ TEST(Conv2d, AgreesWithTheDefinitionOnRandomGeometry) {
   }
 }
 
-TEST(Conv2d, OneThreadGivesTheSameBits) {
-  const Case t{7, 6, 13, 13, 10, 3, 3, {.stride_h = 2, .stride_w = 1, .padding_h = 1, .padding_w = 1, .groups = 2}};
-  RandomTensors random(DType::f32);
-  const Tensor x = random(t.x()), w = random(t.weight()), dy = random(t.y());
+TEST(Conv2d, BitsDoNotDependOnTheNumberOfThreads) {
+  const Case list[] = {
+      {7, 6, 13, 13, 10, 3, 3, {.stride_h = 2, .stride_w = 1, .padding_h = 1, .padding_w = 1, .groups = 2}},
+      {2, 3, 32, 32, 16, 3, 3, {.padding_h = 1, .padding_w = 1}},
+      {5, 20, 12, 12, 50, 5, 5},
+      {2, 9, 14, 14, 9, 3, 3, {.padding_h = 1, .padding_w = 1, .groups = 9}},
+  };
   const int threads = num_threads();
-  std::vector<std::vector<float>> results;
-  for (int wanted : {threads, 1, 3}) {
-    set_num_threads(wanted);
-    Tensor y = poisoned(t.y(), DType::f32), dx = poisoned(t.x(), DType::f32), dw = poisoned(t.weight(), DType::f32);
-    cpu().conv2d(x, w, Tensor(), t.shape, y);
-    cpu().conv2d_input_grad(dy, w, t.shape, dx);
-    cpu().conv2d_weight_grad(dy, x, t.shape, dw);
-    std::vector<float> all;
-    for (const Tensor& result : {y, dx, dw}) {
-      for (float v : result.to_vector<float>()) all.push_back(v);
+  for (const Case& t : list) {
+    SCOPED_TRACE(t.name());
+    RandomTensors random(DType::f32);
+    const Tensor x = random(t.x()), w = random(t.weight()), dy = random(t.y()), bias = random({t.f});
+    std::vector<std::vector<float>> results;
+    for (int wanted : {threads, 1, 3}) {
+      set_num_threads(wanted);
+      Tensor y = poisoned(t.y(), DType::f32), dx = poisoned(t.x(), DType::f32), dw = poisoned(t.weight(), DType::f32);
+      cpu().conv2d(x, w, bias, t.shape, y);
+      cpu().conv2d_input_grad(dy, w, t.shape, dx);
+      cpu().conv2d_weight_grad(dy, x, t.shape, dw);
+      std::vector<float> all;
+      for (const Tensor& result : {y, dx, dw}) {
+        for (float v : result.to_vector<float>()) all.push_back(v);
+      }
+      results.push_back(all);
     }
-    results.push_back(all);
+    set_num_threads(threads);
+    EXPECT_EQ(results[0], results[1]);
+    EXPECT_EQ(results[0], results[2]);
   }
-  set_num_threads(threads);
-  EXPECT_EQ(results[0], results[1]);
-  EXPECT_EQ(results[0], results[2]);
 }
 
 TEST(Conv2d, EmptyBatchHasZeroWeightGradient) {
