@@ -130,7 +130,7 @@ LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const
                                       {xs, h0s, c0s, ws, us, bis, bhs}, context);
     const Tensor &input = xs.unpack(context).data(), &w = ws.unpack(context).data(), &u = us.unpack(context).data();
     // The results are views of all states.
-    const Tensor &h = hs.unpack(context).data(), &c = cs.unpack(context).data();
+    const Tensor &all_h = hs.unpack(context).data(), &all_c = cs.unpack(context).data();
     const int64_t T = input.size(0), B = input.size(1), H = u.size(1);
     const Kernels& kernel = kernels(input.device());
     const Tensor zeros = Tensor::zeros({B, H}, input.dtype(), input.device());
@@ -143,8 +143,8 @@ LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const
       if (alive.defined()) dh_out = where(alive, dh_out, zeros);
       const Tensor dh_after = dh + dh_out;
       Tensor dgates_t = dgates.select(0, t), dc_before = Tensor::empty_like(dc);
-      kernel.lstm_cell_grad(gates.select(0, t), c.select(0, order.state_before(t)), c.select(0, order.state_after(t)),
-                            dh_after, dc, dgates_t, dc_before);
+      kernel.lstm_cell_grad(gates.select(0, t), all_c.select(0, order.state_before(t)),
+                            all_c.select(0, order.state_after(t)), dh_after, dc, dgates_t, dc_before);
       if (alive.defined()) {  // a step past the end left the state as it was
         keep_where_dead(alive, Tensor::zeros_like(dgates_t), dgates_t);
         keep_where_dead(alive, dc, dc_before);
@@ -161,7 +161,7 @@ LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const
     if (context.needs(2)) grads[2] = dc;
     // (4H,TB)(TB,I) and (4H,TB)(TB,H)
     if (context.needs(3)) grads[3] = matmul(rows_t, input.reshape({T * B, input.size(2)}));
-    if (context.needs(4)) grads[4] = matmul(rows_t, order.states_before(h).reshape({T * B, H}));
+    if (context.needs(4)) grads[4] = matmul(rows_t, order.states_before(all_h).reshape({T * B, H}));
     if (context.needs(5)) grads[5] = sum(rows, {0});
     if (context.needs(6)) grads[6] = context.needs(5) ? grads[5] : Variable(sum(rows, {0}));
     return grads;

@@ -16,9 +16,9 @@ void check_batch(const Variable& x, const Variable& weight, const Variable& bias
   check((x.rank() == 2 || x.rank() == 4) && is_floating(x.dtype()), operation,
         "expected f32 or f64 of shape (N,C) or (N,C,H,W), got {}", describe(x.data()));
   for (const Variable& scale : {weight, bias})
-    check(!scale.defined() || scale.shape() == Shape{x.size(1)}, operation,
-          "expected weight and bias of shape ({}), one for each channel, got {}", x.size(1),
-          scale.defined() ? scale.shape() : Shape{});
+    check(!scale.defined() || (scale.shape() == Shape{x.size(1)} && scale.dtype() == x.dtype()), operation,
+          "expected weight and bias {} ({}), one value for each channel, got {}", name_of(x.dtype()), x.size(1),
+          scale.defined() ? describe(scale.data()) : "");
 }
 
 /// As kernels want it: contiguous, or undefined.
@@ -36,14 +36,9 @@ Variable composed_batch_norm(const Variable& x, const Variable& weight, const Va
   return y;
 }
 
-}  // namespace
-
-Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias, double epsilon,
-                    BatchStats* stats) {
-  check_batch(x, weight, bias, "batch_norm");
-  check(x.numel() > 0 && x.numel() / x.size(1) > 1, "batch_norm",
-        "expected more than one value for each channel in training, got shape {}; use a larger batch or eval()",
-        x.shape());
+/// batch_norm of checked arguments.
+Variable normalized_by_batch(const Variable& x, const Variable& weight, const Variable& bias, double epsilon,
+                             BatchStats* stats) {
   const Kernels& k = kernels(x.device());
   const Tensor data = x.data().contiguous();
   Tensor mean = Tensor::empty({x.size(1)}, x.dtype(), x.device()), variance = Tensor::empty_like(mean);
@@ -64,12 +59,23 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
               },
               {xs, ws, bs}, c);
         const Tensor input = xs.unpack(c).data().contiguous(), dy = c.grad().data().contiguous();
-        const Tensor& mean = ms.unpack(c).data();
-        Tensor dx = Tensor::empty_like(input), dweight = Tensor::empty_like(mean), dbias = Tensor::empty_like(mean);
+        const Tensor& center = ms.unpack(c).data();
+        Tensor dx = Tensor::empty_like(input), dweight = Tensor::empty_like(center), dbias = Tensor::empty_like(center);
         kernels(input.device())
-            .batch_norm_grad(dy, input, mean, inv_std, contiguous_or_undefined(ws.unpack(c)), dx, dweight, dbias);
+            .batch_norm_grad(dy, input, center, inv_std, contiguous_or_undefined(ws.unpack(c)), dx, dweight, dbias);
         return Variables{dx, dweight, dbias};
       });
+}
+
+}  // namespace
+
+Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias, double epsilon,
+                    BatchStats* stats) {
+  check_batch(x, weight, bias, "batch_norm");
+  check(x.numel() > 0 && x.numel() / x.size(1) > 1, "batch_norm",
+        "expected more than one value for each channel in training, got shape {}; use a larger batch or eval()",
+        x.shape());
+  return normalized_by_batch(x, weight, bias, epsilon, stats);
 }
 
 Variable batch_norm_eval(const Variable& x, const Tensor& mean, const Tensor& variance, const Variable& weight,
@@ -84,12 +90,12 @@ Variable batch_norm_eval(const Variable& x, const Tensor& mean, const Tensor& va
       .batch_norm(data, mean.contiguous(), inv_std, contiguous_or_undefined(weight), contiguous_or_undefined(bias), y);
   return record("batch_norm_eval", y, {x, weight, bias},
                 [xs = Saved(x), ws = Saved(weight), ms = Saved(mean), inv_std](const BackwardContext& c) {
-                  const Variable &input = xs.unpack(c), &w = ws.unpack(c), &mean = ms.unpack(c), &dy = c.grad();
+                  const Variable &input = xs.unpack(c), &w = ws.unpack(c), &center = ms.unpack(c), &dy = c.grad();
                   const Variable scale = by_channel(inv_std, input);
                   Variables grads(3);
                   if (c.needs(0)) grads[0] = dy * (w.defined() ? scale * by_channel(w, input) : scale);
                   if (c.needs(1))
-                    grads[1] = sum(dy * (input - by_channel(mean, input)) * scale, statistics_axes(input));
+                    grads[1] = sum(dy * (input - by_channel(center, input)) * scale, statistics_axes(input));
                   if (c.needs(2)) grads[2] = sum(dy, statistics_axes(input));
                   return grads;
                 });
@@ -102,10 +108,11 @@ Variable layer_norm(const Variable& x, int axes, const Variable& weight, const V
   for (const Variable& scale : {weight, bias})
     check(!scale.defined() || scale.shape() == normalized, "layer_norm", "expected weight and bias of shape {}, got {}",
           normalized, scale.defined() ? scale.shape() : Shape{});
-  check(x.numel() > 0, "layer_norm", "expected at least one element, got shape {}", x.shape());
+  check(x.numel() > 0 && is_floating(x.dtype()), "layer_norm", "expected f32 or f64 with at least one element, got {}",
+        describe(x.data()));
   // Each example is a channel of its own to batch normalisation: (rows, D) -> (1, rows, D, 1).
   const Variable rows = reshape(x, {1, x.numel() / normalized.numel(), normalized.numel(), 1});
-  Variable y = reshape(batch_norm(rows, {}, {}, epsilon, nullptr), x.shape());
+  Variable y = reshape(normalized_by_batch(rows, {}, {}, epsilon, nullptr), x.shape());
   if (weight.defined()) y = y * weight;
   if (bias.defined()) y = y + bias;
   return y;
