@@ -38,7 +38,7 @@ const std::vector<Geometry> kGeometries = {
      {.stride_h = 2, .stride_w = 1, .padding_h = 2, .padding_w = 1, .dilation_h = 2, .dilation_w = 2, .groups = 2}},
     {"kernel_is_image", {3, 2, 3, 2}, {4, 2, 3, 2}},
     {"row_kernel", {1, 2, 3, 6}, {2, 2, 1, 5}, {.padding_w = 2}},
-    {"large", {2, 16, 13, 17}, {20, 16, 5, 5}, {.padding_h = 2, .padding_w = 2}, 0},
+    {"large", {1, 16, 9, 17}, {18, 16, 5, 5}, {.padding_h = 2, .padding_w = 2}, 0},
     {"large_stride",
      {2, 16, 14, 14},
      {32, 16, 3, 3},
