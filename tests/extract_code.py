@@ -3,7 +3,8 @@
 
     extract_code.py PAGE.md PROGRAM.cpp
 
-The first block (the includes) stands before main, the others are its body, in order.
+A first block with a main() is the program. Otherwise it (the includes) stands before main, and the other blocks are
+main's body, in order.
 """
 import re
 import sys
@@ -12,4 +13,6 @@ page, program = sys.argv[1:]
 with open(page, encoding="utf-8") as file:
     head, *body = re.findall(r"^```cpp\n(.*?)^```$", file.read(), re.MULTILINE | re.DOTALL)
 with open(program, "w", encoding="utf-8") as file:
-    file.write(f"// From {page}.\n#include <fmt/format.h>\n{head}\nint main() {{\n{''.join(body)}}}\n")
+    file.write(f"// From {page}.\n{head}\n")
+    if "int main()" not in head:
+        file.write(f"int main() {{\n{''.join(body)}}}\n")
