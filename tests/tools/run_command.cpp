@@ -19,7 +19,8 @@ namespace {
 
 pid_t start(const Folder& folder, const std::string& arguments, const std::string& before) {
   const std::string line = fmt::format(
-      "cd '{0}' && unset ESPALIER_DATA; export XDG_CACHE_HOME='{0}/cache'; {1} exec {2} {3} >'{0}/stdout' "
+      "cd '{0}' && unset ESPALIER_DATA; export XDG_CACHE_HOME='{0}/cache' OMP_NUM_THREADS=1; {1} exec {2} {3} "
+      ">'{0}/stdout' "
       "2>'{0}/stderr' </dev/null",
       folder.path(), before, ESPALIER_COMMAND, arguments);
   const pid_t child = fork();

@@ -33,7 +33,8 @@ class Folder {
   std::filesystem::path path_;
 };
 
-/// espalier ARGUMENTS, as a shell line, in the folder; no data folder is set and the user's cache is empty.
+/// espalier ARGUMENTS, as a shell line, in the folder; no data folder is set, the user's cache is empty, and it
+/// has one thread, because threads that wait for each other on a busy machine take minutes.
 /// `before`: shell commands to run first ("export ESPALIER_DATA=x;").
 Said run(const Folder& folder, const std::string& arguments, const std::string& before = "");
 

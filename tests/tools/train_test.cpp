@@ -94,7 +94,7 @@ TEST(Train, EveryOptimiserScheduleAndModelFamilyRuns) {
                               "--model mlp:16 --optimizer rmsprop --momentum 0.5 --schedule constant",
                               "--model mlp:16 --no-nesterov --schedule step:1,0.5 --warmup 1",
                               "--model mlp:16 --label-smoothing 0.1 --clip 1 --weight-decay 0 --schedule plateau",
-                              "--model lstm-rows:16", "--model resnet20 --batch-size 512"}) {
+                              "--model lstm-rows:16 --threads 2", "--model resnet20 --batch-size 512"}) {
     const Said said = run(folder, fmt::format("train --data digits --epochs 2 --overwrite --out r {} --json", options));
     EXPECT_EQ(said.status, 0) << options << "\n" << said.err;
     EXPECT_GT(said.json().value("test_accuracy", 0.0), 0.05) << options;
