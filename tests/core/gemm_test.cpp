@@ -1,5 +1,3 @@
-#include "core/cpu/blas.h"
-
 #include "core/ops.h"
 #include "core/threads.h"
 #include "tests/core/strided_testing.h"
@@ -124,33 +122,6 @@ TEST(Gemm, NaNAndInfinityInAnInputReachTheResult) {
     a.slice(1, 0, 1).slice(2, 7, 8).fill_(NAN);
     const Tensor out = matmul(a, Tensor::zeros({1, 40, n}));
     EXPECT_EQ(sum(isnan(out)).item(), static_cast<double>(n));
-  }
-}
-
-TEST(Gemm, BlasCallWithEveryFlagAndScale) {
-  RandomTensors random(DType::f32);
-  for (const bool ta : {false, true}) {
-    for (const bool tb : {false, true}) {
-      for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{{5, 7, 6}, {1, 7, 6}, {5, 1, 6}, {1, 1, 6}}) {
-        // Stored with two more columns than used, c with one.
-        const Tensor a = ta ? random({k, m + 2}) : random({m, k + 2}), b = tb ? random({n, k + 2}) : random({k, n + 2});
-        Tensor c = random({m, n + 1});
-        const Tensor before = c.clone();
-        const Tensor left = (ta ? a.slice(1, 0, m).transpose(0, 1) : a.slice(1, 0, k)).unsqueeze(0);
-        const Tensor right = (tb ? b.slice(1, 0, k).transpose(0, 1) : b.slice(1, 0, n)).unsqueeze(0);
-        const Product product = reference(left, right);
-        cpu::gemm(ta, tb, m, n, k, 0.5f, a.data<float>(), a.stride(0), b.data<float>(), b.stride(0), 2.0f,
-                  c.data<float>(), c.stride(0));
-        for (int64_t i = 0; i < m; ++i) {
-          for (int64_t j = 0; j < n; ++j) {
-            EXPECT_NEAR(testing::value_at(c, {i, j}),
-                        0.5 * product.values[static_cast<size_t>(i * n + j)] + 2 * testing::value_at(before, {i, j}),
-                        1e-5);
-          }
-          EXPECT_EQ(testing::value_at(c, {i, n}), testing::value_at(before, {i, n}));
-        }
-      }
-    }
   }
 }
 
