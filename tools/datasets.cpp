@@ -89,8 +89,10 @@ int check_files(const std::string& name, const std::string& data_dir, Output& ou
   const CheckReport report = check_dataset(name, {.data_dir = data_dir});
   std::string text = report.to_string();
   while (text.ends_with('\n')) text.pop_back();
-  output.result("{} in {}\n{}", report.name, report.source, text);
-  output.result("{}", report.ok() ? "All is well." : "Something is wrong with these files; download them again.");
+  output.result("{}", text);
+  output.result("{}", report.ok()
+                          ? std::string("All is well.")
+                          : "Not as it should be; espalier datasets download " + report.name + " gets good files.");
   nlohmann::json items = nlohmann::json::array();
   for (const CheckItem& item : report.items)
     items.push_back({{"what", item.what}, {"ok", item.ok}, {"detail", item.detail}});
