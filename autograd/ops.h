@@ -3,6 +3,7 @@
 #pragma once
 
 #include "autograd/variable.h"
+#include "core/mask.h"
 #include "core/ops.h"
 
 namespace espalier {
@@ -142,6 +143,12 @@ struct LstmStates {
 /// reverse: runs each sequence from its last step to its first.
 LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const Variable& w_ih, const Variable& w_hh,
                 const Variable& b_ih, const Variable& b_hh, const Tensor& lengths = {}, bool reverse = false);
+
+// --- masks (ops/mask.cpp) ------------------------------------------------------------------------------------------
+/// x where the mask's weights exist, else 0; so is its gradient. x has the mask's shape.
+Variable apply_mask(const Variable& x, const Mask& mask);
+/// x itself, whose masked elements are 0 already; its gradient is 0 there too.
+Variable mask_gradient(const Variable& x, const Mask& mask);
 
 // --- checks (gradcheck.cpp) ----------------------------------------------------------------------------------------
 struct GradcheckOptions {

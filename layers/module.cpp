@@ -170,6 +170,7 @@ ModulePtr Module::clone() const {
             source.label(), source.parameters_[p].first);
       to.set_data(from.data().clone());
       to.set_requires_grad(from.requires_grad());
+      if (from.mask().defined()) to.set_mask(from.mask(), from.gradient_flow());
       copied.emplace(from.id(), to);
     }
     for (size_t b = 0; b < source.buffers_.size(); ++b) *target.buffers_[b].second = source.buffers_[b].second->clone();
@@ -264,6 +265,8 @@ void load_state(Module& module, const NamedTensors& state) {
   check(problems.empty(), "load_state", "the state does not fit this {} of {} tensors; {} problem(s):\n  {}",
         module.type(), own.size(), problems.size(), fmt::join(problems, "\n  "));
   for (auto& [name, tensor] : own) tensor.copy_(*given[name]);
+  for (Parameter& parameter : module.parameters())  // the mask is the truth, whatever the file says
+    if (parameter.mask().defined()) parameter.set_mask(parameter.mask(), parameter.gradient_flow());
 }
 
 }  // namespace espalier

@@ -1,6 +1,16 @@
 #include "layers/parameter.h"
 
+#include "autograd/ops.h"
+
 namespace espalier {
+
+const char* name_of(GradientFlow flow) { return flow == GradientFlow::masked ? "masked" : "dense"; }
+
+GradientFlow parse_gradient_flow(const std::string& text) {
+  for (GradientFlow flow : {GradientFlow::masked, GradientFlow::dense})
+    if (text == name_of(flow)) return flow;
+  fail("gradient flow", "expected 'masked' or 'dense', got '{}'", text);
+}
 
 Parameter::Parameter(std::string name, Tensor value) {
   check(value.defined() && is_floating(value.dtype()), "Parameter", "'{}' must be a f32 or f64 tensor, got {}", name,
@@ -27,8 +37,21 @@ const Variable& Parameter::variable() const {
   return state_ ? state_->variable : kUndefined;
 }
 
+Variable Parameter::operand() const {
+  if (!state_ || !state_->mask.defined() || state_->flow == GradientFlow::dense) return variable();
+  return mask_gradient(state_->variable, state_->mask);
+}
+
 void Parameter::set_data(Tensor data) {
   State& state = this->state("Parameter::set_data");
+  if (state.mask.defined()) {
+    check(data.shape() == state.mask.shape(), "Parameter::set_data",
+          "'{}' is masked, so its shape stays {}, got {}; clear or replace the mask first", state.name,
+          state.mask.shape(), data.shape());
+    state.mask = state.mask.to(data.device());
+    data = data.contiguous();
+    state.mask.apply_(data);
+  }
   state.variable.zero_grad();
   state.variable.set_data(std::move(data));
 }
@@ -57,6 +80,28 @@ void Parameter::to(DType dtype) {
 Tensor Parameter::grad() const {
   const Variable gradient = variable().defined() ? variable().grad() : Variable();
   return gradient.defined() ? gradient.data() : Tensor();
+}
+
+const Mask& Parameter::mask() const { return state("Parameter::mask").mask; }
+
+GradientFlow Parameter::gradient_flow() const { return state("Parameter::gradient_flow").flow; }
+
+void Parameter::set_mask(const Mask& mask, GradientFlow flow) {
+  State& state = this->state("Parameter::set_mask");
+  check(mask.defined() && mask.shape() == shape(), "Parameter::set_mask", "'{}' expects a mask of shape {}, got {}",
+        state.name, shape(), mask.defined() ? mask.shape().to_string() : "an undefined one");
+  state.mask = mask.to(data().device());
+  state.flow = flow;
+  if (!data().is_contiguous()) state.variable.set_data(data().clone());
+  Tensor values = data();
+  state.mask.apply_(values);
+  if (flow == GradientFlow::masked && grad().defined()) state.variable.set_grad(state.mask.apply(grad()));
+}
+
+void Parameter::clear_mask() {
+  State& state = this->state("Parameter::clear_mask");
+  state.mask = Mask();
+  state.flow = GradientFlow::masked;
 }
 
 void Parameter::zero_grad() { state("Parameter::zero_grad").variable.zero_grad(); }

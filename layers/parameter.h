@@ -5,10 +5,23 @@
 #include <string>
 
 #include "autograd/variable.h"
+#include "core/mask.h"
 
 namespace espalier {
 
-/// A trainable tensor. The handle is shared: an optimiser and the module that owns it see the same value.
+/// Which gradients a masked parameter has.
+enum class GradientFlow : uint8_t {
+  masked,  ///< where weights exist, 0 elsewhere
+  dense,   ///< everywhere, for regrowth and straight-through criteria; optimisers still leave masked weights alone
+};
+
+/// "masked", "dense".
+const char* name_of(GradientFlow flow);
+/// The inverse of name_of. Throws ArgumentError.
+GradientFlow parse_gradient_flow(const std::string& text);
+
+/// A trainable tensor, with an optional mask: a masked weight is exactly 0, before and after every step. The handle is
+/// shared: an optimiser and the module that owns it see the same value.
 class Parameter {
  public:
   /// Undefined: defined() is false. As an operand it is an undefined Variable, which operations take for "no bias".
@@ -21,16 +34,18 @@ class Parameter {
   const std::string& name() const;
   void set_name(std::string name);
 
-  /// The leaf Variable; operations on it record gradients.
+  /// The leaf Variable: its value, its gradient.
   const Variable& variable() const;
-  operator const Variable&() const { return variable(); }
+  /// What operations compute with: the leaf, through the mask's gradient flow.
+  Variable operand() const;
+  operator Variable() const { return operand(); }
   const Tensor& data() const { return variable().data(); }
   const Shape& shape() const { return data().shape(); }
   int64_t size(int axis) const { return data().size(axis); }
   int64_t numel() const { return data().numel(); }
 
   /// Replaces the tensor (moves, conversions, compaction); the identity stays. A gradient is forgotten, because it
-  /// belonged to the old tensor.
+  /// belonged to the old tensor. A masked parameter keeps its shape and its zeros.
   void set_data(Tensor data);
   /// Moves the value, and the gradient if there is one.
   void to(Device device);
@@ -43,6 +58,15 @@ class Parameter {
   bool requires_grad() const { return variable().requires_grad(); }
   void set_requires_grad(bool requires_grad);
 
+  /// Undefined (mask().defined() is false) when every weight exists.
+  const Mask& mask() const;
+  GradientFlow gradient_flow() const;
+  /// Sets the masked weights, and their gradients under GradientFlow::masked, to 0. Optimisers forget what they kept of
+  /// them. Throws unless the mask has the parameter's shape.
+  void set_mask(const Mask& mask, GradientFlow flow = GradientFlow::masked);
+  /// Every weight exists again; those that were masked start from 0.
+  void clear_mask();
+
   /// Identity, the key of optimiser state. Stays when the data is replaced.
   const void* id() const { return state_.get(); }
 
@@ -50,6 +74,8 @@ class Parameter {
   struct State {
     std::string name;
     Variable variable;
+    Mask mask = {};
+    GradientFlow flow = GradientFlow::masked;
   };
   State& state(const char* operation) const;
 

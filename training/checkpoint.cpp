@@ -1,14 +1,98 @@
 #include "training/checkpoint.h"
 
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
+#include "core/ops.h"
 #include "core/random.h"
 
 namespace espalier {
 
 namespace {
 constexpr char kOptimizerPrefix[] = "optimizer/";
+constexpr char kMaskSuffix[] = ".mask";
 constexpr char kFormat[] = "espalier-checkpoint-1";
+
+/// Positions of the weights that exist, in row-major order.
+Tensor remaining_positions(const Mask& mask) {
+  const std::vector<bool> exists = mask.expand().to(Device::cpu()).to_vector<bool>();
+  std::vector<int64_t> positions;
+  for (size_t i = 0; i < exists.size(); ++i)
+    if (exists[i]) positions.push_back(static_cast<int64_t>(i));
+  const auto count = static_cast<int64_t>(positions.size());
+  return Tensor::from(positions, {count});
+}
+
+/// Replaces masked parameters by their remaining values and their bits; returns the metadata entry, "" without masks.
+std::string pack_masks(const Module& module, NamedTensors& tensors) {
+  nlohmann::json described;
+  std::map<std::string, Parameter> masked;
+  for (const auto& [name, parameter] : module.named_parameters())
+    if (parameter.mask().defined()) masked.emplace(name, parameter);
+  NamedTensors bits;
+  for (auto& [name, tensor] : tensors) {
+    const auto found = masked.find(name);
+    if (found == masked.end()) continue;
+    const Mask& mask = found->second.mask();
+    described[name] = {{"shape", std::vector<int64_t>(mask.shape().begin(), mask.shape().end())},
+                       {"pattern", mask.pattern().to_string()},
+                       {"flow", name_of(found->second.gradient_flow())}};
+    tensor = index_select(tensor.to(Device::cpu()).reshape({-1}), 0, remaining_positions(mask));
+    bits.emplace_back(name + kMaskSuffix, mask.packed());
+  }
+  tensors.insert(tensors.end(), bits.begin(), bits.end());
+  return masked.empty() ? "" : described.dump();
+}
+
+/// The inverse: full tensors and masks. Throws ArgumentError or a JSON error for what does not fit together.
+std::vector<SavedMask> unpack_masks(const std::string& text, NamedTensors& tensors) {
+  std::vector<SavedMask> masks;
+  const auto find = [&](const std::string& name) {
+    const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.first == name; });
+    check(found != tensors.end(), "masks", "tensor '{}' is missing", name);
+    return found;
+  };
+  const nlohmann::json described = nlohmann::json::parse(text);
+  for (const auto& [name, entry] : described.items()) {
+    const Shape shape(entry.at("shape").get<std::vector<int64_t>>());
+    const auto bits = find(name + kMaskSuffix);
+    const Mask mask = Mask::from_packed(shape, Pattern::parse(entry.at("pattern").get<std::string>()), bits->second);
+    tensors.erase(bits);
+    Tensor& values = find(name)->second;
+    check(values.rank() == 1 && values.numel() == mask.count_elements(), "masks",
+          "'{}' expects {} values, one for each weight of its mask, got shape {}", name, mask.count_elements(),
+          values.shape());
+    const Tensor full = Tensor::zeros({shape.numel()}, values.dtype());
+    values = index_add(full, 0, remaining_positions(mask), values).reshape(shape);
+    masks.push_back({name, mask, parse_gradient_flow(entry.at("flow").get<std::string>())});
+  }
+  return masks;
+}
+
+/// Takes a module's masks off while alive, unless dismissed.
+class WithoutMasks {
+ public:
+  explicit WithoutMasks(const Module& module) {
+    for (Parameter& parameter : module.parameters()) {
+      if (!parameter.mask().defined()) continue;
+      before_.push_back({parameter, parameter.mask(), parameter.gradient_flow()});
+      parameter.clear_mask();
+    }
+  }
+  ~WithoutMasks() {
+    for (auto& [parameter, mask, flow] : before_) parameter.set_mask(mask, flow);
+  }
+  void dismiss() { before_.clear(); }
+
+ private:
+  struct Masked {
+    Parameter parameter;
+    Mask mask;
+    GradientFlow flow;
+  };
+  std::vector<Masked> before_;
+};
 }  // namespace
 
 void save_checkpoint(const std::string& path, const Module& module, const Optimizer* optimizer,
@@ -21,13 +105,18 @@ void save_checkpoint(const std::string& path, const Module& module, const Optimi
     metadata["optimizer"] = nlohmann::json{{"type", state.type}, {"scalars", state.scalars}}.dump();
     for (const auto& [name, tensor] : state.tensors) tensors.emplace_back(kOptimizerPrefix + name, tensor);
   }
+  if (const std::string masks = pack_masks(module, tensors); !masks.empty()) metadata["masks"] = masks;
   save_safetensors(path, tensors, metadata);
 }
 
 Checkpoint load_checkpoint(const std::string& path) {
   SafetensorsFile file = load_safetensors(path);
-  Checkpoint result{
-      .path = path, .model_config = {}, .model = {}, .optimizer = {}, .metadata = std::move(file.metadata)};
+  Checkpoint result{.path = path,
+                    .model_config = {},
+                    .model = {},
+                    .masks = {},
+                    .optimizer = {},
+                    .metadata = std::move(file.metadata)};
   for (auto& [name, tensor] : file.tensors) {
     if (name.starts_with(kOptimizerPrefix)) {
       result.optimizer.tensors.emplace_back(name.substr(sizeof(kOptimizerPrefix) - 1), tensor);
@@ -47,6 +136,13 @@ Checkpoint load_checkpoint(const std::string& path) {
                       error.what());
     }
   }
+  if (const auto text = result.metadata.find("masks"); text != result.metadata.end()) {
+    try {
+      result.masks = unpack_masks(text->second, result.model);
+    } catch (const std::exception& error) {
+      fail<FileError>("load_checkpoint", "{}: the masks are not what a checkpoint holds: {}", path, error.what());
+    }
+  }
   return result;
 }
 
@@ -62,6 +158,7 @@ void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer)
     }
   }
   // load_state changes all or nothing; with a misfit of the optimiser it still runs, to list the network's misfits too.
+  WithoutMasks unmasked(module);
   NamedTensors before;
   if (!problems.empty())
     for (const auto& [name, tensor] : state_of(module)) before.emplace_back(name, tensor.clone());
@@ -72,6 +169,10 @@ void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer)
     problems += fmt::format("\n{}", error.what());
   }
   if (!problems.empty()) fail<FileError>("restore", "{} does not fit:{}", checkpoint.path, problems);
+  unmasked.dismiss();
+  std::map<std::string, Parameter> parameters;
+  for (const auto& [name, parameter] : module.named_parameters()) parameters.emplace(name, parameter);
+  for (const SavedMask& saved : checkpoint.masks) parameters.at(saved.parameter).set_mask(saved.mask, saved.flow);
   if (optimizer != nullptr) optimizer->load_state_dict(checkpoint.optimizer);
 }
 

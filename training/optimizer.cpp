@@ -84,6 +84,13 @@ void Optimizer::step() {
     for (const auto& [name, parameter] : group.parameters) step_parameter(group, name, parameter);
 }
 
+void Optimizer::follow_mask(const State& state, const Parameter& parameter) {
+  const Mask& mask = parameter.mask();
+  if (!mask.defined() || mask.version() == state.mask_version) return;
+  for (Tensor slot : state.slots) mask.apply_(slot);
+  state.mask_version = mask.version();
+}
+
 void Optimizer::step_parameter(const ParameterGroup& group, const std::string& name, const Parameter& parameter) {
   Tensor grad = parameter.grad();
   if (!grad.defined() || !parameter.requires_grad()) return;
@@ -104,9 +111,13 @@ void Optimizer::step_parameter(const ParameterGroup& group, const std::string& n
           describe(weight));
     slot = slot.contiguous();
   }
+  follow_mask(state, parameter);
+  const Mask& mask = parameter.mask();
+  if (mask.defined() && parameter.gradient_flow() == GradientFlow::dense) grad = mask.apply(grad.contiguous());
   const Settings settings{lr_ * group.lr_scale, group.weight_decay.value_or(weight_decay_), ++state.steps};
   Tensor dense = weight.contiguous();
   update(settings, grad.contiguous(), dense, state.slots);
+  if (mask.defined()) mask.apply_(dense);
   if (dense.storage() != weight.storage()) {
     weight.copy_(dense);
   } else {
@@ -117,6 +128,7 @@ void Optimizer::step_parameter(const ParameterGroup& group, const std::string& n
 Tensor* Optimizer::state(const Parameter& parameter, const std::string& slot) {
   const auto found = states_.find(parameter.id());
   check(found != states_.end(), "Optimizer::state", "parameter '{}' is not one of this optimiser's", parameter.name());
+  follow_mask(found->second, parameter);
   for (size_t i = 0; i < slots_.size(); ++i)
     if (slots_[i] == slot) return found->second.slots.empty() ? nullptr : &found->second.slots[i];
   fail("Optimizer::state", "{} has no slot '{}'{}; it has: {}", type(), slot, did_you_mean(slot, slots_),
@@ -135,6 +147,7 @@ OptimizerState Optimizer::state_dict() const {
     for (const auto& [name, parameter] : group.parameters) {
       const State& state = states_.at(parameter.id());
       if (state.steps == 0) continue;
+      follow_mask(state, parameter);
       result.scalars["steps/" + name] = static_cast<double>(state.steps);
       for (size_t i = 0; i < slots_.size(); ++i) result.tensors.emplace_back(slots_[i] + "/" + name, state.slots[i]);
     }

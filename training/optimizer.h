@@ -44,7 +44,8 @@ struct OptimizerState {
 };
 
 /// Base of the optimisers. It never writes a gradient, and leaves alone parameters that are frozen or have
-/// no gradient.
+/// no gradient. What it remembers of a masked weight is 0 from the moment the weight is masked, so that neither
+/// momentum nor decay can revive it.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -97,8 +98,11 @@ class Optimizer {
  private:
   struct State {
     int64_t steps = 0;
-    std::vector<Tensor> slots;  ///< empty before the first step
+    std::vector<Tensor> slots;          ///< empty before the first step
+    mutable uint64_t mask_version = 0;  ///< of the mask that the slots follow
   };
+  /// Clears what the slots hold of weights that were masked since.
+  static void follow_mask(const State& state, const Parameter& parameter);
   std::unordered_map<const void*, State> read(const OptimizerState& saved) const;
   void step_parameter(const ParameterGroup& group, const std::string& name, const Parameter& parameter);
 
