@@ -26,6 +26,11 @@ constexpr const char* kFormatNames[kNumDTypes] = {"F32", "F64", "I64", "I32", "U
 class AtomicFile {
  public:
   explicit AtomicFile(const std::string& path) : path_(path) {
+    std::error_code error;
+    const std::filesystem::file_status status = std::filesystem::status(path, error);
+    // Renaming would put a file in the place of a device such as /dev/full.
+    if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+      fail<FileError>("save", "{}: expected the name of a file, found a folder or a device; choose another name", path);
     for (int attempt = 0; fd_ < 0; ++attempt) {
       temporary_ = fmt::format("{}.tmp-{}-{}", path, getpid(), attempt);
       fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
