@@ -89,6 +89,10 @@ void start_folder(const std::string& folder, const TrainSettings& settings, bool
   if (!resume) {
     fs::remove(folder + "/model.safetensors", error);
     fs::remove(folder + "/result.json", error);
+    // With several seeds nothing is trained here: an old run's weights would be taken for theirs.
+    if (settings.seeds > 1)
+      for (const char* name : {"checkpoint.safetensors", "best.safetensors", "metrics.jsonl"})
+        fs::remove(fmt::format("{}/{}", folder, name), error);
   }
   write_file_atomically(folder + "/run.json", to_json(settings).dump(2) + "\n");
 }
@@ -273,7 +277,10 @@ int run(const Options& options, Output& output) {
   trainer_options(settings);
   const InterruptGuard guard;
   const Splits data = load_dataset(settings.data, {.data_dir = settings.data_dir});
-  DataLoader(data.train, {.batch_size = settings.batch_size, .shuffle = true});  // refuses a batch that is too large
+  // Refuse a share that leaves one part empty and a batch that is too large, while an old run is still there.
+  DataLoader(
+      settings.validation > 0 ? split_validation(data.train, settings.validation, settings.seed).train : data.train,
+      {.batch_size = settings.batch_size, .shuffle = true});
   const ModelSummary model = summarize(*module, {1, data.train.channels(), data.train.height(), data.train.width()});
   say_header(output, settings, data, model, options, folder);
   start_folder(folder, settings, options.resume);
