@@ -1,6 +1,7 @@
 // espalier datasets: which data sets there are, where they are, what they look like.
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include <unistd.h>
 
@@ -20,7 +21,8 @@ namespace {
 
 struct ShowOptions {
   std::string name, data_dir, split = "train", style = "auto", only, save;
-  int64_t count = 8, index = -1;
+  int64_t count = 8;
+  std::optional<int64_t> index;
   uint64_t seed = 0;
 };
 
@@ -108,10 +110,10 @@ int check_files(const std::string& name, const std::string& data_dir, Output& ou
 
 /// Indices of the examples to show: one, or `count` at random of all or of a class, in their order.
 std::vector<int64_t> chosen(const ShowOptions& options, const Dataset& data) {
-  if (options.index >= 0) {
-    check(options.index < data.size(), "datasets show", "--index: expected 0 to {}, got {}", data.size() - 1,
-          options.index);
-    return {options.index};
+  if (options.index) {
+    check(*options.index >= 0 && *options.index < data.size(), "datasets show", "--index: expected 0 to {}, got {}",
+          data.size() - 1, *options.index);
+    return {*options.index};
   }
   std::vector<int64_t> candidates;
   int64_t only = -1;
@@ -222,7 +224,7 @@ void add_datasets(CLI::App& parent, Commands& commands) {
   show_app->add_option("--count,-n", options->count, "How many (default: 8)")->type_name("N");
   show_app->add_option("--split", options->split, "train or test (default: train)")->type_name("NAME");
   show_app->add_option("--class", options->only, "Only images of this class")->type_name("NAME");
-  show_app->add_option("--index", options->index, "This image")->type_name("I")->check(CLI::NonNegativeNumber);
+  show_app->add_option("--index", options->index, "This image")->type_name("I");
   show_app->add_option("--seed", options->seed, "Which images are chosen (default: 0)")->type_name("N");
   show_app->add_option("--save", options->save, "Write the first of them as a PNG image")->type_name("FILE");
   show_app->add_option("--style", options->style, "auto, ascii or colour (default: auto)")->type_name("NAME");

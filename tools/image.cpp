@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <vector>
@@ -22,6 +23,7 @@ constexpr int64_t kMaxFileBytes = int64_t{64} << 20;
 constexpr int64_t kMaxPixels = 40'000'000;
 
 std::vector<char> read_file(const std::string& path) {
+  if (std::filesystem::is_directory(path)) fail<FileError>("read_png", "{}: expected a file, found a folder", path);
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) fail<FileError>("read_png", "{}: can't open: {}", path, std::strerror(errno));
   const std::streamoff size = file.tellg();
