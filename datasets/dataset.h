@@ -82,7 +82,9 @@ std::vector<std::string> dataset_names();
 const DatasetInfo& dataset_info(const std::string& name);
 
 struct LoadOptions {
-  std::string data_dir;  ///< looked into first; when named it must exist. A CIFAR archive may stand for the folder.
+  std::string data_dir =
+      {};                 ///< looked into first; when named it must exist. A CIFAR archive may stand for the folder.
+  bool any_size = false;  ///< accept files with more or fewer examples than the data set has
 };
 
 /// Reads a data set. Its files are looked for in `data_dir`, $ESPALIER_DATA, the user's cache and Debian's folder, in

@@ -112,6 +112,16 @@ Dataset read_cifar_split(const DatasetInfo& info, const std::string& source, boo
           .class_names = info.class_names};
 }
 
+/// A file cut between two examples reads well: only the count tells.
+void check_size(const DatasetInfo& info, const Dataset& part, bool train) {
+  const int64_t expected = train ? info.train_size : info.test_size;
+  if (part.size() == expected) return;
+  fail<FileError>("load_dataset",
+                  "{}: expected the {} {} examples of {}, found {}; a file is cut short or not the original: "
+                  "'espalier datasets check {}' says which",
+                  part.source, expected, train ? "training" : "test", info.name, part.size(), info.name);
+}
+
 }  // namespace
 
 std::string user_data_dir() {
@@ -168,6 +178,10 @@ Splits load_dataset(const std::string& name, const LoadOptions& options) {
   if (info.format == DatasetInfo::Format::embedded) return load_digits();
   const std::string source = find_dataset(info, options.data_dir);
   Splits splits{read_split(info, source, true), read_split(info, source, false)};
+  if (!options.any_size) {
+    check_size(info, splits.train, true);
+    check_size(info, splits.test, false);
+  }
   compute_statistics(splits.train);
   splits.test.mean = splits.train.mean;
   splits.test.stddev = splits.train.stddev;

@@ -36,16 +36,16 @@ TEST_F(Load, SearchesInOrder) {
   write_mnist("given/mnist", 1);
   write_mnist("environment/MNIST/raw", 2, true);
   write_mnist("cache/espalier/mnist", 3);
-  EXPECT_EQ(first_label(load_dataset("mnist")), 3);
+  EXPECT_EQ(first_label(load_dataset("mnist", {.any_size = true})), 3);
   const ScopedEnvironment environment("ESPALIER_DATA", path("environment"));
-  EXPECT_EQ(first_label(load_dataset("mnist")), 2);
-  const Splits given = load_dataset("mnist", {.data_dir = path("given")});
+  EXPECT_EQ(first_label(load_dataset("mnist", {.any_size = true})), 2);
+  const Splits given = load_dataset("mnist", {.data_dir = path("given"), .any_size = true});
   EXPECT_EQ(first_label(given), 1);
   EXPECT_EQ(given.train.source, path("given/mnist"));
-  EXPECT_EQ(first_label(load_dataset("mnist", {.data_dir = path("given/mnist")})), 1);
+  EXPECT_EQ(first_label(load_dataset("mnist", {.data_dir = path("given/mnist"), .any_size = true})), 1);
   // A folder that is there without the data set leaves the choice to the next ones.
   std::filesystem::create_directories(path("empty"));
-  EXPECT_EQ(first_label(load_dataset("mnist", {.data_dir = path("empty")})), 2);
+  EXPECT_EQ(first_label(load_dataset("mnist", {.data_dir = path("empty"), .any_size = true})), 2);
 }
 
 TEST_F(Load, SaysWhereItLookedAndHowToGetTheData) {
@@ -55,6 +55,12 @@ TEST_F(Load, SaysWhereItLookedAndHowToGetTheData) {
        "/usr/share/datasets", "ESPALIER_DATA is not set", "espalier datasets download mnist", "--data-dir"});
   expect_file_error([&] { load_dataset("cifar10", {.data_dir = path("absent")}); },
                     {path("absent"), "expected a data folder", "espalier datasets download cifar10"});
+}
+
+TEST_F(Load, RefusesFilesCutBetweenTwoExamples) {
+  write_mnist("mnist", 1);
+  expect_file_error([&] { load_dataset("mnist", {.data_dir = folder_.string()}); },
+                    {path("mnist"), "expected the 60000 training examples", "found 3", "datasets check mnist"});
 }
 
 TEST_F(Load, RefusesFilesThatDisagree) {
@@ -98,7 +104,7 @@ TEST_F(Load, ReadsEmnistLettersUprightAndFromZero) {
     write("emnist/gzip/emnist-letters-" + split + "-images-idx3-ubyte.gz", gzip(idx({1, 28, 28}, image)));
     write("emnist/gzip/emnist-letters-" + split + "-labels-idx1-ubyte.gz", gzip(idx({1}, "\x1a")));
   }
-  const Splits splits = load_dataset("emnist-letters", {.data_dir = folder_.string()});
+  const Splits splits = load_dataset("emnist-letters", {.data_dir = folder_.string(), .any_size = true});
   EXPECT_EQ(splits.train.class_names[static_cast<size_t>(first_label(splits))], "z");
   EXPECT_EQ(splits.train.images.to_vector<int>()[28], 5);
 }
@@ -112,7 +118,7 @@ TEST_F(Load, ReadsCifarFromAnArchiveNamedAsTheFolder) {
   members.emplace_back("cifar-10-batches-bin/test_batch.bin", "\x09" + noise(3072));
   const std::string archive = write("cifar-10-binary.tar.gz", gzip(tar(members)));
   for (const std::string& where : {archive, folder_.string()}) {
-    const Splits splits = load_dataset("cifar10", {.data_dir = where});
+    const Splits splits = load_dataset("cifar10", {.data_dir = where, .any_size = true});
     EXPECT_EQ(splits.train.labels.to_vector<int64_t>(), (std::vector<int64_t>{1, 2, 3, 4, 5}));
     EXPECT_EQ(splits.test.labels.to_vector<int64_t>(), (std::vector<int64_t>{9}));
     EXPECT_EQ(splits.train.source, archive);
