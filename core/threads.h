@@ -11,6 +11,7 @@ namespace espalier {
 
 /// Threads that kernels use. Default: OMP_NUM_THREADS, else the cores this process may run on.
 int num_threads();
+/// At most OMP_THREAD_LIMIT of them.
 void set_num_threads(int threads);
 
 /// Calls f(begin, end) on disjoint ranges covering [0, n), at least `grain` elements each, on several threads.
