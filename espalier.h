@@ -5,6 +5,7 @@
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/error.h"
+#include "core/mask.h"
 #include "core/ops.h"
 #include "core/random.h"
 #include "core/safetensors.h"
