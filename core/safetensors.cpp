@@ -35,9 +35,9 @@ class AtomicFile {
       temporary_ = fmt::format("{}.tmp-{}-{}", path, getpid(), attempt);
       fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (fd_ < 0 && (errno != EEXIST || attempt == 1000)) {
-        const int error = errno;
+        const int cause = errno;
         temporary_.clear();
-        fail_errno("can't create a file in this folder", error);
+        fail_errno("can't create a file in this folder", cause);
       }
     }
   }

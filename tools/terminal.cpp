@@ -106,7 +106,8 @@ std::vector<std::string> draw(const Tensor& image, Palette palette) {
 std::string bar(double fraction, int width, Palette palette) {
   const double filled = std::clamp(std::isfinite(fraction) ? fraction : 0.0, 0.0, 1.0) * width;
   if (std::lround(filled * 8) == 0) return "";
-  if (palette == Palette::ascii) return " " + std::string(static_cast<size_t>(std::max(1L, std::lround(filled))), '#');
+  if (palette == Palette::ascii)
+    return std::string(1, ' ').append(static_cast<size_t>(std::max(1L, std::lround(filled))), '#');
   const auto eighths = static_cast<int>(std::lround(filled * 8));
   std::string text = " ";
   for (int i = 0; i < eighths / 8; ++i) text += kFull;
