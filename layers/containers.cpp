@@ -11,6 +11,11 @@ Sequential& Sequential::add(const std::string& name, ModulePtr layer) {
   return *this;
 }
 
+void Sequential::replace(size_t i, ModulePtr layer) {
+  check(i < size(), "Sequential", "expected a position below {}, got {}", size(), i);
+  replace_child(children()[i].first, std::move(layer));
+}
+
 Variable Sequential::forward(const Variable& x) {
   Variable y = x;
   for (const auto& [name, layer] : children()) y = (*layer)(y);

@@ -27,6 +27,9 @@ class Sequential : public Module {
     return add(ModulePtr(share(std::forward<M>(layer))));
   }
 
+  /// Puts another layer in the place and name of layer i. An optimiser that trains the old one's parameters keeps them.
+  void replace(size_t i, ModulePtr layer);
+
   size_t size() const { return children().size(); }
   const ModulePtr& operator[](size_t i) const { return children().at(i).second; }
 

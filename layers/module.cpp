@@ -218,6 +218,16 @@ void Module::adopt(const std::string& name, ModulePtr child) {
     give_name(parameter, joined(name, parameter_name));
 }
 
+void Module::replace_child(const std::string& name, ModulePtr child) {
+  check(child != nullptr, "Module", "child '{}' is a null pointer", name);
+  const auto place =
+      std::find_if(children_.begin(), children_.end(), [&](const auto& entry) { return entry.first == name; });
+  check(place != children_.end(), "Module", "{} has no child '{}'", label(), name);
+  place->second = std::move(child);
+  for (const auto& [parameter_name, parameter] : place->second->named_parameters())
+    give_name(parameter, joined(name, parameter_name));
+}
+
 ForwardObserver::ForwardObserver(Callback callback) : callback_(std::move(callback)), previous_(t_observers) {
   t_observers = this;
 }

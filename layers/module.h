@@ -96,6 +96,8 @@ class Module : public std::enable_shared_from_this<Module> {
   std::shared_ptr<M> add_child(const std::string& name, M&& child) {
     return add_child(name, std::make_shared<M>(std::forward<M>(child)));
   }
+  /// For containers that reach their children through children() only.
+  void replace_child(const std::string& name, ModulePtr child);
   /// Tells this thread's ForwardObservers; for modules whose call has more than one input.
   void observe(const Variable& input, const Variable& output);
 

@@ -38,6 +38,7 @@ const Variable& Parameter::variable() const {
 }
 
 Variable Parameter::operand() const {
+  if (state_ && state_->transform) return state_->transform(state_->variable);
   if (!state_ || !state_->mask.defined() || state_->flow == GradientFlow::dense) return variable();
   return mask_gradient(state_->variable, state_->mask);
 }
@@ -102,6 +103,10 @@ void Parameter::clear_mask() {
   State& state = this->state("Parameter::clear_mask");
   state.mask = Mask();
   state.flow = GradientFlow::masked;
+}
+
+void Parameter::set_transform(Transform transform) {
+  state("Parameter::set_transform").transform = std::move(transform);
 }
 
 void Parameter::zero_grad() { state("Parameter::zero_grad").variable.zero_grad(); }

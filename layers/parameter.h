@@ -1,6 +1,7 @@
 // Parameter: a trainable tensor with a name and an identity.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -36,7 +37,8 @@ class Parameter {
 
   /// The leaf Variable: its value, its gradient.
   const Variable& variable() const;
-  /// What operations compute with: the leaf, through the mask's gradient flow.
+  /// What operations compute with: the leaf, through the transform if there is one, else through the mask's gradient
+  /// flow.
   Variable operand() const;
   operator Variable() const { return operand(); }
   const Tensor& data() const { return variable().data(); }
@@ -67,6 +69,11 @@ class Parameter {
   /// Every weight exists again; those that were masked start from 0.
   void clear_mask();
 
+  /// While set, operations compute with transform(leaf), of the leaf's shape, in place of the leaf: learned masks,
+  /// gates, noise. Neither copied by Module::clone nor saved. nullptr: none.
+  using Transform = std::function<Variable(const Variable& leaf)>;
+  void set_transform(Transform transform);
+
   /// Identity, the key of optimiser state. Stays when the data is replaced.
   const void* id() const { return state_.get(); }
 
@@ -76,6 +83,7 @@ class Parameter {
     Variable variable;
     Mask mask = {};
     GradientFlow flow = GradientFlow::masked;
+    Transform transform = {};
   };
   State& state(const char* operation) const;
 

@@ -3,8 +3,13 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
+
+#include "core/tensor.h"
 
 namespace espalier {
 
@@ -50,6 +55,14 @@ class Callback {
   /// After validation, before the checkpoint.
   virtual void on_epoch_end(Trainer&, const EpochRecord&) {}
   virtual void on_train_end(Trainer&) {}
+
+  /// Whether the weights at the end of this epoch may be kept as the best, and count for early stopping: not while a
+  /// pruning schedule is still on its way.
+  virtual bool is_settled(const Trainer&, const EpochRecord&) const { return true; }
+  /// What it remembers between steps, saved in checkpoints under its position among the callbacks; load_state runs
+  /// before on_train_begin.
+  virtual std::vector<std::pair<std::string, Tensor>> state() const { return {}; }
+  virtual void load_state(const std::vector<std::pair<std::string, Tensor>>& /*state*/) {}
 };
 
 }  // namespace espalier

@@ -11,6 +11,7 @@ namespace espalier {
 
 namespace {
 constexpr char kOptimizerPrefix[] = "optimizer/";
+constexpr char kExtraPrefix[] = "extra/";
 constexpr char kMaskSuffix[] = ".mask";
 constexpr char kFormat[] = "espalier-checkpoint-1";
 
@@ -96,7 +97,7 @@ class WithoutMasks {
 }  // namespace
 
 void save_checkpoint(const std::string& path, const Module& module, const Optimizer* optimizer,
-                     std::map<std::string, std::string> metadata) {
+                     std::map<std::string, std::string> metadata, const NamedTensors& extra) {
   NamedTensors tensors = state_of(module);
   metadata["format"] = kFormat;
   metadata["model"] = module.config().dump();
@@ -105,6 +106,7 @@ void save_checkpoint(const std::string& path, const Module& module, const Optimi
     metadata["optimizer"] = nlohmann::json{{"type", state.type}, {"scalars", state.scalars}}.dump();
     for (const auto& [name, tensor] : state.tensors) tensors.emplace_back(kOptimizerPrefix + name, tensor);
   }
+  for (const auto& [name, tensor] : extra) tensors.emplace_back(kExtraPrefix + name, tensor);
   if (const std::string masks = pack_masks(module, tensors); !masks.empty()) metadata["masks"] = masks;
   save_safetensors(path, tensors, metadata);
 }
@@ -116,10 +118,13 @@ Checkpoint load_checkpoint(const std::string& path) {
                     .model = {},
                     .masks = {},
                     .optimizer = {},
+                    .extra = {},
                     .metadata = std::move(file.metadata)};
   for (auto& [name, tensor] : file.tensors) {
     if (name.starts_with(kOptimizerPrefix)) {
       result.optimizer.tensors.emplace_back(name.substr(sizeof(kOptimizerPrefix) - 1), tensor);
+    } else if (name.starts_with(kExtraPrefix)) {
+      result.extra.emplace_back(name.substr(sizeof(kExtraPrefix) - 1), tensor);
     } else {
       result.model.emplace_back(name, tensor);
     }

@@ -42,6 +42,15 @@ std::string describe_data(const Dataset& data) {
       .dump();
 }
 
+/// Weights, buffers and masks; both networks have one structure.
+void copy_network(const Module& from, Module& to) {
+  std::vector<Parameter> sources = from.parameters(), targets = to.parameters();
+  for (Parameter& target : targets) target.clear_mask();
+  load_state(to, state_of(from));
+  for (size_t i = 0; i < targets.size(); ++i)
+    if (sources[i].mask().defined()) targets[i].set_mask(sources[i].mask(), sources[i].gradient_flow());
+}
+
 /// Puts back what a schedule and the modes change, however fit ends.
 class SettingsGuard {
  public:
@@ -85,7 +94,7 @@ struct Trainer::Run {
   RunFolder folder;
   double base_lr;
   nlohmann::json settings;  ///< what must agree for a resume to give the same result
-  NamedTensors best;        ///< without a run folder: the best weights, if they are to be restored
+  ModulePtr best;           ///< without a run folder: the best network, if it is to be restored
   Progress progress;
   bool saved = false;  ///< the folder's checkpoint is of this run
 
@@ -197,7 +206,7 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
     if (run.folder.is_used())
       restore(load_checkpoint(run.folder.best()), *module_);
     else
-      load_state(*module_, run.best);
+      copy_network(*run.best, *module_);
   }
   for (const auto& callback : options_.callbacks) callback->on_train_end(*this);
   return {.history = state.history, .best_epoch = state.best_epoch, .step = state.step, .stop = stop};
@@ -306,7 +315,9 @@ Trainer::EpochEnd Trainer::finish_epoch(Run& run) {
       fail_numerically(run, fmt::format("the validation loss became {}", number(result.loss)));
     record.validation_loss = result.loss;
     record.validation_accuracy = result.accuracy();
-    note_best(run, record);
+    bool settled = true;
+    for (const auto& callback : options_.callbacks) settled = settled && callback->is_settled(*this, record);
+    if (settled) note_best(run, record);
   }
   options_.schedule->observe(record.validation_loss.value_or(record.train_loss));
   for (const auto& callback : options_.callbacks) callback->on_epoch_end(*this, record);
@@ -340,8 +351,7 @@ void Trainer::note_best(Run& run, const EpochRecord& record) const {
     save_checkpoint(run.folder.best(), *module_, nullptr,
                     {{"data", describe_data(run.loader.dataset())}, {"metrics", to_json(record).dump()}});
   } else if (options_.restore_best) {
-    run.best.clear();
-    for (const auto& [name, tensor] : state_of(*module_)) run.best.emplace_back(name, tensor.clone());
+    run.best = module_->clone();
   }
 }
 
@@ -355,8 +365,25 @@ void Trainer::save(Run& run) const {
                                    {"rng", to_json(default_generator().state())},
                                    {"settings", run.settings}};
   save_checkpoint(run.folder.checkpoint(), *module_, optimizer_.get(),
-                  {{"training", training.dump()}, {"data", describe_data(run.loader.dataset())}});
+                  {{"training", training.dump()}, {"data", describe_data(run.loader.dataset())}}, callback_state());
   run.saved = true;
+}
+
+NamedTensors Trainer::callback_state() const {
+  NamedTensors all;
+  for (size_t i = 0; i < options_.callbacks.size(); ++i)
+    for (auto& [name, tensor] : options_.callbacks[i]->state()) all.emplace_back(fmt::format("{}/{}", i, name), tensor);
+  return all;
+}
+
+void Trainer::load_callback_state(const NamedTensors& all) const {
+  for (size_t i = 0; i < options_.callbacks.size(); ++i) {
+    const std::string prefix = fmt::format("{}/", i);
+    NamedTensors own;
+    for (const auto& [name, tensor] : all)
+      if (name.starts_with(prefix)) own.emplace_back(name.substr(prefix.size()), tensor);
+    options_.callbacks[i]->load_state(own);
+  }
 }
 
 void Trainer::resume(Run& run) const {
@@ -378,6 +405,7 @@ void Trainer::resume(Run& run) const {
     const PhiloxState random = philox_state_from_json(training.at("rng"));
     options_.schedule->load_state(training.at("schedule"));
     restore(checkpoint, *module_, optimizer_.get());
+    load_callback_state(checkpoint.extra);
     run.state = std::move(state);
     default_generator().set_state(random);
   } catch (const nlohmann::json::exception& error) {

@@ -93,6 +93,9 @@ class Trainer {
   bool should_stop() const;
   void save(Run& run) const;
   void resume(Run& run) const;
+  /// "POSITION/NAME" for each tensor that a callback remembers.
+  NamedTensors callback_state() const;
+  void load_callback_state(const NamedTensors& all) const;
   void note_best(Run& run, const EpochRecord& record) const;
   [[noreturn]] void fail_numerically(const Run& run, const std::string& what) const;
 

@@ -1,0 +1,43 @@
+// Allocation: from the scores of units to which of them stay, within and across layers.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "pruning/site.h"
+
+namespace espalier {
+
+enum class Scope : uint8_t {
+  layer,   ///< every site loses the same share
+  global,  ///< the lowest scores of all sites go first
+  erk,     ///< densities proportional to (sum of dimensions)/(product of dimensions), Evci et al. 2020, section 3
+};
+/// "layer", "global", "erk".
+const char* name_of(Scope scope);
+/// The inverse of name_of. Throws ArgumentError, naming the nearest.
+Scope parse_scope(const std::string& text);
+
+struct AllocationOptions {
+  Scope scope = Scope::global;
+  /// Sparsity of single sites, set by hand, in place of the common one; names may end in '*'.
+  std::map<std::string, double> sparsity_of = {};
+  std::vector<std::string> protect = {};  ///< sites that lose nothing; names may end in '*'
+  /// Scores divided by the site's mean score before sites are compared: for criteria whose scale differs between
+  /// layers.
+  bool normalize = false;
+  int64_t min_units = 1;  ///< what every site keeps, if it had as many: layers don't collapse. 0: they may
+  int64_t round_to = 1;   ///< a site keeps a multiple of this many units, rounded up: widths that kernels like
+};
+
+/// Which units of each site stay when `sparsity` of the sites' weights go. `scores`: one for each unit of each site;
+/// units that `candidates` rules out (already removed) go first, whatever their score. Of equal scores the higher index
+/// goes first. Throws when sparsity is outside [0,1), when a score is NaN, when a name fits no site, and when the
+/// limits (protect, min_units) leave less than that to remove, saying what the most is.
+std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const std::vector<std::vector<double>>& scores,
+                                        const std::vector<std::vector<bool>>& candidates, double sparsity,
+                                        const AllocationOptions& options = {});
+
+}  // namespace espalier

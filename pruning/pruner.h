@@ -1,0 +1,49 @@
+// Pruner: ties a network's sites, a criterion and an allocation together.
+#pragma once
+
+#include "pruning/allocation.h"
+#include "pruning/criteria/criterion.h"
+
+namespace espalier {
+
+struct PrunerOptions {
+  CriterionPtr criterion = magnitude_criterion();
+  AllocationOptions allocation = {};
+  GradientFlow flow = GradientFlow::masked;
+  /// Whether removed units may come back when their score is high enough again; else what is removed stays removed.
+  bool regrow = false;
+  Dataset data = {};  ///< labelled examples, for criteria that need data
+  LossFunction loss = {};
+  int64_t batch_size = 128;
+  int64_t batches = 8;
+  uint64_t seed = 0;
+};
+
+/// Masks a network step by step.
+class Pruner {
+ public:
+  /// Throws when there is no site.
+  Pruner(ModulePtr module, std::vector<Site> sites, PrunerOptions options = {});
+
+  /// Scores all units and masks the least worthy until `sparsity` of the sites' weights are masked. With less than what
+  /// is masked already it does nothing, unless regrow is set.
+  void prune(double sparsity);
+  /// Of the sites' weights.
+  double sparsity() const { return count_sparsity(sites_).sparsity(); }
+
+  /// Scores of all units, as prune sees them.
+  std::vector<std::vector<double>> scores() const;
+
+  const ModulePtr& module() const { return module_; }
+  const std::vector<Site>& sites() const { return sites_; }
+  const PrunerOptions& options() const { return options_; }
+  /// What its criterion gets to look at.
+  CriterionInput input() const;
+
+ private:
+  ModulePtr module_;
+  std::vector<Site> sites_;
+  PrunerOptions options_;
+};
+
+}  // namespace espalier

@@ -1,0 +1,79 @@
+#include "pruning/schedules/gradual.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace espalier {
+
+namespace {
+constexpr std::pair<SparsityCurve, const char*> kCurves[] = {{SparsityCurve::one_shot, "one-shot"},
+                                                             {SparsityCurve::linear, "linear"},
+                                                             {SparsityCurve::geometric, "geometric"},
+                                                             {SparsityCurve::cubic, "cubic"}};
+constexpr int64_t kPrunings = 100;
+}  // namespace
+
+const char* name_of(SparsityCurve curve) { return kCurves[static_cast<size_t>(curve)].second; }
+
+SparsityCurve parse_sparsity_curve(const std::string& text) {
+  std::vector<std::string> names;
+  for (const auto& [curve, name] : kCurves) {
+    if (text == name) return curve;
+    names.emplace_back(name);
+  }
+  fail("schedule", "unknown sparsity curve '{}'{}; known: {}", text, did_you_mean(text, names), fmt::join(names, ", "));
+}
+
+double sparsity_at(SparsityCurve curve, double t, double initial, double final) {
+  t = std::clamp(t, 0.0, 1.0);
+  switch (curve) {
+    case SparsityCurve::one_shot: return final;
+    case SparsityCurve::linear: return initial + (final - initial) * t;
+    case SparsityCurve::geometric: return 1 - (1 - initial) * std::pow((1 - final) / (1 - initial), t);
+    case SparsityCurve::cubic: return final + (initial - final) * std::pow(1 - t, 3);
+  }
+  return final;
+}
+
+GradualPruning::GradualPruning(std::shared_ptr<Pruner> pruner, const GradualOptions& options)
+    : pruner_(std::move(pruner)), options_(options) {
+  check(pruner_ != nullptr, "GradualPruning", "expected a pruner, got a null pointer");
+  check(options.sparsity >= 0 && options.sparsity < 1, "GradualPruning", "expected a sparsity in [0,1), got {}",
+        options.sparsity);
+  check(options.begin >= 0 && options.begin <= options.end && options.end <= 1, "GradualPruning",
+        "expected 0 <= begin <= end <= 1, shares of the training, got begin={}, end={}", options.begin, options.end);
+  check(options.every >= 0, "GradualPruning", "expected every >= 0 steps, got {}", options.every);
+}
+
+int64_t GradualPruning::end_step(int64_t total) const {
+  const double end = options_.curve == SparsityCurve::one_shot ? options_.begin : options_.end;
+  return std::llround(end * static_cast<double>(total));
+}
+
+double GradualPruning::sparsity_after(int64_t step, int64_t total) const {
+  const int64_t begin = std::llround(options_.begin * static_cast<double>(total)), end = end_step(total);
+  if (step < begin) return 0;
+  if (step >= end) return options_.sparsity;
+  return sparsity_at(options_.curve, static_cast<double>(step - begin) / static_cast<double>(end - begin), 0,
+                     options_.sparsity);
+}
+
+void GradualPruning::on_epoch_begin(Trainer&, int64_t epoch) {
+  // Before the first step; how many steps there will be doesn't matter then.
+  if (epoch == 1 && options_.begin == 0) pruner_->prune(sparsity_after(0, end_step(1) == 0 ? 1 : 1000));
+}
+
+void GradualPruning::on_step_end(Trainer& trainer, const StepRecord& record) {
+  const int64_t total = trainer.options().epochs * record.batches;
+  const int64_t begin = std::llround(options_.begin * static_cast<double>(total)), end = end_step(total);
+  if (record.step < begin || record.step > end) return;
+  const int64_t every = options_.every > 0 ? options_.every : std::max<int64_t>(1, (end - begin) / kPrunings);
+  if ((record.step - begin) % every == 0 || record.step == end) pruner_->prune(sparsity_after(record.step, total));
+}
+
+bool GradualPruning::is_settled(const Trainer& trainer, const EpochRecord& record) const {
+  const int64_t total = trainer.options().epochs * (record.step / record.epoch);
+  return record.step >= end_step(total);
+}
+
+}  // namespace espalier

@@ -1,0 +1,53 @@
+// Gradual pruning: a sparsity that rises while the network trains.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "pruning/pruner.h"
+#include "training/trainer.h"
+
+namespace espalier {
+
+/// How sparsity rises from its initial to its final value.
+enum class SparsityCurve : uint8_t {
+  one_shot,   ///< all at once, at the start
+  linear,     ///< equal shares of all weights
+  geometric,  ///< equal shares of the remaining weights: iterative pruning, Han et al. 2015
+  cubic,      ///< fast first: s_f + (s_i - s_f)(1 - t)^3, Zhu & Gupta 2017, equation 1
+};
+/// "one-shot", "linear", "geometric", "cubic".
+const char* name_of(SparsityCurve curve);
+/// The inverse of name_of. Throws ArgumentError, naming the nearest.
+SparsityCurve parse_sparsity_curve(const std::string& text);
+/// The sparsity at t in [0,1].
+double sparsity_at(SparsityCurve curve, double t, double initial, double final);
+
+struct GradualOptions {
+  double sparsity = 0.9;  ///< at the end
+  SparsityCurve curve = SparsityCurve::cubic;
+  double begin = 0, end = 0.5;  ///< in which share of the training it rises; the rest trains with the final masks
+  int64_t every = 0;            ///< steps between prunings; 0: about a hundred prunings in all
+};
+
+/// A callback that prunes as the training goes on. It is a function of the step and the masks: a resumed training goes
+/// on as if it had not stopped. With a curve of `one_shot` it prunes once, at `begin`.
+class GradualPruning : public Callback {
+ public:
+  GradualPruning(std::shared_ptr<Pruner> pruner, const GradualOptions& options);
+  void on_epoch_begin(Trainer& trainer, int64_t epoch) override;
+  void on_step_end(Trainer& trainer, const StepRecord& record) override;
+  bool is_settled(const Trainer& trainer, const EpochRecord& record) const override;
+
+  /// The sparsity wanted after `step` of `total` steps.
+  double sparsity_after(int64_t step, int64_t total) const;
+  const Pruner& pruner() const { return *pruner_; }
+
+ private:
+  int64_t end_step(int64_t total) const;
+
+  std::shared_ptr<Pruner> pruner_;
+  GradualOptions options_;
+};
+
+}  // namespace espalier

@@ -1,0 +1,109 @@
+#include "pruning/site.h"
+
+#include <algorithm>
+
+namespace espalier {
+
+Site site_of(const std::string& name, const Parameter& parameter, const Pattern& pattern) {
+  const int64_t units = mask_layout(parameter.shape(), pattern).units();
+  return {.name = name, .units = units, .members = {{.parameter = parameter, .pattern = pattern}}};
+}
+
+std::vector<Site> weight_sites(const Module& module, const Pattern& pattern) {
+  std::vector<Site> sites;
+  for (const auto& [name, parameter] : module.named_parameters()) {
+    if (parameter.shape().rank() < 2) continue;
+    if (pattern.kind() == Pattern::Kind::kernel && parameter.shape().rank() != 4) continue;
+    if (pattern.kind() == Pattern::Kind::recurrent && name.find("weight_hh") == std::string::npos) continue;
+    sites.push_back(site_of(name, parameter, pattern));
+  }
+  check(!sites.empty(), "weight_sites", "the pattern '{}' fits no weight of this {}", pattern.to_string(),
+        module.type());
+  return sites;
+}
+
+std::vector<double> unit_scores(const Site& site, const Saliencies& saliencies) {
+  std::vector<double> scores(static_cast<size_t>(site.units), 0.0);
+  for (const SiteMember& member : site.members) {
+    const auto found = saliencies.find(member.parameter.id());
+    if (found == saliencies.end()) continue;
+    const Tensor sums = Mask::sum_over_units(found->second, member.pattern);
+    const double* sum = sums.data<double>();
+    for (int64_t unit = 0; unit < sums.numel(); ++unit)
+      if (const int64_t to = member.site_unit(unit); to >= 0) scores[static_cast<size_t>(to)] += sum[unit];
+  }
+  return scores;
+}
+
+std::vector<int64_t> unit_weights(const Site& site) {
+  std::vector<int64_t> weights(static_cast<size_t>(site.units), 0);
+  for (const SiteMember& member : site.members) {
+    if (!member.masked) continue;
+    const MaskLayout layout = mask_layout(member.parameter.shape(), member.pattern);
+    const int64_t each = layout.recurrent ? layout.rows / layout.row_period * layout.columns + layout.rows - 4
+                                          : layout.rows * layout.columns / std::max<int64_t>(layout.units(), 1);
+    for (int64_t unit = 0; unit < layout.units(); ++unit)
+      if (const int64_t to = member.site_unit(unit); to >= 0) weights[static_cast<size_t>(to)] += each;
+  }
+  return weights;
+}
+
+namespace {
+/// For each unit of the member's pattern whether any of its weights exists.
+std::vector<bool> member_units(const SiteMember& member) {
+  const Mask& mask = member.parameter.mask();
+  const auto units = static_cast<size_t>(mask_layout(member.parameter.shape(), member.pattern).units());
+  if (!mask.defined()) return std::vector<bool>(units, true);
+  if (mask.pattern() == member.pattern) return mask.units();
+  std::vector<bool> exists(units);
+  const Tensor counts = Mask::sum_over_units(mask.expand(DType::f32), member.pattern);
+  for (size_t i = 0; i < units; ++i) exists[i] = counts.data<double>()[i] > 0;
+  return exists;
+}
+}  // namespace
+
+std::vector<bool> existing_units(const Site& site) {
+  std::vector<bool> exists(static_cast<size_t>(site.units), true);
+  for (const SiteMember& member : site.members) {
+    if (!member.masked) continue;
+    const std::vector<bool> own = member_units(member);
+    for (size_t unit = 0; unit < own.size(); ++unit)
+      if (const int64_t to = member.site_unit(static_cast<int64_t>(unit)); to >= 0 && !own[unit])
+        exists[static_cast<size_t>(to)] = false;
+  }
+  return exists;
+}
+
+void set_existing_units(const Site& site, const std::vector<bool>& exists, GradientFlow flow) {
+  check(static_cast<int64_t>(exists.size()) == site.units, "set_existing_units", "'{}' has {} units, got {} bits",
+        site.name, site.units, exists.size());
+  for (const SiteMember& member : site.members) {
+    if (!member.masked) continue;
+    Parameter parameter = member.parameter;
+    const Mask& before = parameter.mask();
+    const bool same = before.defined() && before.pattern() == member.pattern;
+    std::vector<bool> bits =
+        same ? before.units()
+             : std::vector<bool>(static_cast<size_t>(mask_layout(parameter.shape(), member.pattern).units()), true);
+    for (size_t unit = 0; unit < bits.size(); ++unit)
+      if (const int64_t from = member.site_unit(static_cast<int64_t>(unit)); from >= 0)
+        bits[unit] = exists[static_cast<size_t>(from)];
+    const Mask mask = Mask::from_units(parameter.shape(), member.pattern, bits);
+    parameter.set_mask(before.defined() && !same ? before & mask : mask, flow);
+  }
+}
+
+SparsityCount count_sparsity(const std::vector<Site>& sites) {
+  SparsityCount count;
+  std::unordered_map<const void*, bool> seen;
+  for (const Site& site : sites)
+    for (const SiteMember& member : site.members) {
+      if (!member.masked || !seen.emplace(member.parameter.id(), true).second) continue;
+      count.weights += member.parameter.numel();
+      const Mask& mask = member.parameter.mask();
+      if (mask.defined()) count.masked += mask.num_elements() - mask.count_elements();
+    }
+  return count;
+}
+
+}  // namespace espalier

@@ -1,0 +1,137 @@
+// Sites, allocation and the Pruner, on weights small enough to check by hand.
+#include <gtest/gtest.h>
+
+#include "layers/containers.h"
+#include "layers/linear.h"
+#include "pruning/pruner.h"
+#include "pruning/schedules/gradual.h"
+#include "tests/training/support.h"
+
+namespace espalier {
+namespace {
+
+using testing_support::digits;
+using testing_support::expect_contains;
+using testing_support::message_of;
+
+/// Two layers without bias whose weights are 1, 2, ..., 8 and 10, 20, 30, 40.
+ModulePtr counted_network() {
+  auto net = share(Sequential(Linear(4, 2, {.bias = false}), Linear(2, 2, {.bias = false})));
+  std::vector<Parameter> p = net->parameters();
+  p[0].set_data(Tensor::from<float>({1, 2, 3, 4, 5, 6, 7, 8}, {2, 4}));
+  p[1].set_data(Tensor::from<float>({10, 20, 30, 40}, {2, 2}));
+  return net;
+}
+
+std::vector<int64_t> kept(const Module& net) {
+  std::vector<int64_t> counts;
+  for (const Parameter& p : net.parameters())
+    counts.push_back(p.mask().defined() ? p.mask().count_elements() : p.numel());
+  return counts;
+}
+
+TEST(Pruner, GlobalScopeRemovesTheSmallestWeightsOfAllLayers) {
+  const ModulePtr net = counted_network();
+  Pruner pruner(net, weight_sites(*net));
+  pruner.prune(0.5);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{2, 4}));
+  EXPECT_DOUBLE_EQ(pruner.sparsity(), 0.5);
+  EXPECT_EQ(net->parameters()[0].data().to_vector<float>(), (std::vector<float>{0, 0, 0, 0, 0, 0, 7, 8}));
+}
+
+TEST(Pruner, LayerScopeRemovesTheSameShareOfEach) {
+  const ModulePtr net = counted_network();
+  Pruner(net, weight_sites(*net), {.allocation = {.scope = Scope::layer}}).prune(0.5);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{4, 2}));
+}
+
+TEST(Pruner, ErkKeepsSmallLayersDenser) {
+  const ModulePtr net = counted_network();
+  // (2+4)/8 = 0.75 and (2+2)/4 = 1: densities 0.75e and e with 8*0.75e + 4e = 6, e = 0.6.
+  Pruner(net, weight_sites(*net), {.allocation = {.scope = Scope::erk}}).prune(0.5);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{4, 2}));  // 3.6 and 2.4, to the nearest weight
+}
+
+TEST(Pruner, SitesWithTheirOwnSparsityAndProtectedOnes) {
+  const ModulePtr net = counted_network();
+  Pruner(net, weight_sites(*net), {.allocation = {.sparsity_of = {{"1.weight", 0.75}}}}).prune(0.25);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{6, 1}));
+  const ModulePtr other = counted_network();
+  Pruner(other, weight_sites(*other), {.allocation = {.scope = Scope::layer, .protect = {"0.*"}}}).prune(0.25);
+  EXPECT_EQ(kept(*other), (std::vector<int64_t>{8, 3}));
+}
+
+TEST(Pruner, NoLayerCollapsesUnlessAsked) {
+  const ModulePtr net = counted_network();
+  Pruner pruner(net, weight_sites(*net), {.allocation = {.min_units = 2}});
+  pruner.prune(0.6);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{2, 3}));
+  const std::string message = message_of<ArgumentError>([&] { pruner.prune(0.9); });
+  expect_contains(message, "0.6667");
+  Pruner(net, weight_sites(*net), {.allocation = {.min_units = 0}}).prune(0.75);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{0, 3}));
+}
+
+TEST(Pruner, RoundsTheNumberOfUnitsUp) {
+  const ModulePtr net = share(Sequential(Linear(4, 10), Linear(10, 4)));
+  Pruner(net, {site_of("0", net->parameters()[0], Pattern::channel(0))}, {.allocation = {.round_to = 4}}).prune(0.5);
+  EXPECT_EQ(net->parameters()[0].mask().count(), 8);
+}
+
+TEST(Pruner, NOfMNeverKeepsMoreThanNOfAnyM) {
+  const ModulePtr net = counted_network();
+  Pruner(net, {site_of("0", net->parameters()[0], Pattern::n_of_m(2, 4))}).prune(0.5);
+  EXPECT_EQ(net->parameters()[0].data().to_vector<float>(), (std::vector<float>{0, 0, 3, 4, 0, 0, 7, 8}));
+}
+
+TEST(Pruner, WhatIsRemovedStaysRemovedUnlessRegrowIsSet) {
+  const ModulePtr net = counted_network();
+  Pruner pruner(net, weight_sites(*net));
+  pruner.prune(0.5);
+  Parameter weight = net->parameters()[0];
+  Tensor values = weight.data();
+  values.copy_(Tensor::from<float>({99, 0, 0, 0, 0, 0, 7, 8}, {2, 4}));  // not through the mask: a forbidden revival
+  pruner.prune(0.6);
+  EXPECT_EQ(weight.data().to_vector<float>()[0], 0);
+  EXPECT_EQ(weight.mask().count(), 1);
+}
+
+TEST(Pruner, BadInput) {
+  const ModulePtr net = counted_network();
+  Pruner pruner(net, weight_sites(*net));
+  EXPECT_THROW(pruner.prune(1), ArgumentError);
+  EXPECT_THROW(pruner.prune(-0.1), ArgumentError);
+  EXPECT_THROW(pruner.prune(std::nan("")), ArgumentError);
+  expect_contains(message_of<ArgumentError>([&] { weight_sites(*net, Pattern::block(3, 1)); }), "3");
+  expect_contains(message_of<ArgumentError>([&] { weight_sites(*net, Pattern::kernel()); }), "fits no weight");
+  expect_contains(message_of<ArgumentError>([&] { make_criterion("magnitud"); }), "magnitude");
+  Pruner typo(net, weight_sites(*net), {.allocation = {.protect = {"1.wieght"}}});
+  expect_contains(message_of<ArgumentError>([&] { typo.prune(0.1); }), "1.weight");
+}
+
+TEST(SparsityCurves, AreWhatTheirFormulasSay) {
+  EXPECT_DOUBLE_EQ(sparsity_at(SparsityCurve::cubic, 0.5, 0, 0.8), 0.8 - 0.8 * 0.125);
+  EXPECT_DOUBLE_EQ(sparsity_at(SparsityCurve::linear, 0.5, 0, 0.8), 0.4);
+  EXPECT_DOUBLE_EQ(sparsity_at(SparsityCurve::geometric, 0.5, 0, 0.96), 0.8);
+  EXPECT_DOUBLE_EQ(sparsity_at(SparsityCurve::one_shot, 0, 0, 0.8), 0.8);
+}
+
+TEST(GradualPruning, ReachesTheSparsityAndKeepsTheBestEpochWithFinalMasks) {
+  const ModulePtr net = testing_support::small_network(1);
+  auto pruner = std::make_shared<Pruner>(net, weight_sites(*net));
+  auto gradual = std::make_shared<GradualPruning>(pruner, GradualOptions{.sparsity = 0.8, .end = 0.5});
+  auto optimizer = std::make_shared<Sgd>(*net, SgdOptions{.lr = 0.05, .momentum = 0.9});
+  Trainer trainer(net, optimizer,
+                  {.epochs = 4,
+                   .batch_size = 32,
+                   .validation_fraction = 0.2,
+                   .restore_best = true,
+                   .progress = ProgressMode::silent,
+                   .callbacks = {gradual}});
+  const TrainingResult result = trainer.fit(digits(400));
+  EXPECT_GE(result.best_epoch, 2);
+  EXPECT_NEAR(pruner->sparsity(), 0.8, 1e-3);
+}
+
+}  // namespace
+}  // namespace espalier
