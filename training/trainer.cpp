@@ -15,8 +15,6 @@ namespace espalier {
 
 namespace {
 
-constexpr uint64_t kTrainingStream = 0x7261696E;  // apart from the streams of initialisers and of the data
-
 using Clock = std::chrono::steady_clock;
 
 /// The sign of a NaN says nothing.
@@ -110,7 +108,7 @@ Trainer::Trainer(ModulePtr module, std::shared_ptr<Optimizer> optimizer, Trainer
   check(options_.batch_size > 0, "Trainer", "expected batch_size > 0, got {}", options_.batch_size);
   check(options_.label_smoothing >= 0 && options_.label_smoothing < 1, "Trainer",
         "expected 0 <= label_smoothing < 1, got {}", options_.label_smoothing);
-  check(options_.label_smoothing == 0 || !options_.loss, "Trainer",
+  check(options_.label_smoothing == 0 || !(options_.loss || options_.training_step), "Trainer",
         "label_smoothing belongs to the built-in loss; put it into your own");
   check(options_.clip_norm >= 0 && options_.clip_value >= 0, "Trainer",
         "expected clip_norm and clip_value >= 0, got {} and {}", options_.clip_norm, options_.clip_value);
@@ -258,6 +256,13 @@ Trainer::EpochEnd Trainer::train_epoch(Run& run) {
   return EpochEnd::complete;
 }
 
+TrainingStep Trainer::forward(const Batch& batch) const {
+  if (options_.training_step) return options_.training_step(*module_, batch);
+  const Variable outputs = (*module_)(batch.images);
+  if (options_.loss) return {outputs, options_.loss(outputs, batch)};
+  return {outputs, cross_entropy(outputs, batch.labels, {.label_smoothing = options_.label_smoothing})};
+}
+
 double Trainer::train_step(Run& run, const Batch& batch, StepRecord& record) {
   RunState& state = run.state;
   const TrainingPosition at{.step = state.step,
@@ -269,10 +274,7 @@ double Trainer::train_step(Run& run, const Batch& batch, StepRecord& record) {
   if (const auto momentum = options_.schedule->momentum(at)) optimizer_->set_momentum(*momentum);
 
   {
-    const Variable outputs = (*module_)(batch.images);
-    const Variable loss = options_.loss
-                              ? options_.loss(outputs, batch)
-                              : cross_entropy(outputs, batch.labels, {.label_smoothing = options_.label_smoothing});
+    const auto [outputs, loss] = forward(batch);
     record.loss = loss.item();
     if (!std::isfinite(record.loss)) fail_numerically(run, fmt::format("the loss became {}", number(record.loss)));
     if (outputs.rank() == 2)

@@ -14,6 +14,17 @@
 
 namespace espalier {
 
+/// The stream of the random numbers that a training draws (dropout, noise), apart from those of initialisers and of the
+/// data.
+inline constexpr uint64_t kTrainingStream = 0x7261696E;
+
+/// The forward pass of one training batch.
+struct TrainingStep {
+  Variable outputs;  ///< what the network made of the images
+  Variable loss;     ///< what goes down, as a mean over the examples
+};
+using TrainingStepFunction = std::function<TrainingStep(Module& module, const Batch& batch)>;
+
 struct TrainerOptions {
   int64_t epochs = 10;
   int64_t batch_size = 128;
@@ -25,8 +36,10 @@ struct TrainerOptions {
 
   double label_smoothing = 0;  ///< of the training loss; evaluation uses none
   LossFunction loss = {};      ///< instead of cross-entropy, in training and in evaluation
-  double clip_norm = 0;        ///< largest joint norm of the gradients; 0: no clipping
-  double clip_value = 0;       ///< largest gradient element; 0: no clipping
+  /// Instead of module(images) and the loss, in training only: distillation, losses that look inside the network.
+  TrainingStepFunction training_step = {};
+  double clip_norm = 0;   ///< largest joint norm of the gradients; 0: no clipping
+  double clip_value = 0;  ///< largest gradient element; 0: no clipping
 
   double validation_fraction = 0;  ///< of the training set, when fit gets no validation set
   int64_t validation_batch_size = 256;
@@ -78,6 +91,7 @@ class Trainer {
 
   /// Ends fit after the current step, with a checkpoint. For callbacks.
   void request_stop() { stop_requested_ = true; }
+  bool stop_requested() const { return stop_requested_; }
 
   const ModulePtr& module() const { return module_; }
   Optimizer& optimizer() const { return *optimizer_; }
@@ -89,6 +103,7 @@ class Trainer {
 
   EpochEnd train_epoch(Run& run);
   EpochEnd finish_epoch(Run& run);
+  TrainingStep forward(const Batch& batch) const;
   double train_step(Run& run, const Batch& batch, StepRecord& record);
   bool should_stop() const;
   void save(Run& run) const;
