@@ -1,0 +1,115 @@
+// Sparse variational dropout: every weight learns how much noise it bears; those that bear any amount are not needed.
+#pragma once
+
+#include "layers/containers.h"
+#include "layers/conv.h"
+#include "layers/linear.h"
+#include "pruning/site.h"
+#include "training/trainer.h"
+
+namespace espalier {
+
+struct VariationalOptions {
+  double initial_log_sigma2 = -10;  ///< -8 to -10: little noise at first
+  double threshold = 3;             ///< weights with a larger log alpha are removed: a dropout rate above 95 %
+};
+
+/// What the variational layers have in common: a plain layer's weight and bias, the same Parameters, and a
+/// "log_sigma2" of the weight's shape. In training the outputs are drawn from the Gaussian that the weights imply
+/// (local reparameterisation, one draw for each output of each example); in evaluation the weights are their means,
+/// with 0 where log alpha exceeds the threshold. Molchanov, Ashukha & Vetrov 2017; log sigma^2 as parameter:
+/// section 4.3.
+class VariationalLayer : public Module {
+ public:
+  const Parameter& weight() const { return weight_; }
+  /// Undefined when the plain layer has none.
+  const Parameter& bias() const { return bias_; }
+  const Parameter& log_sigma2() const { return log_sigma2_; }
+  double threshold() const { return threshold_; }
+
+  /// Which weights stay: log alpha at most the threshold, and not masked already.
+  Mask mask() const;
+  /// The plain layer with the same Parameters, not masked.
+  virtual ModulePtr plain() const = 0;
+
+ protected:
+  VariationalLayer(const Parameter& weight, const Parameter& bias, const VariationalOptions& options);
+  /// Shares the plain layer's Parameters, once the module knows its type.
+  void take_over(const Parameter& weight, const Parameter& bias);
+  /// The means that evaluation computes with.
+  Variable evaluation_weight() const;
+  nlohmann::json config_of(const nlohmann::json& plain) const;
+
+ private:
+  Parameter &weight_, &bias_, &log_sigma2_;
+  double threshold_;
+};
+
+/// Linear with noise on its weights. x (...,in) -> (...,out).
+class VariationalLinear : public VariationalLayer {
+ public:
+  explicit VariationalLinear(const Linear& layer, const VariationalOptions& options = {});
+  Variable forward(const Variable& x) override;
+  std::string type() const override { return "VariationalLinear"; }
+  nlohmann::json config() const override;
+  int64_t macs(const Shape& input, const Shape& output) const override;
+  ModulePtr plain() const override;
+};
+
+/// Conv2d with noise on its weights: convolutions of the mean, and of x^2 with the variance.
+class VariationalConv2d : public VariationalLayer {
+ public:
+  explicit VariationalConv2d(const Conv2d& layer, const VariationalOptions& options = {});
+  Variable forward(const Variable& x) override;
+  std::string type() const override { return "VariationalConv2d"; }
+  nlohmann::json config() const override;
+  int64_t macs(const Shape& input, const Shape& output) const override;
+  ModulePtr plain() const override;
+
+ private:
+  std::shared_ptr<Conv2d> layer_;  ///< knows the sizes and options; its parameters are ours
+};
+
+/// Makes the variational layers known to module_from_config. make_variational and the layers call it; a program that
+/// loads a checkpoint of a variational network calls it first.
+void register_variational_layers();
+
+/// Replaces every Linear and Conv2d of a Sequential, and of the Sequentials in it, by its variational layer, which
+/// takes over the layer's Parameters. Returns how many. Make the optimiser afterwards: there are new parameters; no
+/// weight decay on them. Throws when there is none to replace.
+int64_t make_variational(Sequential& network, const VariationalOptions& options = {});
+
+/// The inverse: plain layers, masked where log alpha exceeds the threshold. The weights' Parameters stay the same ones;
+/// an optimiser made before trains the log_sigma2 that are gone, so make a new one. Returns the weights and how many of
+/// them are masked.
+SparsityCount remove_variational(Sequential& network);
+
+/// The variational layers of a network. Throws when there is none.
+std::vector<std::shared_ptr<VariationalLayer>> variational_layers(const Module& network);
+/// Weights of the variational layers, and how many remove_variational would mask.
+SparsityCount variational_sparsity(const Module& network);
+/// The sum of KL over all variational layers: for training loops of your own, loss + weight * KL / examples.
+Variable variational_kl(const Module& network);
+
+struct VariationalPenaltyOptions {
+  double weight = 1;        ///< of KL/examples, after the warm-up
+  double warmup_begin = 0;  ///< share of the training after which the weight begins to rise from 0
+  double warmup_end = 0.1;  ///< share after which it is reached
+  int64_t examples = 0;     ///< in the training set; 0: batches of an epoch times the batch size
+};
+
+/// Adds the gradient of weight(step) * KL / examples to that of the loss. The recorded losses stay those of the data. A
+/// function of the step: a resumed training gives the same bits.
+class VariationalPenalty : public Callback {
+ public:
+  explicit VariationalPenalty(ModulePtr network, const VariationalPenaltyOptions& options = {});
+  void on_gradients(Trainer& trainer, const StepRecord& record) override;
+  /// The factor of KL/examples in step `step` (from 1) of `total`.
+  double weight_at(int64_t step, int64_t total) const;
+
+ private:
+  ModulePtr network_;
+  VariationalPenaltyOptions options_;
+};
+
+}  // namespace espalier
