@@ -32,16 +32,18 @@ std::vector<std::vector<double>> Pruner::scores() const {
   return scores;
 }
 
-void Pruner::prune(double sparsity) {
+void Pruner::prune(double sparsity, double share) {
   std::vector<std::vector<bool>> candidates;
   for (const Site& site : sites_)
     candidates.push_back(options_.regrow ? std::vector<bool>(static_cast<size_t>(site.units), true)
                                          : existing_units(site));
-  if (!options_.regrow && sparsity <= this->sparsity()) {
+  AllocationOptions allocation = options_.allocation;
+  for (auto& [name, value] : allocation.sparsity_of) value *= share;
+  if (!options_.regrow && allocation.sparsity_of.empty() && sparsity <= this->sparsity()) {
     check(sparsity >= 0, "prune", "expected a sparsity in [0,1), got {}", sparsity);
     return;
   }
-  const auto exists = allocate(sites_, scores(), candidates, sparsity, options_.allocation);
+  const auto exists = allocate(sites_, scores(), candidates, sparsity, allocation);
   for (size_t i = 0; i < sites_.size(); ++i) set_existing_units(sites_[i], exists[i], options_.flow);
 }
 

@@ -26,8 +26,9 @@ class Pruner {
   Pruner(ModulePtr module, std::vector<Site> sites, PrunerOptions options = {});
 
   /// Scores all units and masks the least worthy until `sparsity` of the sites' weights are masked. With less than what
-  /// is masked already it does nothing, unless regrow is set.
-  void prune(double sparsity);
+  /// is masked already it does nothing, unless regrow is set. Sparsities set by hand (AllocationOptions::sparsity_of)
+  /// count `share` of their value: schedules reach them step by step too.
+  void prune(double sparsity, double share = 1);
   /// Of the sites' weights.
   double sparsity() const { return count_sparsity(sites_).sparsity(); }
 

@@ -38,6 +38,10 @@ double sparsity_at(SparsityCurve curve, double t, double initial, double final) 
 GradualPruning::GradualPruning(std::shared_ptr<Pruner> pruner, const GradualOptions& options)
     : pruner_(std::move(pruner)), options_(options) {
   check(pruner_ != nullptr, "GradualPruning", "expected a pruner, got a null pointer");
+  check_options(options);
+}
+
+void GradualPruning::check_options(const GradualOptions& options) {
   check(options.sparsity >= 0 && options.sparsity < 1, "GradualPruning", "expected a sparsity in [0,1), got {}",
         options.sparsity);
   check(options.begin >= 0 && options.begin <= options.end && options.end <= 1, "GradualPruning",
@@ -60,7 +64,7 @@ double GradualPruning::sparsity_after(int64_t step, int64_t total) const {
 
 void GradualPruning::on_epoch_begin(Trainer&, int64_t epoch) {
   // Before the first step; how many steps there will be doesn't matter then.
-  if (epoch == 1 && options_.begin == 0) pruner_->prune(sparsity_after(0, end_step(1) == 0 ? 1 : 1000));
+  if (epoch == 1 && options_.begin == 0) prune(sparsity_after(0, end_step(1) == 0 ? 1 : 1000));
 }
 
 void GradualPruning::on_step_end(Trainer& trainer, const StepRecord& record) {
@@ -68,7 +72,11 @@ void GradualPruning::on_step_end(Trainer& trainer, const StepRecord& record) {
   const int64_t begin = std::llround(options_.begin * static_cast<double>(total)), end = end_step(total);
   if (record.step < begin || record.step > end) return;
   const int64_t every = options_.every > 0 ? options_.every : std::max<int64_t>(1, (end - begin) / kPrunings);
-  if ((record.step - begin) % every == 0 || record.step == end) pruner_->prune(sparsity_after(record.step, total));
+  if ((record.step - begin) % every == 0 || record.step == end) prune(sparsity_after(record.step, total));
+}
+
+void GradualPruning::prune(double sparsity) {
+  pruner_->prune(sparsity, options_.sparsity > 0 ? sparsity / options_.sparsity : 1);
 }
 
 bool GradualPruning::is_settled(const Trainer& trainer, const EpochRecord& record) const {

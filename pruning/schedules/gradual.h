@@ -39,12 +39,16 @@ class GradualPruning : public Callback {
   void on_step_end(Trainer& trainer, const StepRecord& record) override;
   bool is_settled(const Trainer& trainer, const EpochRecord& record) const override;
 
+  /// Throws what the constructor would.
+  static void check_options(const GradualOptions& options);
+
   /// The sparsity wanted after `step` of `total` steps.
   double sparsity_after(int64_t step, int64_t total) const;
   const Pruner& pruner() const { return *pruner_; }
 
  private:
   int64_t end_step(int64_t total) const;
+  void prune(double sparsity);
 
   std::shared_ptr<Pruner> pruner_;
   GradualOptions options_;
