@@ -93,7 +93,7 @@ TEST(KnowledgeDistillation, AtHighTemperaturesItIsTheSquaredDistanceOfCentredLog
                             .item();
     const double error = std::abs(loss - limit) / limit;
     EXPECT_LT(error, 10 / t);
-    if (previous > 0) EXPECT_LT(error, previous / 5);
+    EXPECT_TRUE(previous == 0 || error < previous / 5) << t;
     previous = error;
   }
 }
@@ -145,8 +145,7 @@ TEST(RelationalDistance, ByHand) {
 }
 
 TEST(RelationalDistance, FarApartCountsLinearly) {
-  // Distances 1, 1, 2 and 1, 100, 99: relative to their means 0.75, 0.75, 1.5 and 0.015, 1.5, 1.485. No difference is
-  // above 1 with three examples, so four: one far away in the student only.
+  // Seven equal examples and one far away: 4 times the mean distance in the student, at most 7/3 in the teacher.
   const Rows student = {{0}, {0}, {0}, {0}, {0}, {0}, {0}, {10}}, teacher = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}};
   double total = 0, mean_s = 0, mean_t = 0;
   for (size_t i = 0; i < 8; ++i)
