@@ -8,6 +8,15 @@ Variable zeros_like_shape(const Shape& shape, const Variable& like) {
   return Tensor::zeros(shape, like.dtype(), like.device());
 }
 
+/// The axis and, where they can be read without a copy from a device, the indices: which channels go where.
+Attributes selection_attributes(int axis, const Tensor& index) {
+  Attributes result{axis};
+  if (!grad_enabled() || index.device() != Device::cpu() || index.dtype() != DType::i64) return result;
+  const std::vector<int64_t> indices = index.to_vector<int64_t>();
+  result.insert(result.end(), indices.begin(), indices.end());
+  return result;
+}
+
 }  // namespace
 
 Variable gather(const Variable& x, int axis, const Tensor& index) {
@@ -26,11 +35,12 @@ Variable scatter_add(const Variable& x, int axis, const Tensor& index, const Var
 }
 
 Variable index_select(const Variable& x, int axis, const Tensor& index) {
-  return record("index_select", index_select(x.data(), axis, index), {x},
-                [axis, s = Saved(index), shape = x.shape()](const BackwardContext& c) -> Variables {
-                  return {index_add(zeros_like_shape(shape, c.grad()), axis, s.unpack(c).data(), c.grad())};
-                },
-                SaveOutputs::no, {normalize_axis(axis, x.rank(), "index_select")});
+  return record(
+      "index_select", index_select(x.data(), axis, index), {x},
+      [axis, s = Saved(index), shape = x.shape()](const BackwardContext& c) -> Variables {
+        return {index_add(zeros_like_shape(shape, c.grad()), axis, s.unpack(c).data(), c.grad())};
+      },
+      SaveOutputs::no, selection_attributes(normalize_axis(axis, x.rank(), "index_select"), index));
 }
 
 Variable index_add(const Variable& x, int axis, const Tensor& index, const Variable& values) {

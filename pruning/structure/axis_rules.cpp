@@ -1,0 +1,488 @@
+#include "pruning/structure/axis_rules.h"
+
+#include <algorithm>
+#include <string_view>
+#include <unordered_map>
+
+namespace espalier {
+
+namespace {
+
+using Kind = TracedTensor::Kind;
+using Tensors = std::vector<TracedTensor>;
+
+const char* const kPositions = "positions of an image";
+
+/// One operation on the tape.
+struct Call {
+  AxisTrace& trace;
+  const Node& node;
+  const Tensors& inputs;
+
+  const TracedTensor& in(size_t i) const { return inputs[i]; }
+  bool has(size_t i) const { return i < inputs.size() && inputs[i].kind != Kind::constant; }
+  const Shape& shape() const { return node.output_shape(0); }
+  int64_t attribute(size_t i) const { return node.attributes().at(i); }
+  /// Of what is computed from all inputs.
+  Kind kind() const {
+    Kind result = Kind::constant;
+    for (const TracedTensor& input : inputs) result = std::max(result, input.kind);
+    return result;
+  }
+  std::string name() const { return node.operation(); }
+};
+
+/// An axis of a tensor that holds data, made from one of an operand.
+TracedAxis as_data(const TracedAxis& axis) { return {axis.indices}; }
+
+/// Something learned that takes the place of data, such as an LSTM's first state.
+void use_as_data(const Call& c, const TracedTensor& x, int axis) {
+  if (x.kind == Kind::parameter) c.trace.declare(x.axes[static_cast<size_t>(axis)], ChannelRole::produces);
+}
+
+/// Equal axes are one; an axis of size 1 is repeated. Also for one operand.
+Tensors elementwise(const Call& c) {
+  const Shape& shape = c.shape();
+  TracedTensor y{.kind = c.kind(), .axes = {}};
+  const bool scaling = c.name() == "mul" || c.name() == "div";
+  for (int a = 0; a < shape.rank(); ++a) {
+    TracedAxis axis;
+    for (const TracedTensor& input : c.inputs) {
+      const int own = a - (shape.rank() - input.rank());
+      // A tensor that is no parameter is remade or resized by the module that holds it.
+      if (input.kind == Kind::constant || own < 0) continue;
+      const TracedAxis& x = input.axes[static_cast<size_t>(own)];
+      if (x.size() != shape[a]) {
+        if (input.kind == Kind::data) c.trace.fix(x, "one channel for all of another tensor's in " + c.name());
+        continue;
+      }
+      if (axis.indices.empty())
+        axis.indices = x.indices;
+      else
+        c.trace.unite(axis, x);
+      if (y.kind == Kind::parameter)
+        axis.sources.insert(axis.sources.end(), x.sources.begin(), x.sources.end());
+      else if (input.kind == Kind::parameter && (shape[a] > 1 || input.rank() == 1))
+        c.trace.declare(x, scaling ? ChannelRole::scales : ChannelRole::produces);
+    }
+    if (axis.indices.empty()) axis = c.trace.fresh(shape[a]);
+    y.axes.push_back(std::move(axis));
+  }
+  return {y};
+}
+
+/// a (...,M,K) b (...,K,N): K is tied.
+Tensors matmul(const Call& c) {
+  const TracedTensor &a = c.in(0), &b = c.in(1);
+  const TracedAxis &a_k = a.axes.back(), &b_k = b.axes[static_cast<size_t>(std::max(b.rank() - 2, 0))];
+  if (c.has(0) && c.has(1)) {
+    c.trace.unite(a_k, b_k);
+  } else {
+    c.trace.fix(c.has(0) ? a_k : b_k, "multiplied by a matrix that is no parameter");
+  }
+  if (a.kind == Kind::parameter) {
+    c.trace.declare(a_k, ChannelRole::reads);
+    if (b.kind == Kind::data && a.rank() > 1) c.trace.declare(a.axes[a.axes.size() - 2], ChannelRole::produces);
+  }
+  if (b.kind == Kind::parameter) {
+    c.trace.declare(b_k, a.kind == Kind::parameter ? ChannelRole::produces : ChannelRole::reads);
+    if (a.kind == Kind::data && b.rank() > 1) c.trace.declare(b.axes.back(), ChannelRole::produces);
+  }
+  const Shape& shape = c.shape();
+  const int free_axes = (a.rank() > 1) + (b.rank() > 1), batch_axes = shape.rank() - free_axes;
+  TracedTensor y{.kind = c.kind(), .axes = {}};
+  for (int axis = 0; axis < batch_axes; ++axis) {
+    TracedAxis batch;
+    for (const TracedTensor* input : {&a, &b}) {
+      const int own = axis - (batch_axes - (input->rank() - 2));
+      if (input->kind == Kind::constant || own < 0 || own >= input->rank() - 2) continue;
+      const TracedAxis& x = input->axes[static_cast<size_t>(own)];
+      if (x.size() != shape[axis]) {
+        c.trace.fix(x, "one matrix for all of another tensor's in matmul");
+      } else if (batch.indices.empty()) {
+        batch = as_data(x);
+      } else {
+        c.trace.unite(batch, x);
+      }
+    }
+    y.axes.push_back(batch.indices.empty() ? c.trace.fresh(shape[axis]) : batch);
+  }
+  const auto add = [&](const TracedAxis& axis) { y.axes.push_back(y.kind == Kind::data ? as_data(axis) : axis); };
+  if (a.rank() > 1) add(a.axes[a.axes.size() - 2]);
+  if (b.rank() > 1) add(b.axes.back());
+  return {y};
+}
+
+/// x (N,C,H,W), weight (F,C/groups,KH,KW), bias (F).
+Tensors conv2d(const Call& c) {
+  const TracedTensor &x = c.in(0), &w = c.in(1);
+  const TracedAxis &in = x.axes[1], &filters = w.axes[0], &columns = w.axes[1];
+  const int64_t groups = c.attribute(0), outputs_each = filters.size() / groups;
+  AxisIndices& indices = c.trace.indices;
+  use_as_data(c, x, 1);
+  const bool depthwise = groups > 1 && columns.size() == 1;
+  if (!depthwise) c.trace.declare(columns, ChannelRole::reads);
+  c.trace.declare(filters, ChannelRole::produces);
+  if (!c.has(1)) c.trace.fix(filters, "filtered by a kernel that is no parameter");
+  if (depthwise) {
+    for (int64_t f = 0; f < filters.size(); ++f)
+      indices.unite(in.indices[static_cast<size_t>(f / outputs_each)], filters.indices[static_cast<size_t>(f)]);
+  } else {
+    if (!c.has(1)) c.trace.fix(columns, "filtered by a kernel that is no parameter");
+    // All groups are slices of one rectangular weight: each loses the same channels.
+    for (int64_t channel = 0; channel < in.size(); ++channel)
+      indices.unite(in.indices[static_cast<size_t>(channel)],
+                    columns.indices[static_cast<size_t>(channel % columns.size())]);
+    for (int64_t f = outputs_each; f < filters.size(); ++f)
+      indices.unite(filters.indices[static_cast<size_t>(f)], filters.indices[static_cast<size_t>(f % outputs_each)]);
+  }
+  if (c.has(2)) {
+    c.trace.unite(filters, c.in(2).axes[0]);
+    c.trace.declare(c.in(2).axes[0], ChannelRole::produces);
+  }
+  const Shape& shape = c.shape();
+  return {{.kind = Kind::data,
+           .axes = {as_data(x.axes[0]), as_data(filters), c.trace.fresh(shape[2], kPositions),
+                    c.trace.fresh(shape[3], kPositions)}}};
+}
+
+/// One direction: x (T,B,I), h0, c0 (B,H), w_ih (4H,I), w_hh (4H,H), biases (4H) -> output (T,B,H), h, c (B,H).
+Tensors lstm(const Call& c) {
+  constexpr int64_t kGates = 4;
+  AxisIndices& indices = c.trace.indices;
+  const TracedTensor &x = c.in(0), &w_ih = c.in(3), &w_hh = c.in(4);
+  const TracedAxis hidden = c.trace.fresh(w_hh.axes[1].size());
+  const auto tie_rows = [&](const TracedTensor& weight, bool recurrent) {
+    const std::vector<int>& rows = weight.axes[0].indices;
+    for (size_t row = 0; row < rows.size(); ++row)
+      indices.unite(rows[row], hidden.indices[row % hidden.indices.size()]);
+    c.trace.declare(weight.axes[0], ChannelRole::produces, kGates, recurrent);
+  };
+  use_as_data(c, x, 2);
+  c.trace.unite(x.axes[2], w_ih.axes[1]);
+  c.trace.declare(w_ih.axes[1], ChannelRole::reads);
+  tie_rows(w_ih, false);
+  tie_rows(w_hh, true);
+  c.trace.unite(w_hh.axes[1], hidden);
+  c.trace.declare(w_hh.axes[1], ChannelRole::reads, 1, true);
+  for (const size_t bias : {size_t{5}, size_t{6}})
+    if (c.has(bias)) tie_rows(c.in(bias), false);
+  for (const size_t state : {size_t{1}, size_t{2}}) {
+    if (!c.has(state)) continue;
+    c.trace.unite(c.in(state).axes[1], hidden);
+    use_as_data(c, c.in(state), 1);
+  }
+  const TracedAxis steps = as_data(x.axes[0]), batch = as_data(x.axes[1]);
+  return {{.axes = {steps, batch, hidden}}, {.axes = {batch, hidden}}, {.axes = {batch, hidden}}};
+}
+
+/// x (N,C) or (N,C,H,W), weight and bias (C).
+Tensors batch_norm(const Call& c) {
+  TracedTensor y{.kind = Kind::data, .axes = {}};
+  for (size_t a = 0; a < c.in(0).axes.size(); ++a) {
+    y.axes.push_back(as_data(c.in(0).axes[a]));
+    // Statistics of what comes in: the tape of layer_norm, whose examples are the channels.
+    if (a != 1 && c.name() == "batch_norm") c.trace.fix(y.axes[a], "normalised over, by mean and variance");
+  }
+  use_as_data(c, c.in(0), 1);
+  for (const size_t scale : {size_t{1}, size_t{2}}) {
+    if (!c.has(scale)) continue;
+    c.trace.unite(y.axes[1], c.in(scale).axes[0]);
+    c.trace.declare(c.in(scale).axes[0], ChannelRole::scales);
+  }
+  return {y};
+}
+
+Tensors pool2d(const Call& c) {
+  const TracedTensor& x = c.in(0);
+  return {{.kind = x.kind,
+           .axes = {x.axes[0], x.axes[1], c.trace.fresh(c.shape()[2], kPositions),
+                    c.trace.fresh(c.shape()[3], kPositions)}}};
+}
+
+Tensors softmax(const Call& c) {
+  c.trace.fix(c.in(0).axes.back(), "normalised over, by softmax");
+  return {c.in(0)};
+}
+
+Tensors reduction(const Call& c) {
+  const TracedTensor& x = c.in(0);
+  const Attributes& reduced = c.node.attributes();
+  const bool keep_axes = c.shape().rank() == x.rank();
+  TracedTensor y{.kind = x.kind, .axes = {}};
+  for (int a = 0; a < x.rank(); ++a) {
+    const TracedAxis& axis = x.axes[static_cast<size_t>(a)];
+    if (std::find(reduced.begin(), reduced.end(), a) == reduced.end()) {
+      y.axes.push_back(axis);
+      continue;
+    }
+    c.trace.fix(axis, fmt::format("reduced by {}", c.name()));
+    if (keep_axes) y.axes.push_back(c.trace.fresh(1));
+  }
+  return {y};
+}
+
+/// Neighbouring axes as one. Its index j stands for one axis' index: of the one that belongs to a parameter, else the
+/// outermost; the others stay whole.
+TracedAxis merged(const Call& c, const std::vector<const TracedAxis*>& axes) {
+  if (axes.size() == 1) return *axes[0];
+  const auto is_channel = [&](const TracedAxis* axis) { return c.trace.indices.has_parameter(axis->indices[0]); };
+  auto chosen = std::find_if(axes.begin(), axes.end(), is_channel);
+  if (chosen == axes.end()) chosen = axes.begin();
+  int64_t inner = 1, all = 1;
+  for (auto axis = axes.begin(); axis != axes.end(); ++axis) {
+    all *= (*axis)->size();
+    if (axis > chosen) inner *= (*axis)->size();
+    if (axis != chosen) c.trace.fix(**axis, "joined with a channel axis by " + c.name());
+  }
+  TracedAxis result{{}, (*chosen)->sources};
+  for (int64_t j = 0; j < all; ++j)
+    result.indices.push_back((*chosen)->indices[static_cast<size_t>(j / inner % (*chosen)->size())]);
+  return result;
+}
+
+/// The outermost of an axis' parts takes its channels, all that fall on one index together; the inner ones stay whole.
+std::vector<TracedAxis> split(const Call& c, const TracedAxis& axis, const std::vector<int64_t>& sizes) {
+  if (sizes.size() <= 1) return {axis};
+  TracedAxis outer{{}, axis.sources};
+  const int64_t inner = axis.size() / sizes[0];
+  for (int64_t i = 0; i < axis.size(); ++i) {
+    const int index = axis.indices[static_cast<size_t>(i)];
+    if (i % inner == 0)
+      outer.indices.push_back(index);
+    else
+      c.trace.indices.unite(outer.indices.back(), index);
+  }
+  std::vector<TracedAxis> parts = {outer};
+  for (size_t i = 1; i < sizes.size(); ++i) parts.push_back(c.trace.fresh(sizes[i], "split from channels by reshape"));
+  return parts;
+}
+
+/// Axes are read from both ends of the smallest blocks of equal products: (T,B,H) -> (T*B,H) is T,B -> T*B and H -> H.
+Tensors reshape(const Call& c) {
+  const TracedTensor& x = c.in(0);
+  const Shape& shape = c.shape();
+  TracedTensor y{.kind = x.kind, .axes = {}};
+  check(shape.numel() > 0, "DependencyGraph", "{} of an empty tensor: trace with a larger example", c.name());
+  int i = 0, j = 0;
+  const auto size_in = [&](int axis) { return x.axes[static_cast<size_t>(axis)].size(); };
+  while (i < x.rank() || j < shape.rank()) {
+    const bool more_in = i < x.rank(), more_out = j < shape.rank();
+    if (more_in && more_out && size_in(i) == shape[j]) {
+      y.axes.push_back(x.axes[static_cast<size_t>(i++)]);
+      ++j;
+    } else if (more_in && size_in(i) == 1) {
+      c.trace.fix(x.axes[static_cast<size_t>(i++)], "the only channel");
+    } else if (more_out && shape[j] == 1) {
+      y.axes.push_back(c.trace.fresh(1));
+      ++j;
+    } else {
+      std::vector<const TracedAxis*> from;
+      std::vector<int64_t> sizes;
+      int64_t product_in = 1, product_out = 1;
+      const int first_out = j;
+      do {
+        if (product_in <= product_out) {
+          product_in *= size_in(i);
+          const TracedAxis& axis = x.axes[static_cast<size_t>(i++)];
+          if (axis.size() > 1)
+            from.push_back(&axis);
+          else
+            c.trace.fix(axis, "the only channel");
+        } else {
+          product_out *= shape[j];
+          if (shape[j++] > 1) sizes.push_back(shape[j - 1]);
+        }
+      } while (product_in != product_out);
+      std::vector<TracedAxis> parts = split(c, merged(c, from), sizes);
+      auto part = parts.begin();
+      for (int axis = first_out; axis < j; ++axis)
+        y.axes.push_back(shape[axis] == 1 ? c.trace.fresh(1) : std::move(*part++));
+    }
+  }
+  return {y};
+}
+
+Tensors permute(const Call& c) {
+  TracedTensor y{.kind = c.in(0).kind, .axes = {}};
+  for (int64_t axis : c.node.attributes()) y.axes.push_back(c.in(0).axes[static_cast<size_t>(axis)]);
+  return {y};
+}
+
+Tensors transpose(const Call& c) {
+  TracedTensor y = c.in(0);
+  std::swap(y.axes[static_cast<size_t>(c.attribute(0))], y.axes[static_cast<size_t>(c.attribute(1))]);
+  return {y};
+}
+
+Tensors slice(const Call& c) {
+  TracedTensor y = c.in(0);
+  const auto axis = static_cast<size_t>(c.attribute(0));
+  std::vector<int> chosen;
+  for (int64_t i = 0; i < c.shape()[static_cast<int>(axis)]; ++i)
+    chosen.push_back(y.axes[axis].indices[static_cast<size_t>(c.attribute(1) + i * c.attribute(2))]);
+  y.axes[axis].indices = std::move(chosen);
+  return {y};
+}
+
+Tensors squeeze(const Call& c) {
+  TracedTensor y = c.in(0);
+  const auto axis = c.attribute(0);
+  c.trace.fix(y.axes[static_cast<size_t>(axis)], "the only channel");
+  y.axes.erase(y.axes.begin() + axis);
+  return {y};
+}
+
+Tensors unsqueeze(const Call& c) {
+  TracedTensor y = c.in(0);
+  y.axes.insert(y.axes.begin() + c.attribute(0), c.trace.fresh(1));
+  return {y};
+}
+
+Tensors expand(const Call& c) {
+  const TracedTensor& x = c.in(0);
+  const Shape& shape = c.shape();
+  TracedTensor y{.kind = x.kind, .axes = {}};
+  for (int a = 0; a < shape.rank(); ++a) {
+    const int own = a - (shape.rank() - x.rank());
+    if (own >= 0 && x.axes[static_cast<size_t>(own)].size() == shape[a]) {
+      y.axes.push_back(x.axes[static_cast<size_t>(own)]);
+      continue;
+    }
+    if (own >= 0) c.trace.fix(x.axes[static_cast<size_t>(own)], "one channel repeated by expand");
+    y.axes.push_back(c.trace.fresh(shape[a]));
+  }
+  return {y};
+}
+
+Tensors cat(const Call& c) {
+  const auto joined = static_cast<size_t>(c.attribute(0));
+  TracedTensor y = c.in(0);
+  y.kind = c.kind();
+  for (size_t i = 1; i < c.inputs.size(); ++i)
+    for (size_t a = 0; a < y.axes.size(); ++a) {
+      const TracedAxis& axis = c.in(i).axes[a];
+      if (a == joined)
+        y.axes[a].indices.insert(y.axes[a].indices.end(), axis.indices.begin(), axis.indices.end());
+      else
+        c.trace.unite(y.axes[a], axis);
+      y.axes[a].sources.insert(y.axes[a].sources.end(), axis.sources.begin(), axis.sources.end());
+    }
+  if (y.kind != Kind::data) return {y};
+  for (const TracedTensor& input : c.inputs)  // learned rows beside data, such as a class token
+    for (int a = 0; a < input.rank(); ++a)
+      if (input.axes[static_cast<size_t>(a)].size() > 1) use_as_data(c, input, a);
+  for (TracedAxis& axis : y.axes) axis.sources.clear();
+  return {y};
+}
+
+/// What is added belongs to nothing yet.
+Tensors pad(const Call& c) {
+  TracedTensor y = c.in(0);
+  for (size_t a = 0; a < y.axes.size(); ++a) {
+    std::vector<int>& inside = y.axes[a].indices;
+    std::vector<int> all = c.trace.indices.make(c.shape()[static_cast<int>(a)]);
+    std::copy(inside.begin(), inside.end(), all.begin() + c.attribute(a));
+    inside = std::move(all);
+  }
+  return {y};
+}
+
+Tensors index_select(const Call& c) {
+  TracedTensor y = c.in(0);
+  const auto axis = static_cast<size_t>(c.attribute(0));
+  const int64_t selected = c.shape()[static_cast<int>(axis)];
+  if (y.kind == Kind::parameter) {  // an embedding: the rows are words, what comes out is data
+    c.trace.fix(y.axes[axis], "looked up by number");
+    y.axes[axis] = c.trace.fresh(selected, "looked up by number");
+    y.kind = Kind::data;
+    for (TracedAxis& other : y.axes) {
+      c.trace.declare(other, ChannelRole::produces);
+      other.sources.clear();
+    }
+  } else if (static_cast<int64_t>(c.node.attributes().size()) == 1 + selected) {
+    std::vector<int> chosen;
+    for (int64_t i = 0; i < selected; ++i)
+      chosen.push_back(y.axes[axis].indices[static_cast<size_t>(c.attribute(static_cast<size_t>(1 + i)))]);
+    y.axes[axis].indices = std::move(chosen);
+  } else {
+    c.trace.fix(y.axes[axis], "looked up by number");
+    y.axes[axis] = c.trace.fresh(selected, "looked up by number");
+  }
+  return {y};
+}
+
+Tensors gather(const Call& c) {
+  TracedTensor y = c.in(0);
+  for (int a = 0; a < y.rank(); ++a) {
+    TracedAxis& axis = y.axes[static_cast<size_t>(a)];
+    if (a != c.attribute(0) && axis.size() == c.shape()[a]) continue;
+    c.trace.fix(axis, "looked up by number");
+    axis = c.trace.fresh(c.shape()[a], "looked up by number");
+  }
+  return {y};
+}
+
+using Rule = Tensors (*)(const Call&);
+
+const std::unordered_map<std::string_view, Rule>& rules() {
+  static const std::unordered_map<std::string_view, Rule> kRules = [] {
+    std::unordered_map<std::string_view, Rule> all = {
+        {"matmul", matmul},
+        {"conv2d", conv2d},
+        {"lstm", lstm},
+        {"batch_norm", batch_norm},
+        {"softmax", softmax},
+        {"batch_norm_eval", batch_norm},
+        {"sum", reduction},
+        {"log_softmax", softmax},
+        {"max", reduction},
+        {"min", reduction},
+        {"max_pool2d", pool2d},
+        {"avg_pool2d", pool2d},
+        {"reshape", reshape},
+        {"adaptive_avg_pool2d", pool2d},
+        {"flatten", reshape},
+        {"permute", permute},
+        {"transpose", transpose},
+        {"slice", slice},
+        {"squeeze", squeeze},
+        {"unsqueeze", unsqueeze},
+        {"expand", expand},
+        {"cat", cat},
+        {"pad", pad},
+        {"index_select", index_select},
+        {"gather", gather},
+    };
+    for (const char* name : {"add", "sub",  "mul",   "div",      "neg",   "abs",   "square",     "sqrt",
+                             "exp", "log",  "log1p", "sin",      "cos",   "tanh",  "erf",        "sigmoid",
+                             "pow", "relu", "to",    "softplus", "clamp", "where", "apply_mask", "mask_gradient"})
+      all.emplace(name, elementwise);
+    return all;
+  }();
+  return kRules;
+}
+
+}  // namespace
+
+std::vector<TracedTensor> follow_axes(AxisTrace& trace, const Node& node, const std::vector<TracedTensor>& inputs) {
+  const auto rule = rules().find(node.operation());
+  if (rule == rules().end()) {
+    std::string shapes;
+    for (const Shape& shape : node.input_shapes()) shapes += (shapes.empty() ? "" : ", ") + shape.to_string();
+    fail("DependencyGraph",
+         "no rule says which channels belong together before and after the operation '{}' ({} -> {}); build the module "
+         "from other operations, or prune single weights (weight_sites), which needs no graph",
+         node.operation(), shapes, node.output_shape(0));
+  }
+  Tensors outputs = rule->second({trace, node, inputs});
+  for (size_t i = 0; i < outputs.size(); ++i)
+    for (int a = 0; a < outputs[i].rank(); ++a)
+      check(outputs[i].rank() == node.output_shape(static_cast<int>(i)).rank() &&
+                outputs[i].axes[static_cast<size_t>(a)].size() == node.output_shape(static_cast<int>(i))[a],
+            "DependencyGraph", "the rule of '{}' doesn't fit its output {}", node.operation(),
+            node.output_shape(static_cast<int>(i)));
+  return outputs;
+}
+
+}  // namespace espalier

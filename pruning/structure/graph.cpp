@@ -1,0 +1,369 @@
+#include "pruning/structure/graph.h"
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "pruning/structure/axis_rules.h"
+
+namespace espalier {
+namespace {
+
+/// A call of a module without children, as an observer saw it.
+struct SeenCall {
+  Module* module;
+  Variable input, output;
+};
+
+/// While alive, operations are recorded, frozen parameters' too: they have channels like all others.
+class RecordEverything {
+ public:
+  explicit RecordEverything(const Module& module) {
+    set_grad_enabled(true);
+    for (Parameter& parameter : module.parameters()) {
+      if (parameter.requires_grad()) continue;
+      parameter.set_requires_grad(true);
+      frozen_.push_back(parameter);
+    }
+  }
+  ~RecordEverything() {
+    for (Parameter& parameter : frozen_) parameter.set_requires_grad(false);
+    set_grad_enabled(before_);
+  }
+  RecordEverything(const RecordEverything&) = delete;
+  RecordEverything& operator=(const RecordEverything&) = delete;
+
+ private:
+  bool before_ = grad_enabled();
+  std::vector<Parameter> frozen_;
+};
+
+/// One forward pass, and everything its tape says about axes.
+class Tracer {
+ public:
+  Tracer(Module& module, const Tensor& example);
+
+  AxisTrace& trace() { return trace_; }
+  const std::vector<SeenCall>& calls() const { return calls_; }
+  /// nullptr: nothing that requires a gradient.
+  const TracedTensor* find(const Variable& variable) const;
+
+ private:
+  void add_parameters(const Module& module);
+  void follow(const std::vector<const Node*>& nodes);
+  TracedTensor operand(const Node::Edge& edge, const Shape& shape);
+
+  AxisTrace trace_;
+  Variable input_;
+  std::vector<SeenCall> calls_;
+  std::unordered_map<const void*, TracedTensor> leaves_;
+  std::unordered_map<const Node*, std::vector<TracedTensor>> nodes_;
+};
+
+/// All operations behind these variables, in the order in which they ran.
+std::vector<const Node*> operations_behind(const Variables& variables) {
+  std::unordered_set<const Node*> seen;
+  std::vector<const Node*> nodes, open;
+  const auto add = [&](const Node* node) {
+    if (node && seen.insert(node).second) open.push_back(node);
+  };
+  for (const Variable& variable : variables) add(variable.node().get());
+  while (!open.empty()) {
+    const Node* node = open.back();
+    open.pop_back();
+    nodes.push_back(node);
+    for (const Node::Edge& edge : node->edges()) add(edge.node.get());
+  }
+  std::sort(nodes.begin(), nodes.end(), [](const Node* a, const Node* b) { return a->id() < b->id(); });
+  return nodes;
+}
+
+Tracer::Tracer(Module& module, const Tensor& example) {
+  check(example.defined() && example.numel() > 0, "DependencyGraph",
+        "expected an example, an input of the network with a batch of at least 1, got {}", describe(example));
+  const EvalMode eval(module);
+  const RecordEverything recording(module);
+  input_ = Variable(example, is_floating(example.dtype()));
+  Variable output;
+  {
+    const ForwardObserver observer([this](Module& called, const Variable& in, const Variable& out) {
+      if (called.children().empty()) calls_.push_back({&called, in, out});
+    });
+    output = module(input_);
+  }
+  check(output.defined() && output.node() != nullptr, "DependencyGraph",
+        "the output of this {} depends neither on a parameter nor on the input", module.type());
+
+  add_parameters(module);
+  if (input_.requires_grad()) {
+    TracedTensor& x = leaves_[input_.id()];
+    for (int64_t size : example.shape()) x.axes.push_back(trace_.fresh(size, "input of the network"));
+  }
+  Variables ends = {output};
+  for (const SeenCall& call : calls_) ends.push_back(call.output);
+  follow(operations_behind(ends));
+  const TracedTensor* y = find(output);
+  for (const TracedAxis& axis : y->axes) trace_.fix(axis, "output of the network");
+}
+
+void Tracer::add_parameters(const Module& module) {
+  for (const auto& [name, parameter] : module.named_parameters()) {
+    TracedParameter traced{name, parameter, {}};
+    TracedTensor tensor{.kind = TracedTensor::Kind::parameter, .axes = {}};
+    const int number = static_cast<int>(trace_.parameters.size());
+    for (int axis = 0; axis < parameter.shape().rank(); ++axis) {
+      const std::vector<int> indices = trace_.indices.make(parameter.size(axis), true);
+      traced.axes.push_back({.indices = indices});
+      tensor.axes.push_back({indices, {{number, axis}}});
+    }
+    leaves_[parameter.variable().id()] = std::move(tensor);
+    trace_.parameters.push_back(std::move(traced));
+  }
+}
+
+TracedTensor Tracer::operand(const Node::Edge& edge, const Shape& shape) {
+  if (edge.node) return nodes_.at(edge.node.get())[static_cast<size_t>(edge.output)];
+  if (edge.leaf.defined())
+    if (const auto leaf = leaves_.find(edge.leaf.id()); leaf != leaves_.end()) return leaf->second;
+  TracedTensor constant{.kind = TracedTensor::Kind::constant, .axes = {}};
+  for (int64_t size : shape) constant.axes.push_back(trace_.fresh(size));
+  return constant;
+}
+
+void Tracer::follow(const std::vector<const Node*>& nodes) {
+  for (const Node* node : nodes) {
+    std::vector<TracedTensor> inputs;
+    for (size_t i = 0; i < node->edges().size(); ++i)
+      inputs.push_back(operand(node->edges()[i], node->input_shapes()[i]));
+    nodes_[node] = follow_axes(trace_, *node, inputs);
+  }
+}
+
+const TracedTensor* Tracer::find(const Variable& variable) const {
+  if (const auto node = nodes_.find(variable.node().get()); node != nodes_.end())
+    return &node->second[static_cast<size_t>(variable.output_index())];
+  const auto leaf = leaves_.find(variable.id());
+  return leaf == leaves_.end() ? nullptr : &leaf->second;
+}
+
+/// An axis of a parameter that makes or reads channels.
+struct Use {
+  const TracedParameter* parameter;
+  int axis;
+  const ParameterAxis& own() const { return parameter->axes[static_cast<size_t>(axis)]; }
+  /// Indices of one gate.
+  int64_t size() const { return static_cast<int64_t>(own().indices.size()) / own().gates; }
+};
+
+/// All uses in their order. A recurrent weight's column goes with its rows.
+std::vector<Use> uses_in_order(const AxisTrace& trace) {
+  std::vector<Use> uses;
+  for (const TracedParameter& parameter : trace.parameters)
+    for (size_t axis = 0; axis < parameter.axes.size(); ++axis) {
+      const ParameterAxis& own = parameter.axes[axis];
+      if (own.first_use >= 0 && !(own.recurrent && axis == 1)) uses.push_back({&parameter, static_cast<int>(axis)});
+    }
+  std::sort(uses.begin(), uses.end(), [](const Use& a, const Use& b) { return a.own().first_use < b.own().first_use; });
+  return uses;
+}
+
+/// "conv1" of "conv1.weight"; "lstm.l1_reverse" of "lstm.weight_ih_l1_reverse", "lstm" of its first layer.
+std::string layer_of(const GroupMember& member) {
+  const size_t dot = member.name.rfind('.');
+  const std::string layer = member.name.substr(0, dot == std::string::npos ? member.name.size() : dot);
+  const size_t place = member.name.rfind("_l");
+  if (member.gates == 1 || place == std::string::npos || member.name.ends_with("_l0")) return layer;
+  return layer + "." + member.name.substr(place + 1);
+}
+
+std::string name_of(const ChannelGroup& group) {
+  std::vector<std::string> layers;
+  const auto add = [&](bool weights_only) {
+    for (const GroupMember& member : group.members) {
+      if (member.role == ChannelRole::reads || (weights_only && member.role != ChannelRole::produces)) continue;
+      if (weights_only && member.parameter.shape().rank() < 2) continue;
+      const std::string layer = layer_of(member);
+      if (std::find(layers.begin(), layers.end(), layer) == layers.end()) layers.push_back(layer);
+    }
+  };
+  add(true);
+  if (layers.empty()) add(false);
+  if (layers.empty()) return group.fixed == "input of the network" ? "input" : "constant";
+  return fmt::format("{}", fmt::join(layers, " + "));
+}
+
+/// Classes of indices as units of groups.
+class Grouping {
+ public:
+  explicit Grouping(AxisTrace& trace) : indices_(trace.indices), uses_(uses_in_order(trace)) {
+    fix_unexplained(trace);
+    collect_classes();
+    make_groups();
+  }
+  std::vector<ChannelGroup> take() { return std::move(groups_); }
+
+  std::vector<ChannelRef> refs(const TracedAxis& axis) const {
+    std::vector<ChannelRef> result;
+    for (int index : axis.indices) {
+      const auto found = refs_.find(indices_.find(index));
+      result.push_back(found == refs_.end() ? ChannelRef{} : found->second);
+    }
+    return result;
+  }
+
+ private:
+  /// An axis of a parameter that came to be tied to channels by operations that don't use it for channels.
+  void fix_unexplained(AxisTrace& trace) {
+    for (const TracedParameter& parameter : trace.parameters)
+      for (size_t axis = 0; axis < parameter.axes.size(); ++axis)
+        if (parameter.axes[axis].first_use < 0)
+          trace.indices.fix(parameter.axes[axis].indices,
+                            fmt::format("tied to axis {} of '{}', which doesn't hold channels", axis, parameter.name));
+  }
+
+  /// Which uses each class has, in order.
+  void collect_classes() {
+    for (size_t use = 0; use < uses_.size(); ++use)
+      for (int index : uses_[use].own().indices) {
+        std::vector<size_t>& own = classes_[indices_.find(index)];
+        if (own.empty() || own.back() != use) own.push_back(use);
+      }
+  }
+
+  void make_groups() {
+    std::map<std::pair<std::vector<size_t>, std::string>, int> by_signature;
+    for (const Use& use : uses_)
+      for (int index : use.own().indices) {
+        const int root = indices_.find(index);
+        if (refs_.contains(root)) continue;
+        const std::vector<size_t>& members = classes_.at(root);
+        const auto [group, is_new] =
+            by_signature.emplace(std::pair(members, indices_.fixed(root)), static_cast<int>(groups_.size()));
+        if (is_new) groups_.push_back(new_group(members, indices_.fixed(root)));
+        refs_[root] = {group->second, groups_[static_cast<size_t>(group->second)].units++};
+      }
+    std::map<std::string, int> names;
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      ChannelGroup& group = groups_[i];
+      for (GroupMember& member : group.members) fill_units(member, static_cast<int>(i));
+      group.name = name_of(group);
+      if (const int count = ++names[group.name]; count > 1) group.name += fmt::format("#{}", count);
+    }
+  }
+
+  ChannelGroup new_group(const std::vector<size_t>& members, const std::string& fixed) const {
+    ChannelGroup group;
+    group.fixed = fixed;
+    bool made = false;
+    for (size_t i : members) {
+      const ParameterAxis& own = uses_[i].own();
+      group.members.push_back({.name = uses_[i].parameter->name,
+                               .parameter = uses_[i].parameter->parameter,
+                               .axis = uses_[i].axis,
+                               .gates = own.gates,
+                               .recurrent = own.recurrent,
+                               .role = own.role,
+                               .units = {}});
+      made |= own.role != ChannelRole::reads;
+    }
+    if (!made && fixed.empty()) group.fixed = "constants that no parameter makes";
+    return group;
+  }
+
+  void fill_units(GroupMember& member, int group) const {
+    const auto use = std::find_if(uses_.begin(), uses_.end(), [&](const Use& candidate) {
+      return candidate.axis == member.axis && candidate.parameter->parameter.id() == member.parameter.id();
+    });
+    for (int64_t i = 0; i < use->size(); ++i) {
+      const ChannelRef& ref = refs_.at(indices_.find(use->own().indices[static_cast<size_t>(i)]));
+      member.units.push_back(ref.group == group ? ref.unit : -1);
+    }
+  }
+
+  const AxisIndices& indices_;
+  std::vector<Use> uses_;
+  std::unordered_map<int, std::vector<size_t>> classes_;
+  std::unordered_map<int, ChannelRef> refs_;
+  std::vector<ChannelGroup> groups_;
+};
+
+/// Where a module's channels are, or -1.
+int channel_axis(const Module& module, int rank) {
+  const std::string type = module.type();
+  if (rank == 0) return -1;
+  if (type == "Linear" || type == "LSTM" || type == "LayerNorm" || type == "Embedding") return rank - 1;
+  return rank == 2 || rank == 4 || type == "BatchNorm1d" ? 1 : rank - 1;
+}
+
+}  // namespace
+
+DependencyGraph DependencyGraph::trace(Module& module, const Tensor& example) {
+  Tracer tracer(module, example);
+  Grouping grouping(tracer.trace());
+  DependencyGraph graph;
+  std::unordered_map<const Module*, std::pair<std::string, ModulePtr>> places;
+  for (const auto& [name, place] : module.named_modules()) places[place.get()] = {name, place};
+  const auto channels = [&](const Module& called, const Variable& variable) {
+    const TracedTensor* tensor = tracer.find(variable);
+    const int axis = channel_axis(called, variable.rank());
+    if (axis < 0) return std::vector<ChannelRef>();
+    if (!tensor) return std::vector<ChannelRef>(static_cast<size_t>(variable.size(axis)));
+    return grouping.refs(tensor->axes[static_cast<size_t>(axis)]);
+  };
+  for (const SeenCall& call : tracer.calls()) {
+    const auto place = places.find(call.module);
+    if (place == places.end()) continue;  // made and called within a forward, no part of the network
+    graph.modules_.push_back({.name = place->second.first,
+                              .module = place->second.second,
+                              .inputs = channels(*call.module, call.input),
+                              .outputs = channels(*call.module, call.output),
+                              .input = call.input.shape(),
+                              .output = call.output.shape()});
+  }
+  graph.groups_ = grouping.take();
+  return graph;
+}
+
+const ChannelGroup& DependencyGraph::find(const std::string& name) const {
+  std::vector<std::string> names;
+  for (const ChannelGroup& group : groups_) {
+    if (group.name == name) return group;
+    names.push_back(group.name);
+  }
+  fail("DependencyGraph", "no group of channels is called '{}'{}; there are {}", name, did_you_mean(name, names),
+       fmt::join(names, ", "));
+}
+
+std::vector<Site> channel_sites(const DependencyGraph& graph) {
+  std::vector<Site> sites;
+  for (const ChannelGroup& group : graph.groups()) {
+    if (!group.fixed.empty()) continue;
+    Site& site = sites.emplace_back(Site{.name = group.name, .units = group.units, .members = {}});
+    for (const GroupMember& member : group.members)
+      site.members.push_back(
+          {.parameter = member.parameter,
+           .pattern = member.recurrent ? Pattern::recurrent() : Pattern::channel(member.axis, member.gates),
+           .site_units = member.units,
+           .masked = member.role != ChannelRole::reads});
+  }
+  return sites;
+}
+
+std::vector<Site> input_feature_sites(const Module& module, const std::vector<std::string>& weights) {
+  const std::vector<std::pair<std::string, Parameter>> parameters = module.named_parameters();
+  std::vector<std::string> known;
+  for (const auto& [name, parameter] : parameters)
+    if (parameter.shape().rank() >= 2) known.push_back(name);
+  std::vector<Site> sites;
+  for (const std::string& name : weights) {
+    const auto found =
+        std::find_if(parameters.begin(), parameters.end(), [&](const auto& p) { return p.first == name; });
+    check(found != parameters.end() && found->second.shape().rank() >= 2, "input_feature_sites",
+          "{} has no weight '{}' of two axes or more{}", module.type(), name, did_you_mean(name, known));
+    sites.push_back(site_of(name, found->second, Pattern::channel(1)));
+  }
+  return sites;
+}
+
+}  // namespace espalier
