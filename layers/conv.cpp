@@ -1,7 +1,10 @@
 #include "layers/conv.h"
 
+#include <map>
+
 #include "layers/config_reader.h"
 #include "layers/init.h"
+#include "layers/input_selection.h"
 
 namespace espalier {
 
@@ -15,7 +18,9 @@ Shape weight_shape(int64_t in, int64_t out, const Conv2dOptions& o) {
   check(o.dilation.h > 0 && o.dilation.w > 0, "Conv2d", "expected a positive dilation, got {}", o.dilation.to_string());
   check(o.padding.h >= 0 && o.padding.w >= 0, "Conv2d", "expected padding of at least 0, got {}",
         o.padding.to_string());
-  return {out, in / o.groups, o.kernel.h, o.kernel.w};
+  check(o.inputs.empty() || o.groups == 1, "Conv2d", "inputs can be selected with one group only, got groups={}",
+        o.groups);
+  return {out, count_inputs("Conv2d", o.inputs, in) / o.groups, o.kernel.h, o.kernel.w};
 }
 
 Tensor initial_bias(const Shape& weight, bool wanted) {
@@ -26,8 +31,22 @@ Tensor initial_bias(const Shape& weight, bool wanted) {
 
 Conv2d::Conv2d(int64_t in_channels, int64_t out_channels, const Conv2dOptions& options)
     : options_(options),
+      in_channels_(in_channels),
       weight_(add_parameter("weight", default_weight("Conv2d", weight_shape(in_channels, out_channels, options)))),
-      bias_(add_parameter("bias", initial_bias(weight_.shape(), options.bias))) {}
+      bias_(add_parameter("bias", initial_bias(weight_.shape(), options.bias))) {
+  if (options.constant) set_constant(Tensor::zeros({out_channels, 1, options.kernel.h, options.kernel.w}));
+}
+
+Conv2dShape Conv2d::geometry() const {
+  const Conv2dOptions& o = options_;
+  return {.stride_h = o.stride.h,
+          .stride_w = o.stride.w,
+          .padding_h = o.padding.h,
+          .padding_w = o.padding.w,
+          .dilation_h = o.dilation.h,
+          .dilation_w = o.dilation.w,
+          .groups = o.groups};
+}
 
 Variable Conv2d::forward(const Variable& x) {
   const Shape& w = weight_.shape();
@@ -41,14 +60,12 @@ Variable Conv2d::forward(const Variable& x) {
   if (x.size(2) + 2 * o.padding.h < window_h || x.size(3) + 2 * o.padding.w < window_w)
     fail(label(), "a window of {}x{} does not fit the input {} with padding {}; use larger images or more padding",
          window_h, window_w, x.shape(), o.padding.to_string());
-  return conv2d(x, weight_, bias_,
-                {.stride_h = o.stride.h,
-                 .stride_w = o.stride.w,
-                 .padding_h = o.padding.h,
-                 .padding_w = o.padding.w,
-                 .dilation_h = o.dilation.h,
-                 .dilation_w = o.dilation.w,
-                 .groups = o.groups});
+  const Variable y = conv2d(select_inputs(x, 1, o.inputs), weight_, bias_, geometry());
+  if (constant_ == nullptr) return y;
+  Conv2dShape one_group = geometry();
+  one_group.groups = 1;
+  const Variable image = Tensor::ones({1, 1, x.size(2), x.size(3)}, x.dtype(), x.device());
+  return y + conv2d(image, *constant_, {}, one_group);  // (N,out,OH,OW) + (1,out,OH,OW)
 }
 
 int64_t Conv2d::macs(const Shape&, const Shape& output) const {
@@ -56,26 +73,80 @@ int64_t Conv2d::macs(const Shape&, const Shape& output) const {
 }
 
 nlohmann::json Conv2d::config() const {
-  return {{"type", type()},
-          {"in_channels", in_channels()},
-          {"out_channels", out_channels()},
-          {"kernel", to_json(Size2d(weight_.size(2), weight_.size(3)))},
-          {"stride", to_json(options_.stride)},
-          {"padding", to_json(options_.padding)},
-          {"dilation", to_json(options_.dilation)},
-          {"groups", options_.groups},
-          {"bias", bias_.defined()}};
+  nlohmann::json result = {{"type", type()},
+                           {"in_channels", in_channels()},
+                           {"out_channels", out_channels()},
+                           {"kernel", to_json(Size2d(weight_.size(2), weight_.size(3)))},
+                           {"stride", to_json(options_.stride)},
+                           {"padding", to_json(options_.padding)},
+                           {"dilation", to_json(options_.dilation)},
+                           {"groups", options_.groups},
+                           {"bias", bias_.defined()}};
+  if (!options_.inputs.empty()) result["inputs"] = options_.inputs;
+  if (constant_ != nullptr) result["constant"] = true;
+  return result;
+}
+
+namespace {
+/// How many groups still have input channels. Throws unless each of them lost as many: their weights are one rectangle.
+int64_t groups_left(const std::string& where, const std::vector<int64_t>& kept, int64_t groups, int64_t columns) {
+  std::map<int64_t, int64_t> counts;  // kept channels by group
+  for (const int64_t channel : kept) ++counts[channel / columns];
+  for (const auto& [group, count] : counts)
+    check(count == counts.begin()->second, where,
+          "of {} groups one would keep {} input channels and one {}; keep as many in each or drop whole groups", groups,
+          counts.begin()->second, count);
+  return static_cast<int64_t>(counts.size());
+}
+}  // namespace
+
+void Conv2d::keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs) {
+  std::vector<int64_t> selection = keep_inputs(label(), options_.inputs, in_channels(), inputs);
+  const int64_t groups = options_.groups == 1 ? 1 : groups_left(label(), inputs, options_.groups, weight_.size(1));
+  count_inputs(label(), outputs, out_channels());
+  if (constant_ != nullptr && static_cast<int64_t>(outputs.size()) < out_channels()) {
+    const Tensor index = Tensor::from(outputs, {static_cast<int64_t>(outputs.size())});
+    *constant_ = index_select(*constant_, 0, index.to(constant_->device()));
+  }
+  options_.groups = groups;
+  options_.inputs = std::move(selection);
+  in_channels_ = static_cast<int64_t>(inputs.size());
+}
+
+void Conv2d::set_inputs(int64_t in_channels, std::vector<int64_t> inputs) {
+  check(options_.groups == 1, label(), "inputs can be selected with one group only, got groups={}", options_.groups);
+  count_inputs(label(), inputs, in_channels);
+  in_channels_ = in_channels;
+  options_.inputs = std::move(inputs);
+}
+
+void Conv2d::add_bias() {
+  const Tensor& weight = weight_.data();
+  if (!bias_.defined()) bias_ = Parameter("bias", Tensor::zeros({out_channels()}, weight.dtype(), weight.device()));
+}
+
+void Conv2d::set_constant(const Tensor& constant) {
+  const Shape expected{out_channels(), 1, weight_.size(2), weight_.size(3)};
+  check(constant.defined() && constant.shape() == expected && constant.dtype() == weight_.data().dtype(), label(),
+        "expected a constant {} in the weight's dtype, got {}", expected,
+        constant.defined() ? describe(constant) : "an undefined tensor");
+  if (constant_ == nullptr)
+    constant_ = &add_buffer("constant", constant);
+  else
+    *constant_ = constant;
 }
 
 ModulePtr Conv2d::from_config(const nlohmann::json& config) {
   ConfigReader reader(config);
   const int64_t in_channels = reader.integer("in_channels"), out_channels = reader.integer("out_channels");
-  const Conv2dOptions options{.kernel = reader.size2d("kernel", 3),
-                              .stride = reader.size2d("stride", 1),
-                              .padding = reader.size2d("padding", 0),
-                              .dilation = reader.size2d("dilation", 1),
-                              .groups = reader.integer("groups", 1),
-                              .bias = reader.boolean("bias", true)};
+  Conv2dOptions options{.kernel = reader.size2d("kernel", 3),
+                        .stride = reader.size2d("stride", 1),
+                        .padding = reader.size2d("padding", 0),
+                        .dilation = reader.size2d("dilation", 1),
+                        .groups = reader.integer("groups", 1),
+                        .bias = reader.boolean("bias", true)};
+  if (reader.has("inputs")) options.inputs = reader.integers("inputs");
+  options.constant = reader.boolean("constant", false);
   reader.finish();
   return std::make_shared<Conv2d>(in_channels, out_channels, options);
 }

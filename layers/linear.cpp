@@ -2,13 +2,17 @@
 
 #include "layers/config_reader.h"
 #include "layers/init.h"
+#include "layers/input_selection.h"
 
 namespace espalier {
 
 Linear::Linear(int64_t in_features, int64_t out_features, LinearOptions options)
-    : weight_(add_parameter("weight", default_weight("Linear", {out_features, in_features}))),
+    : in_features_(in_features),
+      inputs_(std::move(options.inputs)),
+      weight_(add_parameter("weight",
+                            default_weight("Linear", {out_features, count_inputs("Linear", inputs_, in_features)}))),
       bias_(add_parameter("bias", options.bias ? uniform_tensor("Linear", {out_features},
-                                                                1 / std::sqrt(static_cast<double>(in_features)))
+                                                                1 / std::sqrt(static_cast<double>(weight_.size(1))))
                                                : Tensor())) {}
 
 Variable Linear::forward(const Variable& x) {
@@ -18,20 +22,39 @@ Variable Linear::forward(const Variable& x) {
          needs_flatten ? std::string("put a Flatten before it")
                        : fmt::format("build the layer with in_features={}", x.rank() ? x.size(-1) : 1));
   }
-  return linear(x, weight_, bias_);
+  return linear(select_inputs(x, -1, inputs_), weight_, bias_);
 }
 
-int64_t Linear::macs(const Shape&, const Shape& output) const { return output.numel() * in_features(); }
+int64_t Linear::macs(const Shape&, const Shape& output) const { return output.numel() * weight_.size(1); }
 
 nlohmann::json Linear::config() const {
-  return {
+  nlohmann::json result = {
       {"type", type()}, {"in_features", in_features()}, {"out_features", out_features()}, {"bias", bias_.defined()}};
+  if (!inputs_.empty()) result["inputs"] = inputs_;
+  return result;
+}
+
+void Linear::keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>&) {
+  inputs_ = keep_inputs(label(), inputs_, in_features(), inputs);
+  in_features_ = static_cast<int64_t>(inputs.size());
+}
+
+void Linear::set_inputs(int64_t in_features, std::vector<int64_t> inputs) {
+  count_inputs(label(), inputs, in_features);
+  in_features_ = in_features;
+  inputs_ = std::move(inputs);
+}
+
+void Linear::add_bias() {
+  if (!bias_.defined())
+    bias_ = Parameter("bias", Tensor::zeros({out_features()}, weight_.data().dtype(), weight_.data().device()));
 }
 
 ModulePtr Linear::from_config(const nlohmann::json& config) {
   ConfigReader reader(config);
   const int64_t in_features = reader.integer("in_features"), out_features = reader.integer("out_features");
-  const LinearOptions options{.bias = reader.boolean("bias", true)};
+  LinearOptions options{.bias = reader.boolean("bias", true)};
+  if (reader.has("inputs")) options.inputs = reader.integers("inputs");
   reader.finish();
   return std::make_shared<Linear>(in_features, out_features, options);
 }

@@ -1,5 +1,7 @@
 #include "layers/lstm.h"
 
+#include <algorithm>
+
 #include "layers/config_reader.h"
 #include "layers/init.h"
 
@@ -13,23 +15,44 @@ LSTM::LSTM(int64_t input_size, int64_t hidden_size, const LstmOptions& options) 
   constexpr int64_t kLargest = int64_t{1} << 30;  // so that 4H and D*H do not overflow
   check(input_size <= kLargest && hidden_size <= kLargest, "LSTM", "sizes {} and {} are more than memory can address",
         input_size, hidden_size);
-  const double bound = 1 / std::sqrt(static_cast<double>(hidden_size));
-  const int64_t gates = 4 * hidden_size;
+  const int64_t slots = options.num_layers * num_directions();
+  check(options.hidden_sizes.empty() || static_cast<int64_t>(options.hidden_sizes.size()) == slots, "LSTM",
+        "expected a hidden size for each of {} layers and directions, got {}", slots, options.hidden_sizes.size());
+  for (const int64_t size : options.hidden_sizes)
+    check(size > 0 && size <= kLargest, "LSTM", "expected positive hidden sizes that memory can address, got {}", size);
+  int64_t inputs = input_size;
   for (int64_t layer = 0; layer < options.num_layers; ++layer) {
-    const int64_t inputs = layer == 0 ? input_size : num_directions() * hidden_size;
+    int64_t outputs = 0;
     for (int64_t direction = 0; direction < num_directions(); ++direction) {
+      const size_t slot = static_cast<size_t>(layer * num_directions() + direction);
+      const int64_t hidden = options.hidden_sizes.empty() ? hidden_size : options.hidden_sizes[slot];
+      const int64_t gates = 4 * hidden;
+      const double bound = 1 / std::sqrt(static_cast<double>(hidden));
       const std::string suffix = fmt::format("_l{}{}", layer, direction == 1 ? "_reverse" : "");
       const auto add = [&](const char* name, const Shape& shape, bool wanted = true) {
         return &add_parameter(name + suffix, wanted ? uniform_tensor("LSTM", shape, bound) : Tensor());
       };
       Direction d{};
       d.w_ih = add("weight_ih", {gates, inputs});
-      d.w_hh = add("weight_hh", {gates, hidden_size});
+      d.w_hh = add("weight_hh", {gates, hidden});
       d.b_ih = add("bias_ih", {gates}, options.bias);
       d.b_hh = add("bias_hh", {gates}, options.bias);
       directions_.push_back(d);
+      outputs += hidden;
     }
+    inputs = outputs;
   }
+}
+
+std::vector<int64_t> LSTM::hidden_sizes() const {
+  std::vector<int64_t> sizes;
+  for (const Direction& d : directions_) sizes.push_back(d.w_hh->size(1));
+  return sizes;
+}
+
+bool LSTM::has_one_size() const {
+  return std::all_of(directions_.begin(), directions_.end(),
+                     [&](const Direction& d) { return d.w_hh->size(1) == hidden_size(); });
 }
 
 void LSTM::check_input(const Variable& x, const LstmInputs& inputs) const {
@@ -40,6 +63,9 @@ void LSTM::check_input(const Variable& x, const LstmInputs& inputs) const {
   if (steps == 0) fail(label(), "expected at least one step, got {} {}", order, x.shape());
   const auto check_state = [&](const char* name, const Variable& state) {
     if (!state.defined()) return;
+    if (!has_one_size())
+      fail(label(), "{} is one tensor for all layers and directions, whose hidden sizes are {}; start from zeros", name,
+           fmt::join(hidden_sizes(), ", "));
     const Shape expected{static_cast<int64_t>(directions_.size()), batch, hidden_size()};
     if (state.shape() != expected)
       fail(label(), "{} must be (layers*directions, batch, hidden) = {}, got {}", name, expected, state.shape());
@@ -65,11 +91,11 @@ LstmResult LSTM::forward(const Variable& input, const LstmInputs& inputs) {
     Variables outputs;
     for (int64_t direction = 0; direction < num_directions(); ++direction) {
       const int64_t slot = layer * num_directions() + direction;
+      const Direction& d = directions_[static_cast<size_t>(slot)];
       const auto start = [&](const Variable& states) {
         return states.defined() ? select(states, 0, slot)
-                                : Variable(Tensor::zeros({batch, hidden_size()}, x.dtype(), x.device()));
+                                : Variable(Tensor::zeros({batch, d.w_hh->size(1)}, x.dtype(), x.device()));
       };
-      const Direction& d = directions_[static_cast<size_t>(slot)];
       LstmStates states =
           lstm(x, start(inputs.h0), start(inputs.c0), *d.w_ih, *d.w_hh, *d.b_ih, *d.b_hh, lengths, direction == 1);
       outputs.push_back(std::move(states.output));
@@ -78,7 +104,12 @@ LstmResult LSTM::forward(const Variable& input, const LstmInputs& inputs) {
     }
     x = outputs.size() == 1 ? outputs[0] : cat(outputs, 2);
   }
-  return {options_.batch_first ? transpose(x, 0, 1) : x, stack(h, 0), stack(c, 0)};
+  LstmResult result{options_.batch_first ? transpose(x, 0, 1) : x, {}, {}, std::move(h), std::move(c)};
+  if (has_one_size()) {
+    result.h = stack(result.last_h, 0);
+    result.c = stack(result.last_c, 0);
+  }
+  return result;
 }
 
 LstmResult LSTM::operator()(const Variable& x, const LstmInputs& inputs) {
@@ -94,24 +125,27 @@ int64_t LSTM::macs(const Shape& input, const Shape&) const {
 }
 
 nlohmann::json LSTM::config() const {
-  return {{"type", type()},
-          {"input_size", input_size()},
-          {"hidden_size", hidden_size()},
-          {"num_layers", options_.num_layers},
-          {"bidirectional", options_.bidirectional},
-          {"dropout", options_.dropout},
-          {"batch_first", options_.batch_first},
-          {"bias", options_.bias}};
+  nlohmann::json result = {{"type", type()},
+                           {"input_size", input_size()},
+                           {"hidden_size", hidden_size()},
+                           {"num_layers", options_.num_layers},
+                           {"bidirectional", options_.bidirectional},
+                           {"dropout", options_.dropout},
+                           {"batch_first", options_.batch_first},
+                           {"bias", options_.bias}};
+  if (!has_one_size()) result["hidden_sizes"] = hidden_sizes();
+  return result;
 }
 
 ModulePtr LSTM::from_config(const nlohmann::json& config) {
   ConfigReader reader(config);
   const int64_t input_size = reader.integer("input_size"), hidden_size = reader.integer("hidden_size");
-  const LstmOptions options{.num_layers = reader.integer("num_layers", 1),
-                            .bidirectional = reader.boolean("bidirectional", false),
-                            .dropout = reader.number("dropout", 0),
-                            .batch_first = reader.boolean("batch_first", false),
-                            .bias = reader.boolean("bias", true)};
+  LstmOptions options{.num_layers = reader.integer("num_layers", 1),
+                      .bidirectional = reader.boolean("bidirectional", false),
+                      .dropout = reader.number("dropout", 0),
+                      .batch_first = reader.boolean("batch_first", false),
+                      .bias = reader.boolean("bias", true)};
+  if (reader.has("hidden_sizes")) options.hidden_sizes = reader.integers("hidden_sizes");
   reader.finish();
   return std::make_shared<LSTM>(input_size, hidden_size, options);
 }

@@ -45,6 +45,8 @@ void Module::observe(const Variable& input, const Variable& output) {
 
 int64_t Module::macs(const Shape&, const Shape&) const { return 0; }
 
+void Module::keep_channels(const std::vector<int64_t>&, const std::vector<int64_t>&) {}
+
 std::string Module::label() const {
   for (const auto& [name, parameter] : parameters_) {
     if (!parameter->defined()) continue;

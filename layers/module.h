@@ -41,6 +41,12 @@ class Module : public std::enable_shared_from_this<Module> {
   virtual nlohmann::json config() const = 0;
   /// Multiply-accumulates that this module itself (not its children) spends on an input of that shape.
   virtual int64_t macs(const Shape& input, const Shape& output) const;
+  /// Called by compaction, before this module's parameters are replaced by narrower ones: from now on it takes only
+  /// these channels of its input and gives only these of its output (old indices, increasing; axis 1 of (N,C,...), the
+  /// last axis of sequences and features). Override it in a module that holds anything of the channels' size besides
+  /// its parameters: running statistics, positions, groups. The parameters themselves and sizes read from them follow
+  /// without it; so do children. It must either throw or change everything.
+  virtual void keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs);
   /// "Conv2d stage1.0.conv1", or the type alone where the place is unknown. For messages.
   std::string label() const;
 

@@ -1,6 +1,7 @@
 #include "layers/norm.h"
 
 #include "layers/config_reader.h"
+#include "layers/input_selection.h"
 
 namespace espalier {
 
@@ -61,6 +62,16 @@ void BatchNorm::reset_running_stats() {
   running_mean_.fill_(0);
   running_var_.fill_(1);
   num_batches_tracked_.fill_(0);
+}
+
+void BatchNorm::keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs) {
+  check(!inputs.empty() && inputs == outputs, label(), "expected one list of channels to keep, got {} and {} of them",
+        inputs.size(), outputs.size());
+  count_inputs(label(), inputs, num_features());
+  const Tensor index = Tensor::from(inputs, {static_cast<int64_t>(inputs.size())}).to(running_mean_.device());
+  Tensor mean = index_select(running_mean_, 0, index), variance = index_select(running_var_, 0, index);
+  running_mean_ = std::move(mean);
+  running_var_ = std::move(variance);
 }
 
 void BatchNorm::set_momentum(std::optional<double> momentum) {

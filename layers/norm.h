@@ -22,6 +22,8 @@ class BatchNorm : public Module {
  public:
   Variable forward(const Variable& x) override;
   nlohmann::json config() const override;
+  /// The running statistics of these channels stay. Throws when inputs and outputs differ.
+  void keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs) override;
 
   int64_t num_features() const { return running_mean_.numel(); }
   const BatchNormOptions& options() const { return options_; }

@@ -22,6 +22,11 @@ class Residual : public Module {
   nlohmann::json config() const override;
   static ModulePtr from_config(const nlohmann::json& config);
 
+  const ModulePtr& body() const { return body_; }
+  /// nullptr where the input itself is added.
+  const ModulePtr& shortcut() const { return shortcut_; }
+  const ResidualOptions& options() const { return options_; }
+
  private:
   ModulePtr body_, shortcut_;
   ResidualOptions options_;
@@ -29,11 +34,13 @@ class Residual : public Module {
 
 struct PadShortcutOptions {
   int64_t stride = 2;
+  std::vector<int64_t> positions = {};  ///< where each input channel lands, increasing; empty: in the middle
 };
 
 /// The shortcut without parameters: every stride-th pixel, and channels of zeros around the input's own.
-/// x (N,in,H,W) -> (N,out,ceil(H/stride),ceil(W/stride)); half of the new channels come first, rounded down.
-/// Throws when out < in and on images of other channels. He et al. 2016, section 3.3, option A.
+/// x (N,in,H,W) -> (N,out,ceil(H/stride),ceil(W/stride)); half of the new channels come first, rounded down, unless
+/// `positions` says otherwise. Throws when out < in, on positions outside the outputs and on images of other channels.
+/// He et al. 2016, section 3.3, option A.
 class PadShortcut : public Module {
  public:
   PadShortcut(int64_t in_channels, int64_t out_channels, PadShortcutOptions options = {});
@@ -41,6 +48,13 @@ class PadShortcut : public Module {
   std::string type() const override { return "PadShortcut"; }
   nlohmann::json config() const override;
   static ModulePtr from_config(const nlohmann::json& config);
+  /// Throws when an input channel stays whose output goes.
+  void keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs) override;
+
+  int64_t in_channels() const { return in_channels_; }
+  int64_t out_channels() const { return out_channels_; }
+  /// Where each input channel lands among the outputs.
+  std::vector<int64_t> positions() const;
 
  private:
   int64_t in_channels_, out_channels_;
@@ -69,7 +83,17 @@ class BasicBlock : public Module {
   nlohmann::json config() const override;
   static ModulePtr from_config(const nlohmann::json& config);
 
+  const std::shared_ptr<Conv2d>& conv1() const { return conv1_; }
+  const std::shared_ptr<Conv2d>& conv2() const { return conv2_; }
+  const std::shared_ptr<BatchNorm2d>& bn1() const { return bn1_; }
+  const std::shared_ptr<BatchNorm2d>& bn2() const { return bn2_; }
+  /// nullptr where the input itself is added.
+  const ModulePtr& shortcut() const { return shortcut_; }
+
  private:
+  BasicBlock() = default;
+  bool is_regular() const;
+
   BasicBlockOptions options_;
   std::shared_ptr<Conv2d> conv1_, conv2_;
   std::shared_ptr<BatchNorm2d> bn1_, bn2_;

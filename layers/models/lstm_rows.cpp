@@ -6,9 +6,11 @@
 namespace espalier {
 
 LstmRows::LstmRows(int64_t row_size, int64_t classes, const LstmRowsOptions& options)
-    : lstm_(add_child(
-          "lstm", LSTM(row_size, options.hidden_size, {.num_layers = options.num_layers, .dropout = options.dropout}))),
-      fc_(add_child("fc", Linear(options.hidden_size, classes))) {}
+    : LstmRows(LSTM(row_size, options.hidden_size, {.num_layers = options.num_layers, .dropout = options.dropout}),
+               Linear(options.hidden_size, classes)) {}
+
+LstmRows::LstmRows(LSTM lstm, Linear fc)
+    : lstm_(add_child("lstm", std::move(lstm))), fc_(add_child("fc", std::move(fc))) {}
 
 Variable LstmRows::forward(const Variable& x) {
   const int64_t row_size = lstm_->input_size();
@@ -17,16 +19,19 @@ Variable LstmRows::forward(const Variable& x) {
   // (N,C,H,W) -> (H,N,C*W): a row of all channels is one step.
   const Variable rows = reshape(permute(x, {2, 0, 1, 3}), {x.size(2), x.size(0), row_size});
   const LstmResult result = (*lstm_)(rows, LstmInputs{});
-  return (*fc_)(select(result.h, 0, -1));
+  return (*fc_)(result.last_h.back());
 }
 
 nlohmann::json LstmRows::config() const {
-  return {{"type", type()},
-          {"row_size", lstm_->input_size()},
-          {"classes", fc_->out_features()},
-          {"hidden_size", lstm_->hidden_size()},
-          {"num_layers", lstm_->options().num_layers},
-          {"dropout", lstm_->options().dropout}};
+  nlohmann::json result = {{"type", type()},
+                           {"row_size", lstm_->input_size()},
+                           {"classes", fc_->out_features()},
+                           {"hidden_size", lstm_->hidden_size()},
+                           {"num_layers", lstm_->options().num_layers},
+                           {"dropout", lstm_->options().dropout}};
+  if (lstm_->config().contains("hidden_sizes")) result["hidden_sizes"] = lstm_->hidden_sizes();
+  if (!fc_->inputs().empty()) result["fc_inputs"] = fc_->inputs();
+  return result;
 }
 
 ModulePtr LstmRows::from_config(const nlohmann::json& config) {
@@ -35,8 +40,13 @@ ModulePtr LstmRows::from_config(const nlohmann::json& config) {
   const LstmRowsOptions options{.hidden_size = reader.integer("hidden_size", 128),
                                 .num_layers = reader.integer("num_layers", 1),
                                 .dropout = reader.number("dropout", 0)};
+  LstmOptions lstm{.num_layers = options.num_layers, .dropout = options.dropout};
+  LinearOptions fc;
+  if (reader.has("hidden_sizes")) lstm.hidden_sizes = reader.integers("hidden_sizes");
+  if (reader.has("fc_inputs")) fc.inputs = reader.integers("fc_inputs");
   reader.finish();
-  return std::make_shared<LstmRows>(row_size, classes, options);
+  const int64_t read = lstm.hidden_sizes.empty() ? options.hidden_size : lstm.hidden_sizes.back();
+  return ModulePtr(new LstmRows(LSTM(row_size, options.hidden_size, lstm), Linear(read, classes, fc)));
 }
 
 ModulePtr build_lstm_rows(const Shape& image, int64_t classes, int64_t hidden) {

@@ -25,7 +25,12 @@ class LstmRows : public Module {
   nlohmann::json config() const override;
   static ModulePtr from_config(const nlohmann::json& config);
 
+  const std::shared_ptr<LSTM>& lstm() const { return lstm_; }
+  const std::shared_ptr<Linear>& fc() const { return fc_; }
+
  private:
+  LstmRows(LSTM lstm, Linear fc);
+
   std::shared_ptr<LSTM> lstm_;
   std::shared_ptr<Linear> fc_;
 };

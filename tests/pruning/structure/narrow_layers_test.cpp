@@ -144,7 +144,7 @@ TEST(NarrowConv2d, GroupsGo) {
     const Indices inputs = groups == 4 ? Indices{0, 2} : Indices{2, 3};
     const Indices outputs = groups == 4 ? Indices{0, 1, 4, 5} : Indices{4, 5, 6, 7};
     Parameter weight = whole.weight(), bias = whole.bias();
-    expect_error([&] { Conv2d(4, 4, {.groups = 2}).keep_channels({0, 1, 2}, {0, 1, 2, 3}); }, {"whole groups"});
+    expect_error([&] { Conv2d(4, 4, {.groups = 2}).keep_channels({0, 1, 2}, {0, 1, 2, 3}); }, {"as many in each"});
     whole.keep_channels(inputs, outputs);
     weight.set_data(taken(weight.data(), 0, outputs));
     bias.set_data(taken(bias.data(), 0, outputs));
@@ -152,6 +152,20 @@ TEST(NarrowConv2d, GroupsGo) {
     EXPECT_LT(max_difference(whole(Variable(taken(x, 1, inputs))).data(), taken(expected, 1, outputs)), 1e-14);
     expect_complete(whole, {1, 2, 5, 5});
   }
+}
+
+TEST(NarrowConv2d, EachGroupLosesAsMany) {
+  Conv2d whole(6, 4, {.groups = 2});
+  whole.to(DType::f64);
+  Tensor x = noise({1, 6, 4, 4}, 4);
+  for (const int64_t dead : {1, 4}) x.slice(1, dead, dead + 1).fill_(0);
+  const Tensor expected = whole(Variable(x)).data();
+  whole.keep_channels({0, 2, 3, 5}, {0, 1, 2, 3});
+  Parameter weight = whole.weight();
+  weight.set_data(taken(weight.data(), 1, {0, 2}));
+  EXPECT_EQ(whole.options().groups, 2);
+  EXPECT_LT(max_difference(whole(Variable(taken(x, 1, {0, 2, 3, 5}))).data(), expected), 1e-14);
+  expect_complete(whole, {1, 4, 4, 4});
 }
 
 TEST(NarrowBatchNorm, StatisticsFollow) {
