@@ -22,9 +22,25 @@ void for_each_batch(const Criterion& criterion, const CriterionInput& input,
   }
 }
 
+namespace {
+Batch moved_to_network(const CriterionInput& input, const Batch& batch) {
+  const std::vector<Parameter> parameters = input.module.parameters();
+  if (parameters.empty()) return batch;
+  const Tensor& like = parameters.front().data();
+  Batch moved = to(batch, like.device());
+  moved.images = moved.images.to(like.dtype());
+  return moved;
+}
+}  // namespace
+
+Variable forward_of(const CriterionInput& input, const Batch& batch) {
+  return input.module(moved_to_network(input, batch).images);
+}
+
 Variable loss_of(const CriterionInput& input, const Batch& batch) {
-  const Variable outputs = input.module(batch.images);
-  return input.loss ? input.loss(outputs, batch) : cross_entropy(outputs, batch.labels);
+  const Batch moved = moved_to_network(input, batch);
+  const Variable outputs = input.module(moved.images);
+  return input.loss ? input.loss(outputs, moved) : cross_entropy(outputs, moved.labels);
 }
 
 namespace {
@@ -38,6 +54,24 @@ constexpr Entry kCriteria[] = {
     {"random", random_criterion},
     {"magnitude", magnitude_criterion},
     {"magnitude-l2", magnitude_l2_criterion},
+    {"energy", energy_criterion},
+    {"sigma", [] { return sigma_criterion(); }},
+    {"connections", connections_criterion},
+    {"lamp", lamp_criterion},
+    {"gradient", gradient_criterion},
+    {"taylor", [] { return taylor_criterion(); }},
+    {"taylor-abs", [] { return taylor_criterion({.squared = false}); }},
+    {"snip", snip_criterion},
+    {"grasp", grasp_criterion},
+    {"synflow", [] { return synflow_criterion(); }},
+    {"obd", [] { return obd_criterion(); }},
+    {"fisher", [] { return obd_criterion({.diagonal = HessianDiagonal::empirical_fisher}); }},
+    {"woodfisher", [] { return woodfisher_criterion(); }},
+    {"wanda", [] { return wanda_criterion(); }},
+    {"bn-scale", bn_scale_criterion},
+    {"fpgm", fpgm_criterion},
+    {"apoz", apoz_criterion},
+    {"hrank", [] { return hrank_criterion(); }},
 };
 }  // namespace
 

@@ -42,6 +42,8 @@ using CriterionPtr = std::shared_ptr<Criterion>;
 void for_each_batch(const Criterion& criterion, const CriterionInput& input,
                     const std::function<void(const Batch&)>& f);
 
+/// What the network makes of a batch: its images in the dtype and on the device of the network's parameters.
+Variable forward_of(const CriterionInput& input, const Batch& batch);
 /// The mean loss of a batch, as the input defines it.
 Variable loss_of(const CriterionInput& input, const Batch& batch);
 
@@ -49,12 +51,129 @@ Variable loss_of(const CriterionInput& input, const Batch& batch);
 CriterionPtr make_criterion(const std::string& name);
 std::vector<std::string> criterion_names();
 
-/// Uniform random scores. The baseline that every other criterion has to beat.
+// --- the values of the weights (magnitude.cpp) -----------------------------------------------------------------------
+/// Uniform random scores, of masked weights too. The baseline that every other criterion has to beat.
 CriterionPtr random_criterion();
 /// |w|, so that a unit has its L1 norm. Han et al. 2015, "Learning both weights and connections"; for filters Li et al.
 /// 2017.
 CriterionPtr magnitude_criterion();
 /// w^2, so that a unit has its squared L2 norm: twice the weight energy 1/2*sum(w^2).
 CriterionPtr magnitude_l2_criterion();
+/// 1/2*w^2, so that a unit has its weight energy: the loss it costs when the Hessian is the identity.
+CriterionPtr energy_criterion();
+/// |w| - t with t = sigma_threshold(w, k) of the parameter: what scores below 0 lies below its layer's threshold, and
+/// layers of different scale can be compared. Masked weights score 0 and don't count in t.
+CriterionPtr sigma_criterion(double k = 1);
+/// The threshold mean(|w|) - k*stddev(|w|) over the weights that exist (all, without a mask); stddev divides by their
+/// number. k may be negative: the "quality parameter" times the standard deviation of Han et al. 2015, section 3.1,
+/// measured from the mean. Gives a mask directly: Mask::from_threshold(w.shape(), Pattern::element(), abs(w), t).
+/// Throws when there is no weight.
+double sigma_threshold(const Tensor& weight, double k, const Mask& mask = {});
+/// 1 for each weight of a matrix or filter that exists, 0 for masked ones, biases and scales: a unit has its number of
+/// connections, those of its row and, in a site with readers, of the columns that read it.
+CriterionPtr connections_criterion();
+/// w^2 / (sum of v^2 over the parameter's weights v that are at least as large): in every layer the largest weight has
+/// 1, so that global pruning can't empty a layer. Of equal weights those of higher index count as larger. Lee et al.
+/// 2021, "Layer-adaptive sparsity for the magnitude-based pruning", eq. 3.
+CriterionPtr lamp_criterion();
+
+// --- gradients (gradient.cpp) ----------------------------------------------------------------------------------------
+// All criteria that differentiate run the network in evaluation mode: BatchNorm uses its running statistics, dropout
+// does nothing. They average over all examples drawn. Of parameters that the loss doesn't depend on the gradient is 0.
+
+/// |g|, g the gradient of the mean loss. With GradientFlow::dense masked weights score what they would be worth to
+/// have back: the growth criterion of RigL, Evci et al. 2020, section 3.
+CriterionPtr gradient_criterion();
+
+struct TaylorOptions {
+  /// (g*w)^2, Molchanov et al. 2019; else |g*w|, Molchanov et al. 2017.
+  bool squared = true;
+};
+/// First-order Taylor expansion of the loss change, with the gradient g of one batch, averaged over the batches:
+/// (g*w)^2, Molchanov et al. 2019, "Importance estimation for neural network pruning", eq. 8; or |g*w|, Molchanov et
+/// al. 2017, "Pruning convolutional neural networks for resource efficient inference", section 2.2, here for weights
+/// where the paper has feature maps. A unit has the sum over its weights.
+CriterionPtr taylor_criterion(const TaylorOptions& options = {});
+
+// --- at initialisation (initialization.cpp) --------------------------------------------------------------------------
+/// |g*w| with the gradient g of the mean loss over all examples drawn, divided by the sum over all parameters. Lee et
+/// al. 2019, "SNIP: single-shot network pruning based on connection sensitivity", eq. 6.
+CriterionPtr snip_criterion();
+/// w*(H g), H the Hessian and g the gradient of the mean loss: the paper scores -w*(H g) and removes the highest, here
+/// the sign is turned, so that the lowest goes, as everywhere. To first order removing w adds -2*w*(H g) to |g|^2: low
+/// (negative) scores are weights whose removal makes the gradient flow more. Without the paper's temperature. Wang et
+/// al. 2020, "Picking winning tickets before training by preserving gradient flow", eq. 8.
+CriterionPtr grasp_criterion();
+/// |w| * dR/d|w|, with R the sum of the outputs for an image of ones when every weight is replaced by its absolute
+/// value, biases are 0 and BatchNorm only scales by |weight|. No example is looked at: `image` (C,H,W) is all it needs;
+/// left empty, it is taken from the data. Works in double precision on a copy of the module (so the module must be one
+/// that clone() can copy) and gives f64. Prune in many rounds, or layers collapse. Tanaka et al. 2020, "Pruning neural
+/// networks without any data by iteratively conserving synaptic flow", section 5. Throws NumericError on overflow.
+CriterionPtr synflow_criterion(const Shape& image = {});
+
+// --- curvature (curvature.cpp; woodfisher.h has the criterion that also updates weights)
+// ------------------------------
+enum class HessianDiagonal : uint8_t {
+  hutchinson,        ///< mean of z*(Hz) over random signs z with exact Hessian-vector products, Bekas et al. 2007
+  empirical_fisher,  ///< mean of the squared gradients of single examples, with their true labels
+};
+struct ObdOptions {
+  HessianDiagonal diagonal = HessianDiagonal::hutchinson;
+  int64_t probes = 8;  ///< of each batch; Hutchinson only
+};
+/// 1/2*h*w^2, h the diagonal of the Hessian of the mean loss: the loss that removing w costs at a minimum. Estimates by
+/// Hutchinson may be negative (saddle points, few probes); they are left as they are. LeCun et al. 1990, "Optimal brain
+/// damage", eq. 5. "obd", and with the empirical Fisher "fisher": Theis et al. 2018, "Faster gaze prediction with dense
+/// networks and Fisher pruning", eq. 7.
+CriterionPtr obd_criterion(const ObdOptions& options = {});
+
+struct WoodFisherOptions {
+  int64_t block_size = 32;     ///< weights, in row-major order, whose interactions count
+  double damping = 1e-5;       ///< lambda: F = lambda*I + mean of g g^T
+  int64_t gradient_batch = 1;  ///< examples averaged in one gradient g: more is faster and less exact
+};
+/// w^2 / (2*[F^-1]_ww) with the empirical Fisher F in blocks: see BrainSurgeon in woodfisher.h, which this makes.
+CriterionPtr woodfisher_criterion(const WoodFisherOptions& options = {});
+
+// --- activations (activation.cpp, feature_rank.cpp) ------------------------------------------------------------------
+struct WandaOptions {
+  /// In place of the score its rank in its row, in (0,1]: the same share of every row goes, as in the paper.
+  bool per_row = false;
+};
+/// |w| * ||x||_2, x all values of the input feature (convolution: input channel, over all pixels) that w is multiplied
+/// with. Sees inputs of Linear, Conv2d and LSTM (for weight_hh the hidden states; initial states are taken to be 0, and
+/// all sequences full). Biases and scales score 0; throws for other weights, and for layers that aren't called with ().
+/// Sun et al. 2024, "A simple and effective pruning approach for large language models", eq. 1 and section 3.
+CriterionPtr wanda_criterion(const WandaOptions& options = {});
+
+// --- whole units -----------------------------------------------------------------------------------------------------
+// These judge a unit (a filter or neuron: a row of a weight) by what it is as a whole. Its score is laid on weights so
+// that their sum gives it back. Without sites: evenly on the existing weights of each row of each weight. With sites,
+// for each site: the producing members (masked, pattern channel 0, two axes or more) are judged and a unit has the sum;
+// it lies on the unit's bias or BatchNorm weight where the site has one (all other members score 0), because the rows
+// of one site are the readers of another, which would count them; else on the producers' rows. Sites of single weights,
+// blocks or kernels get the score of their row, evenly spread. They throw for a site without a producing member.
+
+/// |weight| of BatchNorm: a unit has the sum over the BatchNorms in its site. Other parameters score 0; throws for a
+/// site without one. Liu et al. 2017, "Learning efficient convolutional networks through network slimming", section 3;
+/// SlimmingPenalty in slimming.h makes the scales sparse in training.
+CriterionPtr bn_scale_criterion();
+/// The sum of the Euclidean distances from a filter to all others of its layer that exist: small near the geometric
+/// median, where others can stand in for it. An LSTM's unit is judged by its rows of weight_ih. He et al. 2019, "Filter
+/// pruning via geometric median", eq. 6.
+CriterionPtr fpgm_criterion();
+/// 1 - APoZ: the share of a unit's activations that are above 0, over examples and pixels. The activation is max(0, z),
+/// z the output of the Linear or Conv2d, or of the BatchNorm that is called on this output. Hu et al. 2016, "Network
+/// trimming", eq. 1. Throws for LSTMs, which have no ReLU.
+CriterionPtr apoz_criterion();
+struct HRankOptions {
+  double tolerance = 1e-6;  ///< relative, for each row or column of a map: see matrix_rank
+};
+/// The mean rank of the feature maps max(0, z) (z as for apoz) over the examples; 1 x 1 maps of a Linear have rank 0 or
+/// 1. Lin et al. 2020, "HRank: filter pruning using high-rank feature map", eq. 4.
+CriterionPtr hrank_criterion(const HRankOptions& options = {});
+/// The rank of a matrix (M,N) by Gaussian elimination with complete pivoting: pivots above tolerance * max(M,N) * the
+/// largest element count.
+int64_t matrix_rank(const Tensor& matrix, double tolerance = 1e-6);
 
 }  // namespace espalier

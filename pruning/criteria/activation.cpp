@@ -1,0 +1,184 @@
+// Criteria from what flows through the network: Wanda and APoZ.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <unordered_map>
+
+#include "layers/conv.h"
+#include "layers/linear.h"
+#include "layers/lstm.h"
+#include "pruning/criteria/scoring.h"
+#include "pruning/criteria/units.h"
+
+namespace espalier {
+namespace {
+
+// --- Wanda -----------------------------------------------------------------------------------------------------------
+
+/// Sums of squared inputs for each weight: of the feature or channel that it is multiplied with.
+class InputNorms {
+ public:
+  void see(Module& module, const Variable& input) {
+    if (const auto* linear = dynamic_cast<const Linear*>(&module)) {
+      add(linear->weight(), squares(input.data(), input.rank() - 1), 1);
+    } else if (const auto* conv = dynamic_cast<const Conv2d*>(&module)) {
+      add(conv->weight(), squares(input.data(), 1), conv->options().groups);
+    } else if (const auto* lstm = dynamic_cast<const LSTM*>(&module)) {
+      see_lstm(*lstm, input);
+    }
+  }
+
+  /// |w| * ||x||_2, or nothing for a parameter whose input was not seen.
+  std::vector<double> score(const Parameter& p) const {
+    const auto found = features_.find(p.id());
+    if (found == features_.end()) return {};
+    const auto& [sums, groups] = found->second;
+    const auto rows = static_cast<size_t>(p.size(0)), inputs = static_cast<size_t>(p.size(1));
+    std::vector<double> score = p.data().to_vector<double>();
+    const size_t taps = score.size() / (rows * inputs);  // k*k of a convolution
+    for (size_t i = 0; i < score.size(); ++i) {
+      const size_t row = i / (inputs * taps), group = row / (rows / groups);
+      score[i] = std::abs(score[i]) * std::sqrt(sums[group * inputs + i / taps % inputs]);
+    }
+    return score;
+  }
+
+ private:
+  struct Features {
+    std::vector<double> sums;
+    size_t groups = 1;
+  };
+
+  static std::vector<double> squares(const Tensor& x, int axis) {
+    Axes others;
+    for (int i = 0; i < x.rank(); ++i)
+      if (i != axis) others.push_back(i);
+    const Tensor exact = x.to(DType::f64);
+    return sum(square(exact), others).to_vector<double>();
+  }
+
+  void add(const Parameter& weight, const std::vector<double>& sums, int64_t groups) {
+    Features& features = features_[weight.id()];
+    features.groups = static_cast<size_t>(groups);
+    features.sums.resize(sums.size(), 0.0);
+    for (size_t i = 0; i < sums.size(); ++i) features.sums[i] += sums[i];
+  }
+
+  /// Observers see the last layer's output only: the layers are run again, one by one.
+  void see_lstm(const LSTM& lstm_module, const Variable& input) {
+    std::unordered_map<std::string, Parameter> own;
+    for (const auto& [name, parameter] : lstm_module.named_parameters()) own.emplace(name, parameter);
+    const auto find = [&](const std::string& name) {
+      const auto found = own.find(name);
+      return found == own.end() ? Parameter() : found->second;
+    };
+    Variable x = lstm_module.options().batch_first ? transpose(input, 0, 1) : input;  // (T,B,I)
+    for (int64_t layer = 0; own.contains(fmt::format("weight_ih_l{}", layer)); ++layer) {
+      Variables outputs;
+      for (const bool reverse : {false, true}) {
+        const std::string suffix = fmt::format("_l{}{}", layer, reverse ? "_reverse" : "");
+        const Parameter w_ih = find("weight_ih" + suffix), w_hh = find("weight_hh" + suffix);
+        if (!w_ih.defined()) continue;
+        const Variable start = Tensor::zeros({x.size(1), w_hh.size(1)}, x.dtype(), x.device());
+        const Variable h =
+            lstm(x, start, start, w_ih, w_hh, find("bias_ih" + suffix), find("bias_hh" + suffix), {}, reverse).output;
+        add(w_ih, squares(x.data(), 2), 1);
+        // A step reads the state that the step before it left: all but the last one's.
+        const int64_t steps = x.size(0);
+        add(w_hh, squares(reverse ? h.data().slice(0, 1, steps) : h.data().slice(0, 0, steps - 1), 2), 1);
+        outputs.push_back(h);
+      }
+      x = outputs.size() == 1 ? outputs[0] : cat(outputs, 2);
+    }
+  }
+
+  std::unordered_map<const void*, Features> features_;
+};
+
+/// Ranks in each row, from 1/n to 1; of equal scores the higher index ranks lower, as allocate removes it first.
+void rank_rows(std::vector<double>& scores, size_t rows) {
+  const size_t n = scores.size() / rows;
+  std::vector<size_t> order(n);
+  for (size_t row = 0; row < rows; ++row) {
+    double* const score = scores.data() + row * n;
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::sort(order.begin(), order.end(),
+              [&](size_t a, size_t b) { return score[a] != score[b] ? score[a] < score[b] : a > b; });
+    for (size_t rank = 0; rank < n; ++rank) score[order[rank]] = static_cast<double>(rank + 1) / static_cast<double>(n);
+  }
+}
+
+class Wanda : public Criterion {
+ public:
+  explicit Wanda(const WandaOptions& options) : options_(options) {}
+  std::string name() const override { return "wanda"; }
+  bool needs_data() const override { return true; }
+  Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
+    InputNorms norms;
+    {
+      const EvalMode mode(input.module);
+      const NoGrad no_grad;
+      for_each_batch(*this, input, [&](const Batch& batch) {
+        const ForwardObserver observer([&](Module& m, const Variable& in, const Variable&) { norms.see(m, in); });
+        forward_of(input, batch);
+      });
+    }
+    Saliencies result;
+    for (const Parameter& p : parameters) {
+      std::vector<double> score = norms.score(p);
+      check(!score.empty() || p.shape().rank() < 2, name(),
+            "saw no input of '{}': it is no weight of a Linear, Conv2d or LSTM that the network calls with ()",
+            p.name());
+      if (score.empty()) score.assign(static_cast<size_t>(p.numel()), 0.0);
+      if (options_.per_row && p.shape().rank() >= 2) {
+        rank_rows(score, static_cast<size_t>(p.size(0)));
+        const std::vector<bool> exists = existing_weights(p);
+        for (size_t i = 0; i < score.size(); ++i)
+          if (!exists[i]) score[i] = 0;
+      }
+      result[p.id()] = like(p, score);
+    }
+    return result;
+  }
+
+ private:
+  WandaOptions options_;
+};
+
+// --- APoZ ------------------------------------------------------------------------------------------------------------
+
+class Apoz : public Criterion {
+ public:
+  std::string name() const override { return "apoz"; }
+  bool needs_data() const override { return true; }
+  Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
+    struct Count {
+      std::vector<double> positive;
+      double all = 0;
+    };
+    std::unordered_map<const void*, Count> counts;
+    for_each_activation(*this, input, [&](const Parameter& weight, const Tensor& x) {
+      const std::vector<double> positive = sum(x > 0.0, {0, 2, 3}).to_vector<double>();
+      Count& count = counts[weight.id()];
+      count.positive.resize(positive.size(), 0.0);
+      for (size_t c = 0; c < positive.size(); ++c) count.positive[c] += positive[c];
+      count.all += static_cast<double>(x.numel() / x.size(1));
+    });
+    return spread_over_units(*this, parameters, input, [&](const Parameter& weight, int64_t) {
+      const auto found = counts.find(weight.id());
+      check(found != counts.end(), name(),
+            "saw no output of '{}': it is no weight of a Linear or Conv2d that the network calls with ()",
+            weight.name());
+      std::vector<double> share = found->second.positive;
+      for (double& s : share) s /= found->second.all;
+      return share;
+    });
+  }
+};
+
+}  // namespace
+
+CriterionPtr wanda_criterion(const WandaOptions& options) { return std::make_shared<Wanda>(options); }
+CriterionPtr apoz_criterion() { return std::make_shared<Apoz>(); }
+
+}  // namespace espalier

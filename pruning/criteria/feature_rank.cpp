@@ -1,0 +1,99 @@
+// HRank: filters whose feature maps have low rank say little.
+#include <algorithm>
+#include <cmath>
+#include <unordered_map>
+
+#include "core/threads.h"
+#include "pruning/criteria/units.h"
+
+namespace espalier {
+namespace {
+
+/// The rank of the row-major matrix in `a`, which is destroyed.
+int64_t rank_of(std::vector<double>& a, int64_t rows, int64_t columns, double tolerance) {
+  const auto at = [&](int64_t r, int64_t c) -> double& { return a[static_cast<size_t>(r * columns + c)]; };
+  double threshold = 0;
+  for (int64_t k = 0; k < std::min(rows, columns); ++k) {
+    int64_t row = k, column = k;
+    for (int64_t r = k; r < rows; ++r)
+      for (int64_t c = k; c < columns; ++c)
+        if (std::abs(at(r, c)) > std::abs(at(row, column))) {
+          row = r;
+          column = c;
+        }
+    const double pivot = std::abs(at(row, column));
+    if (k == 0) threshold = tolerance * static_cast<double>(std::max(rows, columns)) * pivot;
+    if (!(pivot > threshold)) return k;
+    for (int64_t c = 0; c < columns; ++c) std::swap(at(k, c), at(row, c));
+    for (int64_t r = 0; r < rows; ++r) std::swap(at(r, k), at(r, column));
+    for (int64_t r = k + 1; r < rows; ++r) {
+      const double factor = at(r, k) / at(k, k);
+      for (int64_t c = k; c < columns; ++c) at(r, c) -= factor * at(k, c);
+    }
+  }
+  return std::min(rows, columns);
+}
+
+class HRank : public Criterion {
+ public:
+  explicit HRank(const HRankOptions& options) : options_(options) {
+    check(options.tolerance >= 0, "hrank", "expected a tolerance of at least 0, got {}", options.tolerance);
+  }
+  std::string name() const override { return "hrank"; }
+  bool needs_data() const override { return true; }
+  Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
+    struct Total {
+      std::vector<double> ranks;
+      double maps = 0;
+    };
+    std::unordered_map<const void*, Total> totals;
+    for_each_activation(*this, input, [&](const Parameter& weight, const Tensor& x) {
+      const std::vector<int64_t> ranks = ranks_of_maps(x);
+      Total& total = totals[weight.id()];
+      const auto channels = static_cast<size_t>(x.size(1));
+      total.ranks.resize(channels, 0.0);
+      for (size_t i = 0; i < ranks.size(); ++i) total.ranks[i % channels] += static_cast<double>(ranks[i]);
+      total.maps += static_cast<double>(x.size(0));
+    });
+    return spread_over_units(*this, parameters, input, [&](const Parameter& weight, int64_t) {
+      const auto found = totals.find(weight.id());
+      check(found != totals.end(), name(),
+            "saw no output of '{}': it is no weight of a Linear or Conv2d that the network calls with ()",
+            weight.name());
+      std::vector<double> mean = found->second.ranks;
+      for (double& m : mean) m /= found->second.maps;
+      return mean;
+    });
+  }
+
+ private:
+  /// Of every map of x (N,C,H,W), in order: threads only decide who computes which.
+  std::vector<int64_t> ranks_of_maps(const Tensor& x) const {
+    const std::vector<double> values = x.to_vector<double>();
+    const int64_t height = x.size(2), width = x.size(3), plane = height * width;
+    std::vector<int64_t> ranks(static_cast<size_t>(x.size(0) * x.size(1)));
+    parallel_for(static_cast<int64_t>(ranks.size()), 16, [&](int64_t first, int64_t last) {
+      std::vector<double> map;
+      for (int64_t i = first; i < last; ++i) {
+        map.assign(values.begin() + i * plane, values.begin() + (i + 1) * plane);
+        ranks[static_cast<size_t>(i)] = rank_of(map, height, width, options_.tolerance);
+      }
+    });
+    return ranks;
+  }
+
+  HRankOptions options_;
+};
+
+}  // namespace
+
+int64_t matrix_rank(const Tensor& matrix, double tolerance) {
+  check(matrix.rank() == 2 && tolerance >= 0, "matrix_rank",
+        "expected a matrix (M,N) and a tolerance of at least 0, got {} and {}", describe(matrix), tolerance);
+  std::vector<double> values = matrix.to_vector<double>();
+  return rank_of(values, matrix.size(0), matrix.size(1), tolerance);
+}
+
+CriterionPtr hrank_criterion(const HRankOptions& options) { return std::make_shared<HRank>(options); }
+
+}  // namespace espalier

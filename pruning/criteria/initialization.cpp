@@ -1,0 +1,117 @@
+// Criteria for networks that have not been trained yet.
+#include <cmath>
+
+#include "layers/norm.h"
+#include "pruning/criteria/scoring.h"
+
+namespace espalier {
+namespace {
+
+class Snip : public Criterion {
+ public:
+  std::string name() const override { return "snip"; }
+  bool needs_data() const override { return true; }
+  Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
+    const Scoring scoring(*this, parameters, input);
+    const std::vector<Tensor> gradients = scoring.mean_gradients();
+    std::vector<Tensor> sensitivity;
+    double total = 0;
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      sensitivity.push_back(abs(gradients[i] * parameters[i].data()));
+      total += sum(sensitivity.back().to(DType::f64)).item();
+    }
+    const double scale = total > 0 ? 1 / total : 0;
+    return scoring.combine(sensitivity, [scale](const Tensor& s, const Tensor&) { return s * scale; });
+  }
+};
+
+class GraSP : public Criterion {
+ public:
+  std::string name() const override { return "grasp"; }
+  bool needs_data() const override { return true; }
+  Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
+    const Scoring scoring(*this, parameters, input);
+    // Two passes: H and g of the mean loss, where the mean of each batch's own Hg would be something else.
+    const std::vector<Tensor> g = scoring.mean_gradients();
+    std::vector<Tensor> total = scoring.zeros();
+    scoring.for_each([&](const Batch& batch, double share) {
+      const std::vector<Tensor> product = scoring.hessian_product(scoring.gradients(batch, true), g);
+      for (size_t i = 0; i < product.size(); ++i) axpy_(share, product[i], total[i]);
+    });
+    return scoring.combine(total, [](const Tensor& hg, const Tensor& weight) { return weight * hg; });
+  }
+};
+
+/// Absolute weights, no biases, BatchNorm without statistics: the sum of its outputs counts the flow along all paths.
+void make_positive(Module& module) {
+  for (const auto& [name, parameter] : module.named_parameters()) {
+    // "conv1.bias", "lstm.bias_hh_l0"
+    const bool is_bias = name.substr(name.rfind('.') + 1).starts_with("bias");
+    Parameter handle = parameter;
+    handle.set_requires_grad(true);
+    handle.set_data(is_bias ? Tensor::zeros_like(parameter.data()) : abs(parameter.data()));
+  }
+  for (const auto& [name, part] : module.named_modules()) {
+    const auto* norm = dynamic_cast<const BatchNorm*>(part.get());
+    if (!norm) continue;
+    Tensor mean = norm->running_mean(), variance = norm->running_var();  // handles on the buffers
+    mean.fill_(0);
+    variance.fill_(1 - norm->options().epsilon);
+  }
+}
+
+class SynFlow : public Criterion {
+ public:
+  explicit SynFlow(const Shape& image) : image_(image) {
+    check(image.rank() == 0 || image.rank() == 3, "synflow", "expected an image (C,H,W), got {}", image);
+  }
+  std::string name() const override { return "synflow"; }
+  bool needs_data() const override { return image_.rank() == 0; }
+
+  Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
+    Shape ones{1, 0, 0, 0};
+    if (image_.rank() == 3) {
+      ones = {1, image_[0], image_[1], image_[2]};
+    } else {
+      check(input.data != nullptr && input.data->size() > 0, name(),
+            "expected the shape of an image: give synflow_criterion one, or data to take it from");
+      ones = {1, input.data->channels(), input.data->height(), input.data->width()};
+    }
+    const ModulePtr copy = input.module.clone();
+    copy->to(DType::f64);
+    copy->eval();
+    make_positive(*copy);
+
+    // The copy lists its parameters in the order of the original.
+    const std::vector<Parameter> originals = input.module.parameters(), copies = copy->parameters();
+    Variables leaves;
+    for (const Parameter& p : copies) leaves.push_back(p.variable());
+    const RecordHistory recording;
+    const Variable flow = sum((*copy)(Tensor::ones(ones, DType::f64, copies.front().data().device())));
+    const Variables gradients = grad({flow}, leaves, {.allow_unused = true});
+    if (!std::isfinite(flow.item()))
+      fail<NumericError>(name(), "the sum of the outputs is {}; scale the weights down before scoring", flow.item());
+
+    Saliencies of_all, result;
+    for (size_t i = 0; i < copies.size(); ++i)
+      of_all[originals[i].id()] =
+          gradients[i].defined() ? leaves[i].data() * gradients[i].data() : Tensor::zeros_like(leaves[i].data());
+    for (const Parameter& p : parameters) {
+      const auto found = of_all.find(p.id());
+      check(found != of_all.end(), name(), "'{}' is no parameter of this {}", p.name(), input.module.type());
+      result[p.id()] = found->second.contiguous();
+    }
+    return result;
+  }
+
+ private:
+  Shape image_;
+};
+
+}  // namespace
+
+CriterionPtr snip_criterion() { return std::make_shared<Snip>(); }
+CriterionPtr grasp_criterion() { return std::make_shared<GraSP>(); }
+CriterionPtr synflow_criterion(const Shape& image) { return std::make_shared<SynFlow>(image); }
+
+}  // namespace espalier

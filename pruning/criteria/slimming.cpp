@@ -1,0 +1,91 @@
+#include "pruning/criteria/slimming.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "pruning/criteria/criterion.h"
+#include "training/trainer.h"
+
+namespace espalier {
+namespace {
+
+bool fits(const std::string& pattern, const std::string& name) {
+  return pattern.ends_with('*') ? name.starts_with(pattern.substr(0, pattern.size() - 1)) : name == pattern;
+}
+
+/// Every BatchNorm with a weight, by name.
+std::vector<std::pair<std::string, Parameter>> batch_norm_weights(const Module& module) {
+  std::vector<std::pair<std::string, Parameter>> result;
+  for (const auto& [name, part] : module.named_modules())
+    if (const auto* norm = dynamic_cast<const BatchNorm*>(part.get()); norm && norm->weight().defined())
+      result.emplace_back(name, norm->weight());
+  return result;
+}
+
+class BatchNormScale : public Criterion {
+ public:
+  std::string name() const override { return "bn-scale"; }
+  Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
+    std::unordered_set<const void*> scales;
+    for (const auto& [name, weight] : batch_norm_weights(input.module)) scales.insert(weight.id());
+    if (input.sites)
+      for (const Site& site : *input.sites)
+        check(std::any_of(site.members.begin(), site.members.end(),
+                          [&](const SiteMember& member) { return scales.contains(member.parameter.id()); }),
+              name(), "site '{}' has no BatchNorm weight to judge its units by; use channel_sites, or leave it out",
+              site.name);
+    Saliencies result;
+    bool found = false;
+    for (const Parameter& p : parameters) {
+      const bool is_scale = scales.contains(p.id());
+      found = found || is_scale;
+      result[p.id()] = is_scale ? abs(p.data()) : Tensor::zeros_like(p.data());
+    }
+    check(found, name(), "no BatchNorm weight is among the {} parameters to score; this {} has {}", parameters.size(),
+          input.module.type(), scales.size());
+    return result;
+  }
+};
+
+}  // namespace
+
+SlimmingPenalty::SlimmingPenalty(const SlimmingOptions& options) : options_(options) {
+  check(options.strength >= 0, "SlimmingPenalty", "expected a strength of at least 0, got {}", options.strength);
+}
+
+std::vector<Parameter> SlimmingPenalty::scales(const Module& module) const {
+  std::vector<Parameter> result;
+  for (const auto& [name, weight] : batch_norm_weights(module))
+    if (std::none_of(options_.exclude.begin(), options_.exclude.end(),
+                     [&name = name](const std::string& pattern) { return fits(pattern, name); }))
+      result.push_back(weight);
+  return result;
+}
+
+void SlimmingPenalty::on_train_begin(Trainer& trainer) {
+  const auto weights = batch_norm_weights(*trainer.module());
+  check(!weights.empty(), "SlimmingPenalty", "this {} has no BatchNorm with a weight to make sparse",
+        trainer.module()->type());
+  std::vector<std::string> names;
+  for (const auto& [name, weight] : weights) names.push_back(name);
+  for (const std::string& pattern : options_.exclude)
+    check(std::any_of(names.begin(), names.end(), [&](const std::string& name) { return fits(pattern, name); }),
+          "SlimmingPenalty", "there is no BatchNorm '{}' to exclude{}", pattern, did_you_mean(pattern, names));
+}
+
+void SlimmingPenalty::on_gradients(Trainer& trainer, const StepRecord&) {
+  for (const Parameter& scale : scales(*trainer.module())) {
+    Tensor gradient = scale.grad();
+    if (gradient.defined()) axpy_(options_.strength, unary(UnaryOp::sign, scale.data()), gradient);
+  }
+}
+
+double SlimmingPenalty::penalty(const Module& module) const {
+  double total = 0;
+  for (const Parameter& scale : scales(module)) total += sum(abs(scale.data().to(DType::f64))).item();
+  return options_.strength * total;
+}
+
+CriterionPtr bn_scale_criterion() { return std::make_shared<BatchNormScale>(); }
+
+}  // namespace espalier

@@ -1,0 +1,168 @@
+#include "pruning/criteria/units.h"
+
+#include <unordered_map>
+#include <unordered_set>
+
+#include "layers/conv.h"
+#include "layers/linear.h"
+#include "layers/norm.h"
+#include "pruning/criteria/scoring.h"
+
+namespace espalier {
+namespace {
+
+bool is_channel_row(const Pattern& pattern) { return pattern.kind() == Pattern::Kind::channel && pattern.first() == 0; }
+
+/// Patterns of single weights, blocks and kernels: the member's rows are judged, whatever the site's units are.
+bool is_finer_than_rows(const Pattern& pattern) {
+  return pattern.kind() != Pattern::Kind::channel && pattern.kind() != Pattern::Kind::recurrent;
+}
+
+bool produces(const SiteMember& member) {
+  return member.masked && member.parameter.shape().rank() >= 2 &&
+         (is_channel_row(member.pattern) || is_finer_than_rows(member.pattern));
+}
+
+class Spreader {
+ public:
+  Spreader(const Criterion& criterion, const std::vector<Parameter>& parameters, const JudgeUnits& judge)
+      : criterion_(criterion), judge_(judge) {
+    for (const Parameter& p : parameters) values_[p.id()].assign(static_cast<size_t>(p.numel()), 0.0);
+  }
+
+  void judge_rows(const Parameter& weight) {
+    if (!done_.insert(weight.id()).second) return;
+    const std::vector<double>& scores = scores_of(weight, 1);
+    for (size_t row = 0; row < scores.size(); ++row) lay(weight, scores.size(), row, scores[row]);
+  }
+
+  void judge_site(const Site& site) {
+    std::vector<double> total(static_cast<size_t>(site.units), 0.0);
+    bool judged = false;
+    for (const SiteMember& member : site.members) {
+      if (!produces(member)) continue;
+      judged = true;
+      if (is_finer_than_rows(member.pattern)) {
+        judge_rows(member.parameter);
+        continue;
+      }
+      const std::vector<double>& scores = scores_of(member.parameter, member.pattern.second());
+      for (size_t u = 0; u < scores.size(); ++u)
+        if (const int64_t to = member.site_unit(static_cast<int64_t>(u)); to >= 0)
+          total[static_cast<size_t>(to)] += scores[u];
+    }
+    check(judged, criterion_.name(),
+          "site '{}' has no member with two axes or more whose rows are masked, and this criterion judges rows; use "
+          "Pattern::channel(0) or channel_sites, or leave the site out",
+          site.name);
+    // Each unit on one member: a bias or scale if there is any, else a weight.
+    std::vector<bool> laid(total.size(), false);
+    for (const bool vectors : {true, false})
+      for (const SiteMember& member : site.members)
+        if (member.masked && is_channel_row(member.pattern) && (member.parameter.shape().rank() == 1) == vectors)
+          lay_units(member, total, laid);
+  }
+
+  Saliencies saliencies(const std::vector<Parameter>& parameters) const {
+    Saliencies result;
+    for (const Parameter& p : parameters) result[p.id()] = like(p, values_.at(p.id()));
+    return result;
+  }
+
+ private:
+  const std::vector<double>& scores_of(const Parameter& weight, int64_t gates) {
+    std::vector<double>& scores = scores_[weight.id()];
+    if (scores.empty()) scores = judge_(weight, gates);
+    return scores;
+  }
+
+  void lay_units(const SiteMember& member, const std::vector<double>& total, std::vector<bool>& laid) {
+    const auto units = static_cast<size_t>(member.parameter.size(0) / member.pattern.second());
+    for (size_t u = 0; u < units; ++u) {
+      const int64_t to = member.site_unit(static_cast<int64_t>(u));
+      if (to < 0 || laid[static_cast<size_t>(to)]) continue;
+      laid[static_cast<size_t>(to)] = lay(member.parameter, units, u, total[static_cast<size_t>(to)]);
+    }
+  }
+
+  /// Spreads `score` evenly over the existing weights in rows u, u + units, ...; false when there are none.
+  bool lay(const Parameter& parameter, size_t units, size_t u, double score) {
+    const auto found = values_.find(parameter.id());
+    if (found == values_.end()) return false;
+    const std::vector<bool>& exists = existing(parameter);
+    const auto rows = static_cast<size_t>(parameter.size(0));
+    const size_t columns = exists.size() / rows;
+    std::vector<size_t> places;
+    for (size_t row = u; row < rows; row += units)
+      for (size_t i = row * columns; i < (row + 1) * columns; ++i)
+        if (exists[i]) places.push_back(i);
+    for (size_t i : places) found->second[i] = score / static_cast<double>(places.size());
+    return !places.empty();
+  }
+
+  const std::vector<bool>& existing(const Parameter& parameter) {
+    std::vector<bool>& bits = existing_[parameter.id()];
+    if (bits.empty()) bits = existing_weights(parameter);
+    return bits;
+  }
+
+  const Criterion& criterion_;
+  const JudgeUnits& judge_;
+  std::unordered_map<const void*, std::vector<double>> values_, scores_;
+  std::unordered_map<const void*, std::vector<bool>> existing_;
+  std::unordered_set<const void*> done_;  ///< weights whose rows have been judged
+};
+
+}  // namespace
+
+Saliencies spread_over_units(const Criterion& criterion, const std::vector<Parameter>& parameters,
+                             const CriterionInput& input, const JudgeUnits& judge) {
+  Spreader spreader(criterion, parameters, judge);
+  if (input.sites) {
+    for (const Site& site : *input.sites) spreader.judge_site(site);
+  } else {
+    for (const Parameter& p : parameters)
+      if (p.shape().rank() >= 2) spreader.judge_rows(p);
+  }
+  return spreader.saliencies(parameters);
+}
+
+std::vector<bool> existing_weights(const Parameter& parameter) {
+  if (!parameter.mask().defined()) return std::vector<bool>(static_cast<size_t>(parameter.numel()), true);
+  return parameter.mask().as_elements().units();
+}
+
+void for_each_activation(const Criterion& criterion, const CriterionInput& input,
+                         const std::function<void(const Parameter& weight, const Tensor& activations)>& f) {
+  struct Seen {
+    Parameter weight;
+    Variable output;
+    int channel_axis;
+  };
+  const EvalMode mode(input.module);
+  const NoGrad no_grad;
+  for_each_batch(criterion, input, [&](const Batch& batch) {
+    std::vector<Seen> seen;
+    {
+      const ForwardObserver observer([&](Module& module, const Variable& in, const Variable& out) {
+        if (const auto* conv = dynamic_cast<const Conv2d*>(&module)) {
+          seen.push_back({conv->weight(), out, 1});
+        } else if (const auto* linear = dynamic_cast<const Linear*>(&module)) {
+          seen.push_back({linear->weight(), out, out.rank() - 1});
+        } else if (dynamic_cast<const BatchNorm*>(&module)) {
+          for (Seen& s : seen)
+            if (s.output.is_same(in)) s.output = out;
+        }
+      });
+      forward_of(input, batch);
+    }
+    for (const Seen& s : seen) {
+      const Tensor activation = relu(s.output).data().contiguous();
+      f(s.weight, activation.rank() == 4 && s.channel_axis == 1
+                      ? activation
+                      : activation.reshape({-1, s.output.size(s.channel_axis), 1, 1}));
+    }
+  });
+}
+
+}  // namespace espalier

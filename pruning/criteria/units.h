@@ -1,0 +1,26 @@
+// Units: laying the score of a whole unit on weights, so that their sum gives it back. Not for others.
+#pragma once
+
+#include "pruning/criteria/criterion.h"
+
+namespace espalier {
+
+/// The scores of the units of a producing weight: `gates` rows each, unit u those of index u modulo the number of
+/// units.
+using JudgeUnits = std::function<std::vector<double>(const Parameter& weight, int64_t gates)>;
+
+/// Saliencies from scores of units, as criterion.h describes under "whole units". Throws, naming the criterion, for a
+/// site without a producing member.
+Saliencies spread_over_units(const Criterion& criterion, const std::vector<Parameter>& parameters,
+                             const CriterionInput& input, const JudgeUnits& judge);
+
+/// Whether each weight exists, in row-major order.
+std::vector<bool> existing_weights(const Parameter& parameter);
+
+/// Runs the batches of the input through the network in evaluation mode without history and calls
+/// f(weight, activations) for each Linear and Conv2d: max(0, z) as (N,C,H,W), z their output or that of the BatchNorm
+/// that is called on it; H = W = 1 and N all leading axes for a Linear.
+void for_each_activation(const Criterion& criterion, const CriterionInput& input,
+                         const std::function<void(const Parameter& weight, const Tensor& activations)>& f);
+
+}  // namespace espalier
