@@ -135,6 +135,27 @@ Tensor* Optimizer::state(const Parameter& parameter, const std::string& slot) {
        slots_.empty() ? "none" : fmt::format("{}", fmt::join(slots_, ", ")));
 }
 
+void Optimizer::add(const std::string& name, const Parameter& parameter, const Parameter& beside) {
+  check(parameter.defined() && !states_.contains(parameter.id()), "Optimizer::add",
+        "expected a parameter that is not one of this optimiser's yet, got '{}'", name);
+  ParameterGroup* home = nullptr;
+  for (ParameterGroup& group : groups_)
+    for (const auto& [known, own] : group.parameters) {
+      check(known != name, "Optimizer::add", "two parameters are named '{}'; state is saved under the name", name);
+      if (own.id() == beside.id()) home = &group;
+    }
+  check(home != nullptr, "Optimizer::add", "parameter '{}' is not one of this optimiser's", beside.name());
+  states_.emplace(parameter.id(), State{});
+  home->parameters.emplace_back(name, parameter);
+}
+
+void Optimizer::remove(const Parameter& parameter) {
+  check(states_.erase(parameter.id()) == 1, "Optimizer::remove", "parameter '{}' is not one of this optimiser's",
+        parameter.name());
+  for (ParameterGroup& group : groups_)
+    std::erase_if(group.parameters, [&](const auto& entry) { return entry.second.id() == parameter.id(); });
+}
+
 int64_t Optimizer::steps(const Parameter& parameter) const {
   const auto found = states_.find(parameter.id());
   check(found != states_.end(), "Optimizer::steps", "parameter '{}' is not one of this optimiser's", parameter.name());

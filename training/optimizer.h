@@ -76,6 +76,11 @@ class Optimizer {
   /// The state tensor of a parameter, in the parameter's shape: to be masked or replaced together with the weight.
   /// nullptr before the parameter's first step. Throws on an unknown slot or a parameter of another optimiser.
   Tensor* state(const Parameter& parameter, const std::string& slot);
+  /// Trains `parameter` too, with the settings of the group of `beside`: a bias that a layer gained. Throws when the
+  /// parameter or the name is known already, and when `beside` is not.
+  void add(const std::string& name, const Parameter& parameter, const Parameter& beside);
+  /// Forgets a parameter that left the network, and its state. Throws on a parameter of another optimiser.
+  void remove(const Parameter& parameter);
   /// Updates of this parameter so far.
   int64_t steps(const Parameter& parameter) const;
 
