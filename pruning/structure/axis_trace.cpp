@@ -28,7 +28,7 @@ void AxisIndices::unite(int a, int b) {
   const int left = find(a), right = find(b);
   if (left == right) return;
   // The older one stays the root: which it is doesn't depend on the order of hash tables or addresses.
-  const auto [root, child] = std::minmax(static_cast<size_t>(left), static_cast<size_t>(right));
+  const auto [root, child] = std::minmax({static_cast<size_t>(left), static_cast<size_t>(right)});
   parent_[child] = static_cast<int>(root);
   if (reason_[root] == 0 || (reason_[child] != 0 && reason_[child] < reason_[root])) reason_[root] = reason_[child];
   if (of_parameter_[child]) of_parameter_[root] = true;
