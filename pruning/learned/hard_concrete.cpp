@@ -1,0 +1,196 @@
+#include "pruning/learned/hard_concrete.h"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_set>
+
+#include "core/ops.h"
+#include "core/random.h"
+#include "pruning/learned/units.h"
+
+namespace espalier {
+
+namespace {
+constexpr uint64_t kGateStream = 0x676174650000;  // apart from those of data and training
+constexpr double kEdge = 1e-6;                    // u in [kEdge, 1 - kEdge]: its logit is finite
+}  // namespace
+
+HardConcreteGates::HardConcreteGates(ModulePtr module, std::vector<Site> sites, const HardConcreteOptions& options)
+    : module_(std::move(module)), sites_(std::move(sites)), options_(options) {
+  check(module_ != nullptr && !sites_.empty(), "HardConcreteGates", "expected a module and at least one site");
+  check(options.lambda >= 0 && options.examples >= 0 && options.open > 0 && options.open < 1 && options.beta > 0,
+        "HardConcreteGates", "expected lambda >= 0, examples >= 0, 0 < open < 1 and beta > 0, got {}, {}, {} and {}",
+        options.lambda, options.examples, options.open, options.beta);
+  check(options.gamma < 0 && options.zeta > 1, "HardConcreteGates", "expected gamma < 0 and zeta > 1, got {} and {}",
+        options.gamma, options.zeta);
+  check(options.harden > 0 && options.harden <= 1, "HardConcreteGates",
+        "expected harden in (0,1], a share of the training, got {}", options.harden);
+  std::unordered_set<const void*> used;
+  Generator generator(options.seed, kGateStream - 1);
+  for (const Site& site : sites_) {
+    for (const SiteMember& member : site.members) {
+      check(member.pattern.kind() != Pattern::Kind::n_of_m, "HardConcreteGates",
+            "gates open one by one, so that they can't keep the pattern {} of '{}'", member.pattern.to_string(),
+            site.name);
+      check(!member.masked || used.insert(member.parameter.id()).second, "HardConcreteGates",
+            "'{}' belongs to two sites; give each parameter one", member.parameter.name());
+    }
+    const DType type = site.members.front().parameter.data().dtype();
+    Tensor initial = Tensor::empty({site.units}, type);
+    normal_(initial, std::log(options.open / (1 - options.open)), 0.01, generator);
+    log_alphas_.emplace_back("log_alpha." + site.name, Parameter("log_alpha." + site.name, initial));
+    weights_.push_back(Tensor::from(unit_weights(site), {site.units}).to(type));
+  }
+  attach();
+}
+
+HardConcreteGates::~HardConcreteGates() {
+  if (!hard_) detach();
+}
+
+void HardConcreteGates::attach() {
+  for (size_t s = 0; s < sites_.size(); ++s)
+    for (size_t m = 0; m < sites_[s].members.size(); ++m) {
+      if (!sites_[s].members[m].masked) continue;
+      Parameter parameter = sites_[s].members[m].parameter;
+      parameter.set_transform([this, s, m](const Variable& leaf) {
+        const SiteMember& member = sites_[s].members[m];
+        const Variable z =
+            module_->is_training()
+                ? sample(s)
+                : Variable(Tensor::from(gates(s), {sites_[s].units}).to(log_alphas_[s].second.data().dtype()));
+        return masked_leaf(member.parameter, leaf) *
+               spread_over_units(values_of_member(z, member), leaf.shape(), member.pattern);
+      });
+    }
+}
+
+void HardConcreteGates::detach() {
+  for (const Site& site : sites_)
+    for (const SiteMember& member : site.members)
+      if (Parameter parameter = member.parameter; member.masked) parameter.set_transform(nullptr);
+}
+
+Variable HardConcreteGates::sample(size_t site) const {
+  const Parameter& log_alpha = log_alphas_[site].second;
+  Tensor u = Tensor::empty(log_alpha.shape(), log_alpha.data().dtype());
+  Generator generator(options_.seed, kGateStream + site);
+  // The counter of step n starts where n draws would have left it: two values of f64 take a block.
+  generator.set_state({options_.seed, kGateStream + site,
+                       static_cast<uint64_t>(step_) * static_cast<uint64_t>(log_alpha.numel() / 2 + 1)});
+  uniform_(u, kEdge, 1 - kEdge, generator);
+  const Tensor noise = log(u) - log(1.0 - u);
+  const Variable s = sigmoid((log_alpha.variable() + Variable(noise)) / options_.beta);
+  return clamp(s * (options_.zeta - options_.gamma) + options_.gamma, 0, 1);
+}
+
+std::vector<double> HardConcreteGates::gates(size_t site) const {
+  std::vector<double> values = log_alphas_[site].second.data().to_vector<double>();
+  for (double& value : values) {
+    const double s = 1 / (1 + std::exp(-value));
+    value = std::clamp(s * (options_.zeta - options_.gamma) + options_.gamma, 0.0, 1.0);
+  }
+  return values;
+}
+
+Tensor HardConcreteGates::open_probability(size_t site) const {
+  return unary(UnaryOp::sigmoid,
+               log_alphas_[site].second.data() - options_.beta * std::log(-options_.gamma / options_.zeta));
+}
+
+double HardConcreteGates::expected_weights() const {
+  double total = 0;
+  for (size_t s = 0; s < sites_.size(); ++s) total += sum(open_probability(s) * weights_[s]).item();
+  return total;
+}
+
+double HardConcreteGates::sparsity() const {
+  if (hard_) return count_sparsity(sites_).sparsity();
+  int64_t total = 0, gone = 0;
+  for (size_t s = 0; s < sites_.size(); ++s) {
+    std::vector<bool> exists = existing_units(sites_[s]);
+    const std::vector<double> z = gates(s);
+    for (size_t i = 0; i < exists.size(); ++i) exists[i] = exists[i] && z[i] > 0;
+    for (const SiteMember& member : sites_[s].members) {
+      if (!member.masked) continue;
+      const Mask mask = member_mask(member, exists);
+      total += mask.num_elements();
+      gone += mask.num_elements() - mask.count_elements();
+    }
+  }
+  return total == 0 ? 0 : static_cast<double>(gone) / static_cast<double>(total);
+}
+
+void HardConcreteGates::harden() {
+  if (hard_) return;
+  detach();
+  hard_ = true;
+  const NoGrad no_grad;
+  for (size_t s = 0; s < sites_.size(); ++s) {
+    const std::vector<double> z = gates(s);
+    std::vector<bool> exists = existing_units(sites_[s]);
+    for (size_t i = 0; i < exists.size(); ++i) exists[i] = exists[i] && z[i] > 0;
+    if (std::find(exists.begin(), exists.end(), true) == exists.end())
+      exists[static_cast<size_t>(argmax(log_alphas_[s].second.data(), 0).item())] = true;
+    const Variable values(Tensor::from(z, {sites_[s].units}).to(log_alphas_[s].second.data().dtype()));
+    for (const SiteMember& member : sites_[s].members) {
+      if (!member.masked) continue;
+      Tensor weight = member.parameter.data();
+      weight.copy_(weight * spread_over_units(values_of_member(values, member), weight.shape(), member.pattern).data());
+    }
+    set_existing_units(sites_[s], exists);
+    log_alphas_[s].second.zero_grad();
+  }
+}
+
+void HardConcreteGates::on_gradients(Trainer& trainer, const StepRecord& record) {
+  if (hard_) return;
+  const int64_t examples = options_.examples > 0 ? options_.examples : record.batches * trainer.options().batch_size;
+  for (size_t s = 0; s < sites_.size(); ++s) {
+    const Tensor p = open_probability(s);
+    const Tensor slope = p * (1.0 - p) * weights_[s] * (options_.lambda / static_cast<double>(examples));
+    const Parameter& log_alpha = log_alphas_[s].second;
+    Variable leaf = log_alpha.variable();
+    leaf.set_grad(Variable(log_alpha.grad().defined() ? log_alpha.grad() + slope : slope));
+  }
+}
+
+void HardConcreteGates::on_step_end(Trainer& trainer, const StepRecord& record) {
+  if (hard_) return;
+  step_ = record.step;
+  const int64_t total = trainer.options().epochs * record.batches;
+  if (record.step >= std::llround(options_.harden * static_cast<double>(total))) harden();
+}
+
+std::vector<std::pair<std::string, Tensor>> HardConcreteGates::state() const {
+  std::vector<std::pair<std::string, Tensor>> result = {
+      {"hard", Tensor::scalar(hard_ ? 1 : 0, DType::i64)},
+      {"step", Tensor::scalar(static_cast<double>(step_), DType::i64)}};
+  for (size_t s = 0; s < sites_.size(); ++s)
+    result.emplace_back(fmt::format("log_alpha/{}", s), log_alphas_[s].second.data());
+  return result;
+}
+
+void HardConcreteGates::load_state(const std::vector<std::pair<std::string, Tensor>>& state) {
+  size_t found = 0;
+  for (const auto& [name, tensor] : state) {
+    if (name == "hard") hard_ = tensor.item() != 0;
+    if (name == "step") step_ = static_cast<int64_t>(tensor.item());
+    for (size_t s = 0; s < sites_.size(); ++s)
+      if (name == fmt::format("log_alpha/{}", s) && tensor.shape() == log_alphas_[s].second.shape()) {
+        log_alphas_[s].second.set_data(tensor.clone());
+        ++found;
+      }
+  }
+  if (found != sites_.size())
+    fail<FileError>("HardConcreteGates",
+                    "the checkpoint has gates for {} of {} sites; is it of a training with the "
+                    "same callbacks?",
+                    found, sites_.size());
+  if (hard_)
+    detach();
+  else
+    attach();
+}
+
+}  // namespace espalier

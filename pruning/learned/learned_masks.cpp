@@ -1,0 +1,179 @@
+#include "pruning/learned/learned_masks.h"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_set>
+
+#include "core/ops.h"
+#include "pruning/learned/units.h"
+
+namespace espalier {
+
+LearnedMasks::LearnedMasks(ModulePtr module, std::vector<Site> sites, const LearnedMaskOptions& options)
+    : module_(std::move(module)), sites_(std::move(sites)), options_(options) {
+  check(module_ != nullptr && !sites_.empty(), "LearnedMasks", "expected a module and at least one site");
+  check(options.sparsity >= 0 && options.sparsity < 1, "LearnedMasks", "expected a sparsity in [0,1), got {}",
+        options.sparsity);
+  check(0 <= options.begin && options.begin <= options.end && options.end <= options.harden && options.harden <= 1,
+        "LearnedMasks", "expected 0 <= begin <= end <= harden <= 1, shares of the training, got {}, {} and {}",
+        options.begin, options.end, options.harden);
+  check(options.every >= 1 && options.penalty >= 0 && std::isfinite(options.threshold), "LearnedMasks",
+        "expected every >= 1, penalty >= 0 and a finite threshold, got {}, {} and {}", options.every, options.penalty,
+        options.threshold);
+  std::unordered_set<const void*> used;
+  for (const Site& site : sites_) {
+    Saliencies magnitudes;
+    for (const SiteMember& member : site.members) {
+      check(!member.masked || used.insert(member.parameter.id()).second, "LearnedMasks",
+            "'{}' belongs to two sites; give each parameter one", member.parameter.name());
+      if (member.masked) magnitudes[member.parameter.id()] = abs(member.parameter.data());
+    }
+    const DType type = site.members.front().parameter.data().dtype();
+    Tensor initial = Tensor::zeros({site.units}, type);
+    if (options.initial == InitialScores::magnitude)
+      initial.copy_(Tensor::from(unit_scores(site, magnitudes), {site.units}));
+    scores_.emplace_back("scores." + site.name, Parameter("scores." + site.name, initial));
+  }
+  attach();
+  select(0);
+}
+
+LearnedMasks::~LearnedMasks() {
+  if (!hard_) detach();
+}
+
+void LearnedMasks::attach() {
+  for (size_t s = 0; s < sites_.size(); ++s)
+    for (size_t m = 0; m < sites_[s].members.size(); ++m) {
+      if (!sites_[s].members[m].masked) continue;
+      Parameter parameter = sites_[s].members[m].parameter;
+      parameter.set_transform([this, s, m](const Variable& leaf) {
+        const SiteMember& member = sites_[s].members[m];
+        return straight_through(masked_leaf(member.parameter, leaf), scores_[s].second.variable(), member, masks_[s][m],
+                                options_.flow);
+      });
+    }
+}
+
+void LearnedMasks::detach() {
+  for (const Site& site : sites_)
+    for (const SiteMember& member : site.members)
+      if (Parameter parameter = member.parameter; member.masked) parameter.set_transform(nullptr);
+}
+
+void LearnedMasks::set_exists(std::vector<std::vector<bool>> exists) {
+  exists_ = std::move(exists);
+  masks_.clear();
+  for (size_t s = 0; s < sites_.size(); ++s) {
+    masks_.emplace_back();
+    for (const SiteMember& member : sites_[s].members)
+      masks_.back().push_back(member.masked ? member_mask(member, exists_[s]) : Mask());
+  }
+}
+
+void LearnedMasks::select(double sparsity) {
+  check(!hard_, "LearnedMasks", "the masks are final; nothing is selected any more");
+  std::vector<std::vector<bool>> candidates, chosen;
+  std::vector<std::vector<double>> values;
+  for (size_t s = 0; s < sites_.size(); ++s) {
+    candidates.push_back(existing_units(sites_[s]));
+    values.push_back(scores_[s].second.data().to_vector<double>());
+  }
+  if (options_.selection == Selection::top_k) {
+    chosen = allocate(sites_, values, candidates, sparsity, options_.allocation);
+  } else {
+    for (size_t s = 0; s < sites_.size(); ++s) {
+      std::vector<bool> above(values[s].size());
+      for (size_t i = 0; i < above.size(); ++i) above[i] = candidates[s][i] && values[s][i] >= options_.threshold;
+      chosen.push_back(std::move(above));
+    }
+  }
+  set_exists(std::move(chosen));
+}
+
+double LearnedMasks::sparsity() const {
+  int64_t total = 0, gone = 0;
+  for (size_t s = 0; s < sites_.size(); ++s)
+    for (const Mask& mask : masks_[s]) {
+      if (!mask.defined()) continue;
+      total += mask.num_elements();
+      gone += mask.num_elements() - mask.count_elements();
+    }
+  return total == 0 ? 0 : static_cast<double>(gone) / static_cast<double>(total);
+}
+
+void LearnedMasks::harden() {
+  if (hard_) return;
+  detach();
+  hard_ = true;
+  for (size_t s = 0; s < sites_.size(); ++s) {
+    set_existing_units(sites_[s], exists_[s]);
+    scores_[s].second.zero_grad();
+  }
+}
+
+void LearnedMasks::on_gradients(Trainer&, const StepRecord&) {
+  if (hard_ || options_.penalty == 0) return;
+  int64_t units = 0;
+  for (const Site& site : sites_) units += site.units;
+  for (auto& [name, score] : scores_) {
+    const Tensor p = unary(UnaryOp::sigmoid, score.data());
+    Tensor slope = p * (1.0 - p) * (options_.penalty / static_cast<double>(units));
+    Variable leaf = score.variable();
+    leaf.set_grad(Variable(score.grad().defined() ? score.grad() + slope : slope));
+  }
+}
+
+void LearnedMasks::on_step_end(Trainer& trainer, const StepRecord& record) {
+  if (hard_) return;
+  const int64_t total = trainer.options().epochs * record.batches;
+  const auto step_of = [total](double share) { return std::llround(share * static_cast<double>(total)); };
+  const int64_t begin = step_of(options_.begin), end = step_of(options_.end), last = step_of(options_.harden);
+  if (record.step % options_.every == 0 || record.step == end || record.step >= last) {
+    double sparsity = record.step >= end ? options_.sparsity : 0;
+    if (record.step > begin && record.step < end)
+      sparsity =
+          sparsity_at(options_.curve, static_cast<double>(record.step - begin) / static_cast<double>(end - begin), 0,
+                      options_.sparsity);
+    select(sparsity);
+  }
+  if (record.step >= last) harden();
+}
+
+std::vector<std::pair<std::string, Tensor>> LearnedMasks::state() const {
+  std::vector<std::pair<std::string, Tensor>> result = {{"hard", Tensor::scalar(hard_ ? 1 : 0, DType::i64)}};
+  for (size_t s = 0; s < sites_.size(); ++s) {
+    result.emplace_back(fmt::format("scores/{}", s), scores_[s].second.data());
+    result.emplace_back(fmt::format("exists/{}", s), pack_bits(exists_[s]));
+  }
+  return result;
+}
+
+void LearnedMasks::load_state(const std::vector<std::pair<std::string, Tensor>>& state) {
+  const auto find = [&](const std::string& name) {
+    for (const auto& [key, tensor] : state)
+      if (key == name) return tensor;
+    fail<FileError>("LearnedMasks",
+                    "the checkpoint has no '{}': it is of a training without learned masks, or with "
+                    "other callbacks",
+                    name);
+  };
+  std::vector<std::vector<bool>> exists;
+  for (size_t s = 0; s < sites_.size(); ++s) {
+    const Tensor values = find(fmt::format("scores/{}", s));
+    if (values.shape() != scores_[s].second.shape())
+      fail<FileError>("LearnedMasks", "the checkpoint has scores of shape {} for '{}', expected {}", values.shape(),
+                      sites_[s].name, scores_[s].second.shape());
+    scores_[s].second.set_data(values.clone());
+    exists.push_back(unpack_bits(find(fmt::format("exists/{}", s)), static_cast<size_t>(sites_[s].units)));
+  }
+  set_exists(std::move(exists));
+  hard_ = find("hard").item() != 0;
+  // The checkpoint brought the weights and, if the masks were final, the masks.
+  if (hard_)
+    detach();
+  else
+    attach();
+}
+
+}  // namespace espalier

@@ -1,0 +1,96 @@
+// Learned masks: a score for every unit, trained together with the weights; the forward pass sees the units with the
+// best scores.
+#pragma once
+
+#include "pruning/allocation.h"
+#include "pruning/schedules/gradual.h"
+#include "training/optimizer.h"
+#include "training/trainer.h"
+
+namespace espalier {
+
+/// Which units exist, given their scores.
+enum class Selection : uint8_t {
+  top_k,      ///< the best ones, as many as a sparsity leaves
+  threshold,  ///< those whose score is at least a threshold
+};
+/// Scores at the start.
+enum class InitialScores : uint8_t {
+  zero,       ///< as movement pruning starts
+  magnitude,  ///< the sum of |w| over the unit: the first masks are those of magnitude pruning
+};
+
+struct LearnedMaskOptions {
+  Selection selection = Selection::top_k;
+  InitialScores initial = InitialScores::zero;
+
+  double sparsity = 0.9;  ///< top_k: at the end
+  SparsityCurve curve = SparsityCurve::cubic;
+  double begin = 0, end = 0.5;        ///< in which share of the training the sparsity rises
+  AllocationOptions allocation = {};  ///< scope, protected sites, least number of units
+
+  double threshold = 0;
+  double penalty = 0;  ///< times the mean of sigmoid(score) is added to the loss: what makes thresholds remove anything
+
+  /// Which weights get gradients: all (dense), as straight-through wants, or those that exist.
+  GradientFlow flow = GradientFlow::dense;
+  int64_t every = 10;  ///< steps between two selections
+  /// The share of the training after which the masks become final (harden); the rest trains the remaining weights.
+  double harden = 0.8;
+};
+
+/// Trains the masks of sites. While it lives, the network computes with the masked weights but the parameters keep all
+/// of them; harden() makes the masks real. Give the optimiser scores() besides the network's parameters:
+///
+///   auto masks = std::make_shared<LearnedMasks>(net, weight_sites(*net));
+///   NamedParameters all = net->named_parameters();
+///   for (auto& score : masks->scores()) all.push_back(score);
+///   auto optimizer = std::make_shared<Sgd>(all, SgdOptions{.lr = 0.1});
+///
+/// With SGD without momentum, initial zero and top_k this is movement pruning, Sanh, Wolf & Rush 2020, "Movement
+/// pruning", equations 3 to 5 (S = -sum of lr*g*w, for weights outside the mask too); with threshold and penalty its
+/// soft variant (section 4). Frozen weights and magnitude-free scores: Ramanujan et al. 2020.
+///
+/// Checkpoints hold scores and masks: a resumed training gives the same bits. No epoch before hardening counts as best.
+class LearnedMasks : public Callback {
+ public:
+  /// Throws on options that make no sense, and when a site's parameter has a transform already set by another.
+  LearnedMasks(ModulePtr module, std::vector<Site> sites, const LearnedMaskOptions& options = {});
+  ~LearnedMasks() override;
+  LearnedMasks(const LearnedMasks&) = delete;
+  LearnedMasks& operator=(const LearnedMasks&) = delete;
+
+  /// "scores.SITE" (units) for each site.
+  const NamedParameters& scores() const { return scores_; }
+  /// Which units of each site the forward pass sees.
+  const std::vector<std::vector<bool>>& exists() const { return exists_; }
+  /// Of the sites' weights, as the forward pass sees them.
+  double sparsity() const;
+
+  /// Chooses units anew from the scores. `sparsity` counts for top_k only.
+  void select(double sparsity);
+  /// Sets the parameters' masks to the current ones and lets operations see the parameters again.
+  void harden();
+  bool is_hard() const { return hard_; }
+
+  void on_gradients(Trainer& trainer, const StepRecord& record) override;
+  void on_step_end(Trainer& trainer, const StepRecord& record) override;
+  bool is_settled(const Trainer&, const EpochRecord&) const override { return hard_; }
+  std::vector<std::pair<std::string, Tensor>> state() const override;
+  void load_state(const std::vector<std::pair<std::string, Tensor>>& state) override;
+
+ private:
+  void set_exists(std::vector<std::vector<bool>> exists);
+  void attach();
+  void detach();
+
+  ModulePtr module_;
+  std::vector<Site> sites_;
+  LearnedMaskOptions options_;
+  NamedParameters scores_;
+  std::vector<std::vector<bool>> exists_;
+  std::vector<std::vector<Mask>> masks_;  ///< by site and member; undefined where a member is not masked
+  bool hard_ = false;
+};
+
+}  // namespace espalier

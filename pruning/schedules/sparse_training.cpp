@@ -1,0 +1,153 @@
+#include "pruning/schedules/sparse_training.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <numeric>
+
+#include "core/ops.h"
+#include "core/random.h"
+
+namespace espalier {
+
+namespace {
+constexpr std::pair<Growth, const char*> kGrowths[] = {{Growth::random, "random"}, {Growth::gradient, "gradient"}};
+constexpr uint64_t kGrowthStream = 0x67726F77;
+
+/// The sums over each unit of what `f` makes of the masked members' parameters.
+template <class F>
+std::vector<double> sums_of(const Site& site, F f) {
+  Saliencies values;
+  Site masked = site;
+  std::erase_if(masked.members, [](const SiteMember& member) { return !member.masked; });
+  for (const SiteMember& member : masked.members) values[member.parameter.id()] = f(member.parameter);
+  return unit_scores(masked, values);
+}
+
+/// The `count` units of `among` with the highest values; of equal values the lower index.
+std::vector<size_t> highest(std::vector<size_t> among, const std::vector<double>& values, size_t count) {
+  const auto better = [&](size_t a, size_t b) { return values[a] != values[b] ? values[a] > values[b] : a < b; };
+  count = std::min(count, among.size());
+  std::nth_element(among.begin(), among.begin() + static_cast<std::ptrdiff_t>(count), among.end(), better);
+  among.resize(count);
+  return among;
+}
+}  // namespace
+
+const char* name_of(Growth growth) { return kGrowths[static_cast<size_t>(growth)].second; }
+
+Growth parse_growth(const std::string& text) {
+  std::vector<std::string> known;
+  for (const auto& [growth, name] : kGrowths) {
+    if (text == name) return growth;
+    known.emplace_back(name);
+  }
+  fail("growth", "unknown growth '{}'{}; known: {}", text, did_you_mean(text, known), fmt::join(known, ", "));
+}
+
+SparseTraining::SparseTraining(std::vector<Site> sites, const SparseTrainingOptions& options)
+    : sites_(std::move(sites)), options_(options) {
+  check(!sites_.empty(), "SparseTraining", "expected something to train sparsely, got no site");
+  check(options.sparsity >= 0 && options.sparsity < 1, "SparseTraining", "expected a sparsity in [0,1), got {}",
+        options.sparsity);
+  check(options.fraction >= 0 && options.fraction <= 1 && options.end >= 0 && options.end <= 1, "SparseTraining",
+        "expected a fraction and an end in [0,1], got {} and {}", options.fraction, options.end);
+  check(options.every >= 1, "SparseTraining", "expected every >= 1 steps, got {}", options.every);
+  check(options.allocation.scope != Scope::global, "SparseTraining",
+        "random masks have no scores to compare between layers; use Scope::erk or Scope::layer");
+  for (const Site& site : sites_)
+    for (const SiteMember& member : site.members)
+      check(member.pattern.kind() != Pattern::Kind::n_of_m, "SparseTraining",
+            "units of '{}' grow one by one, so that the pattern {} can't be kept", site.name,
+            member.pattern.to_string());
+}
+
+void SparseTraining::start() {
+  std::vector<std::vector<double>> scores;
+  std::vector<std::vector<bool>> candidates;
+  for (size_t i = 0; i < sites_.size(); ++i) {
+    Generator generator(options_.seed, kGrowthStream + i);
+    scores.emplace_back(static_cast<size_t>(sites_[i].units));
+    for (double& score : scores.back()) score = generator.next_uniform();
+    candidates.push_back(existing_units(sites_[i]));
+  }
+  const auto exists = allocate(sites_, scores, candidates, options_.sparsity, options_.allocation);
+  for (size_t i = 0; i < sites_.size(); ++i) set_existing_units(sites_[i], exists[i]);
+}
+
+int64_t SparseTraining::end_step(int64_t total) const {
+  return std::llround(options_.end * static_cast<double>(total));
+}
+
+bool SparseTraining::updates_in(int64_t step, int64_t total) const {
+  return step > 0 && step % options_.every == 0 && step < end_step(total);
+}
+
+double SparseTraining::fraction_at(int64_t step, int64_t total) const {
+  const int64_t end = end_step(total);
+  if (step >= end) return 0;
+  return options_.fraction / 2 *
+         (1 + std::cos(std::numbers::pi * static_cast<double>(step) / static_cast<double>(end)));
+}
+
+void SparseTraining::update(int64_t step, int64_t total) {
+  for (size_t i = 0; i < sites_.size(); ++i) {
+    const Site& site = sites_[i];
+    std::vector<bool> exists = existing_units(site);
+    std::vector<size_t> alive;
+    for (size_t unit = 0; unit < exists.size(); ++unit)
+      if (exists[unit]) alive.push_back(unit);
+    const auto drop = static_cast<size_t>(fraction_at(step, total) * static_cast<double>(alive.size()));
+    if (drop == 0 || alive.size() == exists.size()) continue;
+
+    std::vector<double> smallness = sums_of(site, [](const Parameter& p) { return abs(p.data()); });
+    for (double& value : smallness) value = -value;
+    for (size_t unit : highest(alive, smallness, drop)) exists[unit] = false;
+
+    std::vector<size_t> absent;
+    for (size_t unit = 0; unit < exists.size(); ++unit)
+      if (!exists[unit]) absent.push_back(unit);
+    std::vector<double> worth(exists.size());
+    if (options_.growth == Growth::gradient) {
+      worth = sums_of(site, [](const Parameter& p) {
+        check(p.grad().defined(), "SparseTraining", "'{}' has no gradient to grow by", p.name());
+        return abs(p.grad());
+      });
+    } else {
+      Generator generator(options_.seed, kGrowthStream + sites_.size() * static_cast<uint64_t>(step) + i);
+      for (size_t unit : absent) worth[unit] = generator.next_uniform();
+    }
+    for (size_t unit : highest(absent, worth, drop)) exists[unit] = true;
+    set_existing_units(site, exists);
+  }
+}
+
+void SparseTraining::set_flow(GradientFlow flow) {
+  for (const Site& site : sites_)
+    for (const SiteMember& member : site.members) {
+      Parameter parameter = member.parameter;
+      if (member.masked && parameter.mask().defined() && parameter.gradient_flow() != flow)
+        parameter.set_mask(parameter.mask(), flow);
+    }
+}
+
+void SparseTraining::on_epoch_begin(Trainer&, int64_t epoch) {
+  if (epoch != 1) return;
+  start();
+  // How long the training is isn't known yet; an update in its very first step needs the gradients all the same.
+  if (options_.growth == Growth::gradient && options_.every == 1) set_flow(GradientFlow::dense);
+}
+
+void SparseTraining::on_gradients(Trainer& trainer, const StepRecord& record) {
+  const int64_t total = trainer.options().epochs * record.batches;
+  if (!updates_in(record.step, total)) return;
+  update(record.step, total);
+}
+
+void SparseTraining::on_step_end(Trainer& trainer, const StepRecord& record) {
+  if (options_.growth != Growth::gradient) return;
+  const int64_t total = trainer.options().epochs * record.batches;
+  set_flow(updates_in(record.step + 1, total) ? GradientFlow::dense : GradientFlow::masked);
+}
+
+}  // namespace espalier

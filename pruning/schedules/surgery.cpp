@@ -1,0 +1,182 @@
+#include "pruning/schedules/surgery.h"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_set>
+
+#include "core/ops.h"
+#include "core/random.h"
+#include "pruning/learned/units.h"
+
+namespace espalier {
+
+namespace {
+constexpr uint64_t kSurgeryStream = 0x73757267;
+
+bool names(const std::string& pattern, const std::string& site) {
+  if (pattern.ends_with('*')) return site.starts_with(pattern.substr(0, pattern.size() - 1));
+  return pattern == site;
+}
+}  // namespace
+
+NetworkSurgery::NetworkSurgery(std::vector<Site> sites, const SurgeryOptions& options)
+    : sites_(std::move(sites)), options_(options) {
+  check(!sites_.empty(), "NetworkSurgery", "expected something to prune, got no site");
+  check(0 < options.low && options.low <= options.high && std::isfinite(options.high) && std::isfinite(options.c),
+        "NetworkSurgery", "expected 0 < low <= high and a finite c, got {}, {} and {}", options.low, options.high,
+        options.c);
+  check(options.gamma >= 0 && options.power >= 0, "NetworkSurgery", "expected gamma >= 0 and power >= 0, got {} and {}",
+        options.gamma, options.power);
+  check(0 <= options.begin && options.begin < options.harden && options.harden <= 1, "NetworkSurgery",
+        "expected 0 <= begin < harden <= 1, shares of the training, got {} and {}", options.begin, options.harden);
+  std::vector<std::string> known;
+  std::unordered_set<const void*> used;
+  std::vector<std::vector<bool>> exists;
+  for (const Site& site : sites_) {
+    known.push_back(site.name);
+    for (const SiteMember& member : site.members) {
+      check(member.pattern.kind() != Pattern::Kind::n_of_m, "NetworkSurgery",
+            "units of '{}' are spliced one by one, so that the pattern {} can't be kept", site.name,
+            member.pattern.to_string());
+      check(!member.masked || used.insert(member.parameter.id()).second, "NetworkSurgery",
+            "'{}' belongs to two sites; give each parameter one", member.parameter.name());
+    }
+    exists.push_back(existing_units(site));
+  }
+  for (const auto& [name, c] : options.c_of)
+    check(std::any_of(known.begin(), known.end(), [&name = name](const auto& site) { return names(name, site); }),
+          "NetworkSurgery", "no site is named '{}'{}", name, did_you_mean(name, known));
+  set_exists(std::move(exists));
+  attach();
+}
+
+NetworkSurgery::~NetworkSurgery() {
+  if (!hard_) detach();
+}
+
+void NetworkSurgery::attach() {
+  for (size_t s = 0; s < sites_.size(); ++s)
+    for (size_t m = 0; m < sites_[s].members.size(); ++m) {
+      if (!sites_[s].members[m].masked) continue;
+      Parameter parameter = sites_[s].members[m].parameter;
+      parameter.set_transform([this, s, m](const Variable& leaf) {
+        const SiteMember& member = sites_[s].members[m];
+        return straight_through(masked_leaf(member.parameter, leaf), {}, member, masks_[s][m], GradientFlow::dense);
+      });
+    }
+}
+
+void NetworkSurgery::detach() {
+  for (const Site& site : sites_)
+    for (const SiteMember& member : site.members)
+      if (Parameter parameter = member.parameter; member.masked) parameter.set_transform(nullptr);
+}
+
+void NetworkSurgery::set_exists(std::vector<std::vector<bool>> exists) {
+  exists_ = std::move(exists);
+  masks_.clear();
+  for (size_t s = 0; s < sites_.size(); ++s) {
+    masks_.emplace_back();
+    for (const SiteMember& member : sites_[s].members)
+      masks_.back().push_back(member.masked ? member_mask(member, exists_[s]) : Mask());
+  }
+}
+
+std::vector<double> NetworkSurgery::magnitudes(const Site& site) const {
+  Site masked = site;
+  std::erase_if(masked.members, [](const SiteMember& member) { return !member.masked; });
+  Saliencies values;
+  for (const SiteMember& member : masked.members) values[member.parameter.id()] = abs(member.parameter.data());
+  std::vector<double> sums = unit_scores(masked, values);
+  const std::vector<int64_t> weights = unit_weights(masked);
+  for (size_t i = 0; i < sums.size(); ++i) sums[i] /= static_cast<double>(std::max<int64_t>(weights[i], 1));
+  return sums;
+}
+
+void NetworkSurgery::update() {
+  check(!hard_, "NetworkSurgery", "the masks are final; nothing is cut or spliced any more");
+  std::vector<std::vector<double>> values;
+  for (const Site& site : sites_) values.push_back(magnitudes(site));
+  if (thresholds_.empty()) {
+    for (size_t s = 0; s < sites_.size(); ++s) {
+      double c = options_.c;
+      for (const auto& [name, own] : options_.c_of)
+        if (names(name, sites_[s].name)) c = own;
+      double mean = 0, square = 0;
+      for (double value : values[s]) mean += value;
+      mean /= static_cast<double>(values[s].size());
+      for (double value : values[s]) square += (value - mean) * (value - mean);
+      thresholds_.push_back(std::max(mean + c * std::sqrt(square / static_cast<double>(values[s].size())), 0.0));
+    }
+  }
+  std::vector<std::vector<bool>> exists = exists_;
+  for (size_t s = 0; s < sites_.size(); ++s)
+    for (size_t i = 0; i < exists[s].size(); ++i) {
+      if (values[s][i] < options_.low * thresholds_[s]) exists[s][i] = false;
+      // A unit that had its mask before surgery has weights of 0 and never comes here.
+      if (values[s][i] > options_.high * thresholds_[s]) exists[s][i] = true;
+    }
+  set_exists(std::move(exists));
+}
+
+double NetworkSurgery::sparsity() const {
+  int64_t total = 0, gone = 0;
+  for (const auto& masks : masks_)
+    for (const Mask& mask : masks) {
+      if (!mask.defined()) continue;
+      total += mask.num_elements();
+      gone += mask.num_elements() - mask.count_elements();
+    }
+  return total == 0 ? 0 : static_cast<double>(gone) / static_cast<double>(total);
+}
+
+void NetworkSurgery::harden() {
+  if (hard_) return;
+  detach();
+  hard_ = true;
+  for (size_t s = 0; s < sites_.size(); ++s) set_existing_units(sites_[s], exists_[s]);
+}
+
+void NetworkSurgery::on_step_end(Trainer& trainer, const StepRecord& record) {
+  if (hard_) return;
+  const int64_t total = trainer.options().epochs * record.batches;
+  const auto step_of = [total](double share) { return std::llround(share * static_cast<double>(total)); };
+  const int64_t begin = step_of(options_.begin), last = step_of(options_.harden);
+  if (record.step <= begin) return;
+  const int64_t i = record.step - begin - 1;
+  const double probability = std::pow(1 + options_.gamma * static_cast<double>(i), -options_.power);
+  Generator generator(options_.seed, kSurgeryStream);
+  generator.set_state({options_.seed, kSurgeryStream, static_cast<uint64_t>(record.step)});
+  if (generator.next_uniform() < probability) update();
+  if (record.step >= last) harden();
+}
+
+std::vector<std::pair<std::string, Tensor>> NetworkSurgery::state() const {
+  std::vector<std::pair<std::string, Tensor>> result = {
+      {"hard", Tensor::scalar(hard_ ? 1 : 0, DType::i64)},
+      {"thresholds", Tensor::from(thresholds_, {static_cast<int64_t>(thresholds_.size())})}};
+  for (size_t s = 0; s < sites_.size(); ++s) result.emplace_back(fmt::format("exists/{}", s), pack_bits(exists_[s]));
+  return result;
+}
+
+void NetworkSurgery::load_state(const std::vector<std::pair<std::string, Tensor>>& state) {
+  const auto find = [&](const std::string& name) {
+    for (const auto& [key, tensor] : state)
+      if (key == name) return tensor;
+    fail<FileError>("NetworkSurgery",
+                    "the checkpoint has no '{}': it is of a training without surgery, or with other callbacks", name);
+  };
+  std::vector<std::vector<bool>> exists;
+  for (size_t s = 0; s < sites_.size(); ++s)
+    exists.push_back(unpack_bits(find(fmt::format("exists/{}", s)), static_cast<size_t>(sites_[s].units)));
+  set_exists(std::move(exists));
+  thresholds_ = find("thresholds").to_vector<double>();
+  hard_ = find("hard").item() != 0;
+  // The checkpoint brought the weights and, if the masks were final, the masks.
+  if (hard_)
+    detach();
+  else
+    attach();
+}
+
+}  // namespace espalier
