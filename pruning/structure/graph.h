@@ -43,7 +43,7 @@ struct ChannelRef {
 };
 
 /// The channels that a module without children takes and gives: axis 1 of (N,C) and (N,C,H,W), the last axis of what
-/// Linear, LSTM and LayerNorm take and give.
+/// Linear, LSTM and LayerNorm take and give (and of other sequences). One for each call, in their order.
 struct ModuleChannels {
   std::string name;
   ModulePtr module;
@@ -56,7 +56,8 @@ struct ModuleChannels {
 class DependencyGraph {
  public:
   /// Runs `example` (one input of the network, batch 1 is enough) through the network in evaluation mode and follows
-  /// the tape. Throws, naming it, on an operation whose axis map is not known.
+  /// the tape. Throws, naming it, on an operation whose axis map is not known. As in Fang et al. 2023, "DepGraph",
+  /// section 3, but for single indices of axes, and without a table of layer types: from operations.
   static DependencyGraph trace(Module& module, const Tensor& example);
 
   /// Every group with a parameter in it, in the order of the forward pass.
@@ -65,7 +66,7 @@ class DependencyGraph {
   /// The group of that name. Throws, naming the nearest.
   const ChannelGroup& find(const std::string& name) const;
 
-  /// A table of the groups: name, units, members, whether they may go.
+  /// A line for each group: units, number of members, name, and why it stays whole if it does.
   std::string to_table() const;
   /// Every member of a group: what a unit of it is, in words ("unit u: row u of conv1.weight, ...").
   std::string explain(const std::string& group) const;

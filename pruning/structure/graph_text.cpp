@@ -96,16 +96,11 @@ std::string colour_of(size_t group) {
 }  // namespace
 
 std::string DependencyGraph::to_table() const {
-  size_t width = 5;
-  for (const ChannelGroup& group : groups_) width = std::max(width, group.name.size());
-  std::string text = fmt::format("{:<{}}  {:>5}  {}\n", "group", width, "units", "members");
-  for (const ChannelGroup& group : groups_) {
-    std::vector<std::string> members;
-    for (const GroupMember& member : group.members)
-      members.push_back(member.recurrent ? member.name : fmt::format("{}[{}]", member.name, member.axis));
-    text += fmt::format("{:<{}}  {:>5}  {}{}\n", group.name, width, group.units, fmt::join(members, " "),
+  // The name stands last: that of a residual stream is long.
+  std::string text = "units  members  group\n";
+  for (const ChannelGroup& group : groups_)
+    text += fmt::format("{:>5}  {:>7}  {}{}\n", group.units, group.members.size(), group.name,
                         group.fixed.empty() ? "" : fmt::format("  (stays whole: {})", group.fixed));
-  }
   return text;
 }
 
