@@ -49,7 +49,7 @@ DistillationTermPtr label_loss(double label_smoothing = 0);
 
 /// Mean squared error between a teacher layer's output and a learned projection of a student layer's: a 1x1 convolution
 /// of (N,C,H,W), a linear map of the last axis of (N,C) and (T,N,C). All other axes must agree.
-/// Romero et al. 2015, "FitNets: hints for thin deep nets", equation 3.
+/// Romero et al. 2015, "FitNets: hints for thin deep nets", equation 3 (there half the sum).
 DistillationTermPtr hint(std::string student_layer, std::string teacher_layer);
 
 /// A student's layer and the teacher's layer that it is compared with.
@@ -65,10 +65,10 @@ struct RelationalOptions {
   std::string student_layer = {}, teacher_layer = {};
 };
 /// Huber loss between the distances of all pairs of examples, each network's divided by its mean distance; the mean
-/// over pairs. Park et al. 2019, "Relational knowledge distillation", equations 5-8 (there the sum).
+/// over pairs. Park et al. 2019, "Relational knowledge distillation", section 3.2, distance-wise loss (there the sum).
 DistillationTermPtr relational_distance(RelationalOptions options = {});
 /// Huber loss between the cosines of the angles that all triples of examples form; the mean over triples.
-/// Park et al. 2019, equations 9 and 10 (there the sum).
+/// Park et al. 2019, section 3.2, angle-wise loss (there the sum).
 DistillationTermPtr relational_angle(RelationalOptions options = {});
 
 }  // namespace espalier

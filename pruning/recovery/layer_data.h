@@ -1,0 +1,80 @@
+// What the recovery steps share: data in batches, and layers in the order in which they run. Not for others.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "datasets/data_loader.h"
+#include "layers/conv.h"
+#include "layers/linear.h"
+#include "training/evaluate.h"
+
+namespace espalier::recovery {
+
+/// Where a module's parameters are.
+inline Device device_of(const Module& module) {
+  const std::vector<Parameter> parameters = module.parameters();
+  return parameters.empty() ? Device::cpu() : parameters.front().data().device();
+}
+
+/// Calls f with at most `batches` batches on `device`, drawn in an order that depends on the seed.
+inline void for_batches(const char* operation, const Dataset& data, int64_t batch_size, int64_t batches, uint64_t seed,
+                        Device device, const std::function<void(const Batch&)>& f) {
+  check(data.size() > 0, operation, "expected examples to run the network on, got none");
+  check(batch_size > 0 && batches > 0, operation, "expected batch_size and batches > 0, got {} and {}", batch_size,
+        batches);
+  const DataLoader loader(
+      data, {.batch_size = std::min(batch_size, data.size()), .shuffle = true, .seed = seed, .prefetch = 0});
+  int64_t done = 0;
+  for (const Batch& batch : loader.batches()) {
+    f(to(batch, device));
+    if (++done == batches) break;
+  }
+}
+
+/// The parameters of a Linear or a Conv2d; undefined of anything else.
+struct WeightLayer {
+  std::string name = {};
+  Module* module = nullptr;
+  Parameter weight = {}, bias = {};
+
+  bool defined() const { return module != nullptr; }
+  bool is_masked() const { return defined() && weight.mask().defined(); }
+};
+
+inline WeightLayer weight_layer(const std::string& name, Module& module) {
+  if (const auto* linear = dynamic_cast<Linear*>(&module)) return {name, &module, linear->weight(), linear->bias()};
+  if (const auto* conv = dynamic_cast<Conv2d*>(&module)) return {name, &module, conv->weight(), conv->bias()};
+  return {};
+}
+
+/// The name of every module in the order of the calls of one forward pass in evaluation mode; of one called twice, the
+/// first call counts.
+inline std::vector<std::pair<std::string, Module*>> call_order(Module& network, const Tensor& images) {
+  const auto named = network.named_modules();
+  std::vector<std::pair<std::string, Module*>> order;
+  const EvalMode mode(network);
+  const NoGrad no_grad;
+  const ForwardObserver observer([&](Module& module, const Variable&, const Variable&) {
+    for (const auto& [name, known] : order)
+      if (known == &module) return;
+    for (const auto& [name, known] : named)
+      if (known.get() == &module) order.emplace_back(name, &module);
+  });
+  network(images);
+  return order;
+}
+
+/// Whether element i of a parameter exists.
+inline std::vector<bool> existing_elements(const Parameter& parameter) {
+  std::vector<bool> exists(static_cast<size_t>(parameter.numel()), true);
+  if (!parameter.mask().defined()) return exists;
+  const std::vector<uint8_t> bits = parameter.mask().expand(DType::u8).to_vector<uint8_t>();
+  for (size_t i = 0; i < exists.size(); ++i) exists[i] = bits[i] != 0;
+  return exists;
+}
+
+}  // namespace espalier::recovery
