@@ -1,0 +1,148 @@
+#include "pruning/structure/blocks.h"
+
+#include <algorithm>
+#include <limits>
+#include <unordered_map>
+
+#include "layers/activations.h"
+#include "layers/residual.h"
+#include "pruning/structure/dead_units.h"
+
+namespace espalier {
+
+namespace {
+bool has_identity_shortcut(const Module& module) {
+  if (const auto* block = dynamic_cast<const BasicBlock*>(&module)) return !block->shortcut();
+  if (const auto* residual = dynamic_cast<const Residual*>(&module)) return !residual->shortcut();
+  return false;
+}
+
+/// Whether relu(body + shortcut) is what comes out, not body + shortcut.
+bool ends_in_relu(const Module& module) {
+  const auto* residual = dynamic_cast<const Residual*>(&module);
+  return residual == nullptr || residual->options().relu;
+}
+
+/// The module whose output is the body's.
+ModulePtr body_end(const Module& module) {
+  if (const auto* block = dynamic_cast<const BasicBlock*>(&module)) return block->bn2();
+  return dynamic_cast<const Residual&>(module).body();
+}
+
+/// What stands in for a block without its body.
+ModulePtr bypass(const ResidualBlock& block) {
+  if (ends_in_relu(*block.module)) return std::make_shared<ReLU>();
+  return std::make_shared<Identity>();
+}
+
+/// While alive, a block is bypassed.
+class Bypass {
+ public:
+  explicit Bypass(const ResidualBlock& block) : block_(block) { block.parent->replace(block.position, bypass(block)); }
+  ~Bypass() { block_.parent->replace(block_.position, block_.module); }
+  Bypass(const Bypass&) = delete;
+  Bypass& operator=(const Bypass&) = delete;
+
+ private:
+  const ResidualBlock& block_;
+};
+}  // namespace
+
+std::vector<ResidualBlock> residual_blocks(Module& net) {
+  std::vector<ResidualBlock> blocks;
+  for (const auto& [name, module] : net.named_modules()) {
+    const auto parent = std::dynamic_pointer_cast<Sequential>(module);
+    if (!parent) continue;
+    for (size_t i = 0; i < parent->size(); ++i)
+      if (has_identity_shortcut(*(*parent)[i]))
+        blocks.push_back({(name.empty() ? "" : name + ".") + parent->children()[i].first, (*parent)[i], parent, i});
+  }
+  return blocks;
+}
+
+std::vector<std::pair<std::string, Parameter>> body_parameters(const Module& block) {
+  const bool basic = dynamic_cast<const BasicBlock*>(&block) != nullptr;
+  check(basic || dynamic_cast<const Residual*>(&block) != nullptr, "body_parameters",
+        "expected a BasicBlock or a Residual, got {}", block.label());
+  std::vector<std::pair<std::string, Parameter>> body;
+  for (const auto& [name, parameter] : block.named_parameters())
+    if (!name.starts_with("shortcut.")) body.emplace_back(name, parameter);
+  return body;
+}
+
+void mask_block(const ModulePtr& block, GradientFlow flow) {
+  for (auto& [name, parameter] : body_parameters(*block)) {
+    const Pattern pattern = Pattern::channel(0);
+    const auto units = static_cast<size_t>(mask_layout(parameter.shape(), pattern).units());
+    parameter.set_mask(Mask::from_units(parameter.shape(), pattern, std::vector<bool>(units, false)), flow);
+  }
+}
+
+bool is_masked_block(const Module& block) {
+  const auto body = body_parameters(block);
+  return !body.empty() && std::all_of(body.begin(), body.end(), [](const auto& entry) {
+    const Mask& mask = entry.second.mask();
+    return mask.defined() && mask.count() == 0;
+  });
+}
+
+std::vector<BlockImportance> block_importances(Module& net, const Dataset& data,
+                                               const BlockImportanceOptions& options) {
+  check(options.batches >= 0, "block_importances", "expected batches of at least 0, got {}", options.batches);
+  const std::vector<Parameter> parameters = net.parameters();
+  const Device device = parameters.empty() ? Device::cpu() : parameters.front().data().device();
+  const auto loss = [&] {
+    int64_t batches = 0;
+    const auto enough = [&] { return ++batches == options.batches; };
+    return evaluate(net, data,
+                    {.batch_size = options.batch_size, .device = device, .loss = options.loss, .stop = enough})
+        .loss;
+  };
+  const double whole = loss();
+  std::vector<BlockImportance> importances;
+  for (const ResidualBlock& block : residual_blocks(net)) {
+    const Bypass bypassed(block);
+    const double without = loss();
+    importances.push_back({block.name, without, without - whole});
+  }
+  return importances;
+}
+
+std::vector<std::string> drop_blocks(Module& net, const Tensor& example) {
+  std::vector<ResidualBlock> masked;
+  for (ResidualBlock& block : residual_blocks(net))
+    if (is_masked_block(*block.module)) masked.push_back(std::move(block));
+  if (masked.empty()) return {};
+
+  struct Range {
+    double low = std::numeric_limits<double>::infinity(), high = -low;
+    void add(const Tensor& x) {
+      low = std::min(low, min(x).item());
+      high = std::max(high, max(x).item());
+    }
+  };
+  std::unordered_map<const Module*, Range> inputs, bodies;
+  for (const ResidualBlock& block : masked) {
+    inputs[block.module.get()];
+    bodies[body_end(*block.module).get()];
+  }
+  {
+    const EvalMode eval(net);
+    const NoGrad no_grad;
+    const ForwardObserver observer([&](Module& module, const Variable& input, const Variable& output) {
+      if (const auto found = inputs.find(&module); found != inputs.end()) found->second.add(input.data());
+      if (const auto found = bodies.find(&module); found != bodies.end()) found->second.add(output.data());
+    });
+    for (const Tensor& probe : probes_like(example, 2)) net(Variable(probe));
+  }
+  std::vector<std::string> dropped;
+  for (const ResidualBlock& block : masked) {
+    const Range &input = inputs[block.module.get()], &body = bodies[body_end(*block.module).get()];
+    if (body.low != 0 || body.high != 0) continue;
+    block.parent->replace(block.position, input.low >= 0 ? std::make_shared<Identity>() : bypass(block));
+    dropped.push_back(block.name);
+  }
+  return dropped;
+}
+
+}  // namespace espalier

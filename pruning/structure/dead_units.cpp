@@ -1,0 +1,444 @@
+#include "pruning/structure/dead_units.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <optional>
+#include <unordered_map>
+
+#include "core/random.h"
+#include "layers/conv.h"
+#include "layers/linear.h"
+#include "layers/lstm.h"
+
+namespace espalier {
+
+std::vector<Tensor> probes_like(const Tensor& example, int count) {
+  std::vector<Tensor> probes;
+  Generator generator(0x70726F6265);
+  for (int i = 0; i < count; ++i) {
+    if (is_floating(example.dtype())) {
+      probes.push_back((randn(example.shape(), generator, example.dtype()) * std::pow(3.0, i)).to(example.device()));
+    } else {
+      const int64_t n = example.numel();
+      const Tensor order = Tensor::from(generator.permutation(n), {n}).to(example.device());
+      probes.push_back(index_select(example.contiguous().reshape({n}), 0, order).reshape(example.shape()));
+    }
+  }
+  return probes;
+}
+
+AxisRefs axis_refs(const DependencyGraph& graph, const Parameter& parameter) {
+  const Shape& shape = parameter.shape();
+  AxisRefs refs{std::vector<ChannelRef>(static_cast<size_t>(shape.rank() > 0 ? shape[0] : 1)),
+                std::vector<ChannelRef>(static_cast<size_t>(shape.rank() > 1 ? shape[1] : 1))};
+  for (size_t group = 0; group < graph.groups().size(); ++group)
+    for (const GroupMember& member : graph.groups()[group].members) {
+      if (member.parameter.id() != parameter.id()) continue;
+      const size_t each = member.units.size();
+      const auto fill = [&](std::vector<ChannelRef>& axis) {
+        for (size_t i = 0; i < axis.size(); ++i)
+          if (const int64_t unit = member.units[i % each]; unit >= 0) axis[i] = {static_cast<int>(group), unit};
+      };
+      if (member.axis == 0) fill(refs.rows);
+      if (member.axis == 1 || member.recurrent) fill(refs.columns);
+    }
+  return refs;
+}
+
+namespace {
+
+/// What an axis of a parameter does with its channels.
+enum class AxisUse : uint8_t { none, makes, multiplies, reads };
+
+/// A parameter as a matrix of "does any weight exist here", axes from the third on joined.
+struct WeightView {
+  Parameter parameter;
+  AxisRefs refs;
+  AxisUse row_use = AxisUse::none, column_use = AxisUse::none;
+  int64_t gates = 1;
+  std::vector<bool> exists;  // empty: everywhere
+
+  size_t rows() const { return refs.rows.size(); }
+  size_t columns() const { return refs.columns.size(); }
+  bool at(size_t row, size_t column) const { return exists.empty() || exists[row * columns() + column]; }
+};
+
+/// The smallest and largest value that each channel of a layer's input has.
+struct Seen {
+  std::string name;
+  ModulePtr module;
+  std::vector<ChannelRef> refs;
+  std::vector<double> low, high;
+};
+
+bool is_depthwise(const Module* module) {
+  const auto* conv = dynamic_cast<const Conv2d*>(module);
+  return conv != nullptr && conv->options().groups > 1 && conv->weight().size(1) == 1;
+}
+
+class Analysis {
+ public:
+  Analysis(Module& net, const DependencyGraph& graph, const Tensor& example);
+  DeadUnits run();
+
+ private:
+  void collect_owners();
+  void collect_weights();
+  void add_weight(size_t group, const GroupMember& member);
+  void measure(Module& net, const Tensor& example);
+  void spread();
+  bool spread_once();
+  bool verify();
+  bool keep_one_of_each();
+  std::vector<std::vector<size_t>> living_readers() const;
+  std::optional<std::string> obstacle(size_t unit, const std::vector<size_t>& readers) const;
+  std::optional<std::string> obstacle_at(const Seen& seen, size_t channel) const;
+  DeadUnits result() const;
+
+  size_t id(const ChannelRef& ref) const {
+    return first_[static_cast<size_t>(ref.group)] + static_cast<size_t>(ref.unit);
+  }
+  bool removed(size_t unit) const { return constant_[unit] || unused_[unit]; }
+  bool removed(const ChannelRef& ref) const { return ref.group >= 0 && removed(id(ref)); }
+  bool is_constant(const ChannelRef& ref) const { return ref.group >= 0 && constant_[id(ref)]; }
+
+  const DependencyGraph& graph_;
+  std::vector<size_t> first_;                                    // of each group: the number of its first unit
+  std::vector<size_t> group_of_;                                 // of each unit
+  std::unordered_map<const void*, std::vector<size_t>> owners_;  // parameter -> calls in seen_
+  std::vector<Seen> seen_;
+  std::vector<WeightView> weights_;
+  // By group: only LSTMs make it; it can be removed. By unit: multiplying weights, those that exist, g-gate biases are
+  // 0.
+  std::vector<bool> gated_, movable_;
+  std::vector<int> multipliers_, alive_multipliers_;
+  std::vector<bool> resting_;
+  std::vector<bool> constant_, unused_;  // the answer so far
+  std::vector<bool> varies_, kept_;      // may not be called constant, may not go
+  std::vector<std::string> notes_;       // by group
+};
+
+Analysis::Analysis(Module& net, const DependencyGraph& graph, const Tensor& example) : graph_(graph) {
+  size_t total = 0;
+  for (const ChannelGroup& group : graph.groups()) {
+    first_.push_back(total);
+    total += static_cast<size_t>(group.units);
+    group_of_.resize(total, first_.size() - 1);
+  }
+  const size_t groups = graph.groups().size();
+  gated_.assign(groups, false);
+  movable_.assign(groups, false);
+  notes_.assign(groups, "");
+  multipliers_.assign(total, 0);
+  alive_multipliers_.assign(total, 0);
+  resting_.assign(total, true);
+  varies_.assign(total, false);
+  kept_.assign(total, false);
+  collect_owners();
+  collect_weights();
+  measure(net, example);
+}
+
+/// The calls of the modules that read channels by a parameter of their own.
+void Analysis::collect_owners() {
+  for (const ModuleChannels& channels : graph_.modules()) {
+    auto known = std::find_if(seen_.begin(), seen_.end(), [&](const Seen& s) { return s.module == channels.module; });
+    if (known != seen_.end()) continue;
+    for (const Parameter& parameter : channels.module->parameters()) owners_[parameter.id()].push_back(seen_.size());
+    const size_t count = channels.inputs.size();
+    seen_.push_back({channels.name, channels.module, channels.inputs,
+                     std::vector<double>(count, std::numeric_limits<double>::infinity()),
+                     std::vector<double>(count, -std::numeric_limits<double>::infinity())});
+  }
+}
+
+void Analysis::collect_weights() {
+  for (size_t g = 0; g < graph_.groups().size(); ++g) {
+    const ChannelGroup& group = graph_.groups()[g];
+    movable_[g] = group.fixed.empty();
+    int makers = 0, gated = 0;
+    for (const GroupMember& member : group.members) {
+      add_weight(g, member);
+      if (member.axis > 1 && movable_[g]) {
+        movable_[g] = false;
+        notes_[g] = fmt::format("axis {} of '{}' holds channels; only the first two can be made smaller", member.axis,
+                                member.name);
+      }
+      if (member.role != ChannelRole::produces || member.parameter.shape().rank() < 2) continue;
+      ++makers;
+      gated += member.gates > 1 ? 1 : 0;
+    }
+    gated_[g] = makers > 0 && makers == gated;
+  }
+}
+
+void Analysis::add_weight(size_t group, const GroupMember& member) {
+  auto view = std::find_if(weights_.begin(), weights_.end(),
+                           [&](const WeightView& w) { return w.parameter.id() == member.parameter.id(); });
+  if (view == weights_.end()) {
+    weights_.push_back({.parameter = member.parameter, .refs = axis_refs(graph_, member.parameter), .exists = {}});
+    view = weights_.end() - 1;
+    if (const Mask& mask = member.parameter.mask(); mask.defined()) {
+      const std::vector<uint8_t> all = mask.expand(DType::u8).to_vector<uint8_t>();
+      const size_t cells = view->rows() * view->columns(), each = all.size() / std::max<size_t>(cells, 1);
+      view->exists.assign(cells, false);
+      for (size_t i = 0; i < all.size(); ++i)
+        if (all[i] != 0) view->exists[i / each] = true;
+    }
+  }
+  view->gates = std::max(view->gates, member.gates);
+  const auto owner = owners_.find(member.parameter.id());
+  const Module* module = owner == owners_.end() ? nullptr : seen_[owner->second.front()].module.get();
+  const bool is_matrix = member.parameter.shape().rank() >= 2;
+  AxisUse use = AxisUse::none;
+  if (member.role == ChannelRole::reads) {
+    use = AxisUse::reads;
+  } else if (is_depthwise(module) ? is_matrix : member.role == ChannelRole::scales && member.name.ends_with("weight")) {
+    use = AxisUse::multiplies;
+  } else if (member.role == ChannelRole::produces && is_matrix) {
+    use = AxisUse::makes;
+  }
+  if (member.axis == 0) view->row_use = use;
+  if (member.axis == 1) view->column_use = use;
+  if (member.recurrent) view->column_use = AxisUse::reads;
+
+  const std::vector<double> values =
+      member.gates > 1 && !is_matrix ? member.parameter.data().to_vector<double>() : std::vector<double>();
+  for (size_t i = 0; i < member.units.size(); ++i) {
+    if (member.units[i] < 0) continue;
+    const size_t unit = id({static_cast<int>(group), member.units[i]});
+    if (use == AxisUse::multiplies) {
+      ++multipliers_[unit];
+      bool alive = false;
+      for (size_t column = 0; column < view->columns(); ++column) alive = alive || view->at(i, column);
+      alive_multipliers_[unit] += alive ? 1 : 0;
+    }
+    // The cell's input is tanh of the third gate: without a bias there, a cell that reads nothing stays 0.
+    if (!values.empty() && values[2 * member.units.size() + i] != 0) resting_[unit] = false;
+  }
+}
+
+/// The axis of a call's input that holds `channels` channels.
+int input_axis(const ModuleChannels& call) {
+  const int last = call.input.rank() - 1;
+  const std::string type = call.module->type();
+  if (type == "Linear" || type == "LSTM" || type == "LayerNorm") return last;
+  return last >= 1 && call.input[1] == static_cast<int64_t>(call.inputs.size()) ? 1 : last;
+}
+
+void Analysis::measure(Module& net, const Tensor& example) {
+  std::unordered_map<const Module*, size_t> places;
+  for (size_t i = 0; i < seen_.size(); ++i) places[seen_[i].module.get()] = i;
+  std::unordered_map<const Module*, int> axes;
+  for (const ModuleChannels& call : graph_.modules()) axes[call.module.get()] = input_axis(call);
+  const EvalMode eval(net);
+  const NoGrad no_grad;
+  const ForwardObserver observer([&](Module& module, const Variable& input, const Variable&) {
+    const auto place = places.find(&module);
+    if (place == places.end() || module.parameters().empty() || !is_floating(input.dtype())) return;
+    Seen& seen = seen_[place->second];
+    const int axis = axes.at(&module);
+    if (axis < 0 || input.size(axis) != static_cast<int64_t>(seen.low.size())) return;
+    Axes others;
+    for (int i = 0; i < input.rank(); ++i)
+      if (i != axis) others.push_back(i);
+    const Tensor& x = input.data();
+    const std::vector<double> low = (others.empty() ? x : min(x, others)).to_vector<double>();
+    const std::vector<double> high = (others.empty() ? x : max(x, others)).to_vector<double>();
+    for (size_t i = 0; i < low.size(); ++i) {
+      seen.low[i] = std::min(seen.low[i], low[i]);
+      seen.high[i] = std::max(seen.high[i], high[i]);
+    }
+  });
+  for (const Tensor& probe : probes_like(example, 2)) net(Variable(probe));
+}
+
+/// Marks everything that is constant or unused, until nothing changes.
+void Analysis::spread() {
+  constant_.assign(group_of_.size(), false);
+  unused_.assign(group_of_.size(), false);
+  while (spread_once()) {
+  }
+}
+
+bool Analysis::spread_once() {
+  std::vector<bool> made(group_of_.size()), is_made(group_of_.size()), read(group_of_.size()),
+      is_read(group_of_.size());
+  for (const WeightView& w : weights_) {
+    const auto visit = [&](AxisUse use, const ChannelRef& ref, AxisUse other_use, const ChannelRef& other,
+                           bool exists) {
+      if (ref.group < 0) return;
+      const size_t unit = id(ref);
+      const bool itself = other.group == ref.group && other.unit == ref.unit;
+      if (use == AxisUse::makes) {
+        is_made[unit] = true;
+        // A constant other than 0 moves a cell: only hidden units, which are 0 when constant, count as nothing there.
+        const bool from_nothing =
+            other_use == AxisUse::reads &&
+            (itself || (is_constant(other) && (w.gates == 1 || gated_[static_cast<size_t>(other.group)])));
+        if (exists && !from_nothing) made[unit] = true;
+      } else if (use == AxisUse::reads) {
+        is_read[unit] = true;
+        if (exists && !itself && !removed(other)) read[unit] = true;
+      }
+    };
+    for (size_t r = 0; r < w.rows(); ++r)
+      for (size_t c = 0; c < w.columns(); ++c) {
+        visit(w.row_use, w.refs.rows[r], w.column_use, w.refs.columns[c], w.at(r, c));
+        visit(w.column_use, w.refs.columns[c], w.row_use, w.refs.rows[r], w.at(r, c));
+      }
+  }
+  bool changed = false;
+  for (size_t unit = 0; unit < group_of_.size(); ++unit) {
+    const size_t group = group_of_[unit];
+    if (!movable_[group] || kept_[unit] || removed(unit)) continue;
+    const bool unmade = is_made[unit] && !made[unit] && (!gated_[group] || resting_[unit]);
+    const bool silenced = multipliers_[unit] > 0 && alive_multipliers_[unit] == 0;
+    if ((unmade || silenced) && !varies_[unit])
+      constant_[unit] = true;
+    else if (is_read[unit] && !read[unit])
+      unused_[unit] = true;
+    changed = changed || removed(unit);
+  }
+  return changed;
+}
+
+/// Why the constant at a channel of a layer's input can't go into the layer.
+std::optional<std::string> Analysis::obstacle_at(const Seen& seen, size_t channel) const {
+  const double low = seen.low[channel], high = seen.high[channel];
+  if (!(low <= high)) return fmt::format("what {} reads was not seen: it isn't called with ()", seen.name);
+  const Parameter& first = seen.module->parameters().front();
+  const double epsilon = first.data().dtype() == DType::f64 ? std::numeric_limits<double>::epsilon()
+                                                            : std::numeric_limits<float>::epsilon();
+  if (high - low > 64 * epsilon * std::max(std::abs(low), std::abs(high)))
+    return fmt::format("{} sees values from {:.4g} to {:.4g}", seen.name, low, high);
+  if (low == 0 && high == 0) return std::nullopt;
+  const Module* module = seen.module.get();
+  if (dynamic_cast<const Linear*>(module) != nullptr || dynamic_cast<const Conv2d*>(module) != nullptr)
+    return std::nullopt;
+  if (const auto* lstm = dynamic_cast<const LSTM*>(module); lstm != nullptr && lstm->options().bias)
+    return std::nullopt;
+  return fmt::format("{} sees {:.4g}, and this {} has no bias that could take it", seen.name, high, module->type());
+}
+
+/// For each unit the weights that read it in rows that stay: positions in weights_.
+std::vector<std::vector<size_t>> Analysis::living_readers() const {
+  std::vector<std::vector<size_t>> readers(group_of_.size());
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    const WeightView& w = weights_[i];
+    const auto visit = [&](AxisUse use, const ChannelRef& ref, const ChannelRef& other) {
+      if (use != AxisUse::reads || ref.group < 0 || removed(other)) return;
+      std::vector<size_t>& own = readers[id(ref)];
+      if (own.empty() || own.back() != i) own.push_back(i);
+    };
+    for (size_t r = 0; r < w.rows(); ++r)
+      for (size_t c = 0; c < w.columns(); ++c) {
+        if (!w.at(r, c)) continue;
+        visit(w.column_use, w.refs.columns[c], w.refs.rows[r]);
+        visit(w.row_use, w.refs.rows[r], w.refs.columns[c]);
+      }
+  }
+  return readers;
+}
+
+/// Why a constant unit can't go.
+std::optional<std::string> Analysis::obstacle(size_t unit, const std::vector<size_t>& readers) const {
+  const size_t group = group_of_[unit];
+  if (gated_[group]) return std::nullopt;  // 0 from zero states on
+  const ChannelRef own{static_cast<int>(group), static_cast<int64_t>(unit - first_[group])};
+  for (const size_t reader : readers) {
+    const Parameter& weight = weights_[reader].parameter;
+    const auto owners = owners_.find(weight.id());
+    bool seen_there = false;
+    for (const size_t call : owners == owners_.end() ? std::vector<size_t>() : owners->second)
+      for (size_t channel = 0; channel < seen_[call].refs.size(); ++channel) {
+        const ChannelRef& ref = seen_[call].refs[channel];
+        if (ref.group != own.group || ref.unit != own.unit) continue;
+        seen_there = true;
+        if (auto reason = obstacle_at(seen_[call], channel)) return reason;
+      }
+    if (!seen_there) return fmt::format("what '{}' reads can't be seen from outside its module", weight.name());
+  }
+  return std::nullopt;
+}
+
+/// Whether every unit called constant can go; those that can't are not called so any more.
+bool Analysis::verify() {
+  bool good = true;
+  const std::vector<std::vector<size_t>> readers = living_readers();
+  std::map<size_t, std::pair<int64_t, std::string>> problems;  // by group: units, the first reason
+  for (size_t unit = 0; unit < constant_.size(); ++unit) {
+    if (!constant_[unit]) continue;
+    const std::optional<std::string> reason = obstacle(unit, readers[unit]);
+    if (!reason) continue;
+    varies_[unit] = true;
+    good = false;
+    auto& [count, first] = problems[group_of_[unit]];
+    if (count++ == 0) first = *reason;
+  }
+  for (const auto& [group, problem] : problems)
+    notes_[group] += fmt::format("{}{} masked unit{} stay{}: {}", notes_[group].empty() ? "" : "; ", problem.first,
+                                 problem.first == 1 ? "" : "s", problem.first == 1 ? "s" : "", problem.second);
+  return good;
+}
+
+bool Analysis::keep_one_of_each() {
+  bool good = true;
+  for (size_t group = 0; group < first_.size(); ++group) {
+    const size_t begin = first_[group], end = begin + static_cast<size_t>(graph_.groups()[group].units);
+    bool any = begin == end;
+    for (size_t unit = begin; unit < end; ++unit) any = any || !removed(unit);
+    if (any) continue;
+    kept_[begin] = true;
+    notes_[group] += notes_[group].empty() ? "" : "; ";
+    notes_[group] += "one unit stays although nothing needs it: no layer may become empty";
+    good = false;
+  }
+  return good;
+}
+
+DeadUnits Analysis::result() const {
+  DeadUnits dead{.removed = {}, .notes = notes_, .constants = {}};
+  for (size_t group = 0; group < first_.size(); ++group) {
+    std::vector<bool>& removed_units = dead.removed.emplace_back();
+    for (int64_t unit = 0; unit < graph_.groups()[group].units; ++unit)
+      removed_units.push_back(removed(first_[group] + static_cast<size_t>(unit)));
+  }
+  for (const Seen& seen : seen_) {
+    if (seen.module->parameters().empty()) continue;
+    std::vector<double> values(seen.refs.size(), 0.0);
+    bool any = false;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const ChannelRef& ref = seen.refs[i];
+      if (!is_constant(ref) || gated_[static_cast<size_t>(ref.group)] || !(seen.low[i] <= seen.high[i])) continue;
+      if (obstacle_at(seen, i)) continue;  // read by masked weights only
+      values[i] = (seen.low[i] + seen.high[i]) / 2;
+      any = any || values[i] != 0;
+    }
+    const Module* module = seen.module.get();
+    if (any &&
+        (dynamic_cast<const Linear*>(module) != nullptr || dynamic_cast<const Conv2d*>(module) != nullptr ||
+         dynamic_cast<const LSTM*>(module) != nullptr) &&
+        !is_depthwise(module))
+      dead.constants.push_back({seen.name, seen.module, std::move(values)});
+  }
+  return dead;
+}
+
+DeadUnits Analysis::run() {
+  do {
+    do spread();
+    while (!verify());
+  } while (!keep_one_of_each());
+  return result();
+}
+
+}  // namespace
+
+DeadUnits find_dead_units(Module& net, const DependencyGraph& graph, const Tensor& example) {
+  return Analysis(net, graph, example).run();
+}
+
+}  // namespace espalier
