@@ -28,6 +28,15 @@ void check_options(const TrainerOptions& o) {
   refuse(!o.callbacks.empty(), "callbacks (each Student has its own)");
 }
 
+void check_finite(double value, const char* what, const StepRecord& record) {
+  if (!std::isfinite(value))
+    fail<NumericError>(
+        "distill_many",
+        "{} became NaN or infinite in epoch {}, batch {} (learning rate {:.4g}); lower the learning rate, "
+        "warm it up, or set clip_norm",
+        what, record.epoch, record.batch, record.lr);
+}
+
 /// What runs beside the others: everything that a Trainer would have for this student alone.
 struct Lane {
   Student student;
@@ -73,17 +82,16 @@ struct Lane {
     {
       const auto [outputs, objective] = student.distillation->step(module(), batch, teacher);
       record.loss = objective.item();
-      if (!std::isfinite(record.loss))
-        fail<NumericError>("distill_many",
-                           "the loss became NaN or infinite in epoch {}, batch {} (learning rate {:.4g}); lower the "
-                           "learning rate, warm it up, or set clip_norm",
-                           record.epoch, record.batch, record.lr);
+      check_finite(record.loss, "the loss", record);
       correct += static_cast<int64_t>(sum(argmax(outputs.data(), 1) == batch.labels).item());
       objective.backward();
     }
     for (const auto& callback : callbacks()) callback->on_gradients(trainer, record);
     if (options.clip_value > 0) clip_grad_value(optimizer.parameters(), options.clip_value);
-    if (options.clip_norm > 0) record.grad_norm = clip_grad_norm(optimizer.parameters(), options.clip_norm);
+    if (options.clip_norm > 0) {
+      record.grad_norm = clip_grad_norm(optimizer.parameters(), options.clip_norm);
+      check_finite(*record.grad_norm, "the norm of the gradients", record);
+    }
     optimizer.step();
     loss.add(record.loss, batch.size());
     ++result.step;
