@@ -1,0 +1,144 @@
+#include "pruning/schedules/adaptive.h"
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "pruning/snapshot.h"
+#include "training/checkpoint.h"
+
+namespace espalier {
+
+namespace {
+
+nlohmann::json to_json(const AdaptiveRound& r) {
+  return {{"round", r.round},
+          {"sparsity", r.sparsity},
+          {"step", r.step},
+          {"validation_loss", r.validation_loss},
+          {"validation_accuracy", r.validation_accuracy},
+          {"accepted", r.accepted}};
+}
+
+AdaptiveRound round_of(const nlohmann::json& json) {
+  return {.round = json.at("round").get<int64_t>(),
+          .sparsity = json.at("sparsity").get<double>(),
+          .step = json.at("step").get<double>(),
+          .validation_loss = json.at("validation_loss").get<double>(),
+          .validation_accuracy = json.at("validation_accuracy").get<double>(),
+          .accepted = json.at("accepted").get<bool>()};
+}
+
+/// Reads the rounds so far. False when the folder holds none.
+bool load(const std::string& path, const nlohmann::json& settings, AdaptiveResult& search) {
+  if (!std::filesystem::exists(path)) return false;
+  std::ifstream file(path);
+  try {
+    const nlohmann::json saved = nlohmann::json::parse(file);
+    if (saved.at("settings") != settings)
+      fail<FileError>("prune_adaptively", "{} was made with other settings: {}, now {}", path,
+                      saved.at("settings").dump(), settings.dump());
+    search.start_loss = saved.at("start_loss").get<double>();
+    for (const nlohmann::json& round : saved.at("rounds")) search.rounds.push_back(round_of(round));
+  } catch (const nlohmann::json::exception& error) {
+    fail<FileError>("prune_adaptively", "{} is not what a search writes: {}", path, error.what());
+  }
+  return true;
+}
+
+void save(const std::string& path, const nlohmann::json& settings, const AdaptiveResult& search) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const AdaptiveRound& round : search.rounds) list.push_back(to_json(round));
+  write_file_atomically(
+      path, nlohmann::json{{"settings", settings}, {"start_loss", search.start_loss}, {"rounds", list}}.dump(2) + "\n");
+}
+
+void check_options(const AdaptiveOptions& o) {
+  check(o.retrain > 0 && o.retrain <= 1, "prune_adaptively",
+        "expected retrain in (0,1], a share of the training, got {}", o.retrain);
+  check(0 < o.smallest_step && o.smallest_step <= o.step && o.step < 1, "prune_adaptively",
+        "expected 0 < smallest_step <= step < 1, got {} and {}", o.smallest_step, o.step);
+  check(o.tolerance >= 0 && std::isfinite(o.tolerance) && o.rounds >= 0, "prune_adaptively",
+        "expected tolerance >= 0 and rounds >= 0, got {} and {}", o.tolerance, o.rounds);
+  check(o.largest_sparsity > 0 && o.largest_sparsity < 1, "prune_adaptively",
+        "expected largest_sparsity in (0,1), got {}", o.largest_sparsity);
+}
+
+}  // namespace
+
+AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Dataset& validation,
+                                const AdaptiveOptions& options) {
+  check_options(options);
+  const TrainValidation data = training_data(options.training, train, validation);
+  check(data.validation.size() > 0, "prune_adaptively",
+        "the validation loss decides, so it needs a validation set; pass one or set validation_fraction");
+  const ModulePtr& network = pruner.module();
+  const int64_t total = total_steps(options.training, train);
+  const int64_t first = total - std::max<int64_t>(1, std::llround(options.retrain * static_cast<double>(total)));
+  const auto measure = [&] {
+    return evaluate(*network, data.validation,
+                    {.batch_size = options.training.options.validation_batch_size,
+                     .device = options.training.options.device,
+                     .loss = options.training.options.loss});
+  };
+  const nlohmann::json settings = {{"step", options.step},
+                                   {"smallest_step", options.smallest_step},
+                                   {"tolerance", options.tolerance},
+                                   {"retrain", options.retrain},
+                                   {"steps", total},
+                                   {"seed", options.training.options.seed},
+                                   {"largest_sparsity", options.largest_sparsity}};
+
+  const bool writes = !options.folder.empty();
+  const auto file = [&](const std::string& name) { return writes ? options.folder + "/" + name : ""; };
+  AdaptiveResult search;
+  if (writes) std::filesystem::create_directories(options.folder);
+  if (writes && load(file("rounds.json"), settings, search)) {
+    int64_t accepted = 0;
+    for (const AdaptiveRound& round : search.rounds)
+      if (round.accepted) accepted = round.round;
+    restore(load_checkpoint(file(fmt::format("accepted-{}.safetensors", accepted))), *network);
+  } else {
+    search.start_loss = measure().loss;
+    if (writes) {
+      save_checkpoint(file("accepted-0.safetensors"), *network);
+      save(file("rounds.json"), settings, search);
+    }
+  }
+  double step = options.step;
+  for (const AdaptiveRound& round : search.rounds) step = round.accepted ? round.step : round.step / 2;
+
+  while (static_cast<int64_t>(search.rounds.size()) < options.rounds && step >= options.smallest_step) {
+    const double wanted = std::min(options.largest_sparsity, 1 - (1 - pruner.sparsity()) * (1 - step));
+    if (wanted <= pruner.sparsity()) break;
+    const Snapshot before(*network);
+    AdaptiveRound round{.round = static_cast<int64_t>(search.rounds.size()) + 1, .step = step};
+    pruner.prune(wanted);
+    TrainingPlan plan = options.training;
+    plan.options.validation_fraction = 0;
+    plan.options.run_folder = file(fmt::format("round-{}", round.round));
+    if (!retrain(network, plan, data.train, data.validation, first).finished) {
+      search.finished = false;
+      break;
+    }
+    const Evaluation result = measure();
+    round.sparsity = pruner.sparsity();
+    round.validation_loss = result.loss;
+    round.validation_accuracy = result.accuracy();
+    round.accepted = result.loss <= search.start_loss + options.tolerance;
+    search.rounds.push_back(round);
+    if (!round.accepted) {
+      before.restore();
+      step /= 2;
+    }
+    if (!writes) continue;
+    if (round.accepted) save_checkpoint(file(fmt::format("accepted-{}.safetensors", round.round)), *network);
+    save(file("rounds.json"), settings, search);
+  }
+  search.sparsity = pruner.sparsity();
+  return search;
+}
+
+}  // namespace espalier

@@ -1,0 +1,40 @@
+// Retraining: the last part of a training once more.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "training/trainer.h"
+
+namespace espalier {
+
+/// Makes the optimiser of one training of a network; nothing is left of the last one's state.
+using OptimizerFactory = std::function<std::shared_ptr<Optimizer>(Module& network)>;
+
+/// What one training in a row of trainings needs.
+struct TrainingPlan {
+  OptimizerFactory optimizer = {};  ///< required
+  /// The whole training. Its schedule is copied for every training, its run folder is set by whoever runs the plan.
+  TrainerOptions options = {};
+};
+
+struct Retraining {
+  TrainingResult result;
+  /// False when somebody stopped it (a signal, a callback); the run folder holds where it was.
+  bool finished = true;
+};
+
+/// Optimiser updates in the whole training.
+int64_t total_steps(const TrainingPlan& plan, const Dataset& train);
+
+/// Trains from step `first` of the plan to its end, with the learning rates of those steps: with 0 the whole training,
+/// else learning-rate rewinding (Renda, Frankle & Carbin 2020, "Comparing rewinding and fine-tuning in neural network
+/// pruning", section 3). With a run folder in plan.options it goes on where it was stopped. Whole epochs are validated
+/// where there is a validation set. Throws unless 0 <= first < total_steps.
+Retraining retrain(const ModulePtr& network, const TrainingPlan& plan, const Dataset& train, const Dataset& validation,
+                   int64_t first = 0, const std::vector<std::shared_ptr<Callback>>& callbacks = {});
+
+/// The plan's data: with validation_fraction set and no validation set, splits one off the training set.
+TrainValidation training_data(const TrainingPlan& plan, const Dataset& train, const Dataset& validation);
+
+}  // namespace espalier

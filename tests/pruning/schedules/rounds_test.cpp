@@ -1,0 +1,239 @@
+// Retraining, lottery tickets and adaptive pruning: rounds of trainings.
+#include <cmath>
+
+#include "pruning/schedules/adaptive.h"
+#include "pruning/schedules/lottery.h"
+#include "pruning/snapshot.h"
+#include "tests/training/support.h"
+
+namespace espalier {
+namespace {
+
+using namespace testing_support;
+
+/// Notes learning rates; requests a stop at a step of one of the trainings it sees.
+struct Watch : Callback {
+  void on_train_begin(Trainer& trainer) override {
+    ++trainings;
+    if (at_begin) at_begin(trainer);
+  }
+  void on_step_end(Trainer& trainer, const StepRecord& record) override {
+    rates.push_back(record.lr);
+    if (trainings == stop_training && record.step == stop_step) trainer.request_stop();
+  }
+  std::function<void(Trainer&)> at_begin;
+  int trainings = 0, stop_training = 0;
+  int64_t stop_step = 0;
+  std::vector<double> rates;
+};
+
+TrainingPlan plan(const std::shared_ptr<Watch>& watch, int64_t epochs = 2) {
+  return {.optimizer = [](Module& net) { return std::make_shared<Sgd>(net, SgdOptions{.lr = 0.1, .momentum = 0.9}); },
+          .options = {.epochs = epochs,
+                      .batch_size = 64,
+                      .schedule = parse_schedule("cosine"),
+                      .seed = 5,
+                      .progress = ProgressMode::silent,
+                      .callbacks = {watch}}};
+}
+
+Dataset training() { return digits(320); }  // five steps an epoch
+Dataset validation() { return digits_test().first(100); }
+
+TEST(Snapshot, PutsBackWeightsBuffersAndMasksToTheBit) {
+  const ModulePtr net = small_network(1);
+  Parameter weight = net->parameters()[0], other = net->parameters()[4];
+  const Mask mask = Mask::from_scores(other.shape(), Pattern::channel(1), Tensor::arange(0, 24, 1, DType::f32), 7);
+  other.set_mask(mask, GradientFlow::dense);
+  const NamedTensors before = values_of(*net);
+  const Snapshot snapshot(*net);
+  weight.set_mask(Mask::from_scores(weight.shape(), Pattern::channel(0), Tensor::arange(0, 24, 1, DType::f32), 3));
+  other.clear_mask();
+  net->train();
+  (*net)(Variable(randn({8, 64})));  // running statistics
+  Tensor values = other.data();
+  values.fill_(1);
+  snapshot.restore();
+  expect_identical(state_of(*net), before);
+  EXPECT_FALSE(weight.mask().defined());
+  EXPECT_EQ(other.mask(), mask);
+  EXPECT_EQ(other.gradient_flow(), GradientFlow::dense);
+}
+
+TEST(Retraining, RepeatsTheLastPartOfTheSchedule) {
+  auto watch = std::make_shared<Watch>();
+  EXPECT_EQ(total_steps(plan(watch, 3), training()), 15);
+  retrain(small_network(1), plan(watch, 3), training(), {});
+  const std::vector<double> whole = watch->rates;
+  ASSERT_EQ(whole.size(), 15U);
+  for (int64_t first : {5, 8}) {  // an epoch, and inside one
+    watch->rates.clear();
+    EXPECT_TRUE(retrain(small_network(1), plan(watch, 3), training(), {}, first).finished);
+    EXPECT_EQ(watch->rates, std::vector<double>(whole.begin() + first, whole.end()));
+  }
+  EXPECT_THROW(retrain(small_network(1), plan(watch, 3), training(), {}, 15), ArgumentError);
+  EXPECT_THROW(retrain(small_network(1), {}, training(), {}), ArgumentError);
+}
+
+TEST(Retraining, FinishedInsideAnEpochStaysFinished) {
+  const TemporaryFolder folder;
+  auto watch = std::make_shared<Watch>();
+  TrainingPlan saved = plan(watch, 3);
+  saved.options.run_folder = folder.file("run");
+  const ModulePtr first = small_network(1), second = small_network(2);
+  retrain(first, saved, training(), {}, 8);
+  EXPECT_TRUE(retrain(second, saved, training(), {}, 8).finished);
+  EXPECT_EQ(watch->rates.size(), 7U);
+  expect_identical(state_of(*second), state_of(*first));
+}
+
+TEST(LotteryTicket, RewindsToTheInitialWeightsWithAFreshOptimizer) {
+  auto watch = std::make_shared<Watch>();
+  const ModulePtr net = small_network(1);
+  const NamedTensors initial = values_of(*net);
+  int seen = 0;
+  watch->at_begin = [&](Trainer& trainer) {
+    ++seen;
+    EXPECT_TRUE(trainer.optimizer().state_dict().tensors.empty());
+    const std::vector<std::pair<std::string, Parameter>> parameters = net->named_parameters();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const Parameter& p = parameters[i].second;
+      const Tensor& start = initial[i].second;
+      EXPECT_TRUE(identical(p.data(), p.mask().defined() ? p.mask().apply(start) : start)) << initial[i].first;
+    }
+  };
+  const LotteryResult result = find_lottery_ticket(net, weight_sites(*net), training(), validation(), digits_test(),
+                                                   {.training = plan(watch), .rounds = 2});
+  EXPECT_EQ(seen, 3);
+  ASSERT_EQ(result.rounds.size(), 3U);
+  // 1536 weights lose 20 %, 240 of the output layer 10 %, twice: 1536 -> 1229 -> 983, 240 -> 216 -> 194.
+  EXPECT_EQ(result.rounds[0].sparsity, 0);
+  EXPECT_NEAR(result.rounds[1].sparsity, 1 - (1229.0 + 216) / 1776, 1e-9);
+  EXPECT_NEAR(result.rounds[2].sparsity, 1 - (983.0 + 194) / 1776, 1e-9);
+  for (const LotteryRound& round : result.rounds) {
+    EXPECT_GT(round.test_accuracy.value(), 0.4);
+    EXPECT_TRUE(round.validation_loss.has_value());
+  }
+}
+
+TEST(LotteryTicket, GlobalScopeAndRewindingToALaterStep) {
+  auto watch = std::make_shared<Watch>();
+  const ModulePtr net = small_network(1);
+  find_lottery_ticket(net, weight_sites(*net), training(), {}, {},
+                      {.training = plan(watch), .rounds = 1, .scope = Scope::global, .rewind_step = 3});
+  EXPECT_EQ(watch->rates.size(), 10U + 7U);
+  EXPECT_NEAR(count_sparsity(weight_sites(*net)).sparsity(), 0.2, 1e-3);
+}
+
+TEST(LotteryTicket, GoesOnWhereItWasStopped) {
+  const TemporaryFolder folder;
+  const auto search = [&](const std::string& name, uint64_t seed, int stop_training, int64_t stop_step,
+                          NamedTensors* state, int64_t rewind) {
+    auto watch = std::make_shared<Watch>();
+    watch->stop_training = stop_training;
+    watch->stop_step = stop_step;
+    const ModulePtr net = small_network(seed);
+    const LotteryResult result =
+        find_lottery_ticket(net, weight_sites(*net), training(), validation(), {},
+                            {.training = plan(watch), .rounds = 2, .rewind_step = rewind, .folder = folder.file(name)});
+    if (state != nullptr) *state = values_of(*net);
+    return result;
+  };
+  for (int64_t rewind : {0, 3}) {
+    const std::string suffix = std::to_string(rewind);
+    NamedTensors straight, resumed;
+    const LotteryResult whole = search("straight" + suffix, 1, 0, 0, &straight, rewind);
+    EXPECT_FALSE(search("stopped" + suffix, 1, 1, 4, nullptr, rewind).finished);  // in the dense training
+    EXPECT_FALSE(search("stopped" + suffix, 7, 2, 2, nullptr, rewind).finished);  // in round 1
+    const LotteryResult rest = search("stopped" + suffix, 8, 0, 0, &resumed, rewind);
+    EXPECT_TRUE(rest.finished);
+    expect_identical(resumed, straight);
+    ASSERT_EQ(rest.rounds.size(), whole.rounds.size());
+    for (size_t i = 0; i < rest.rounds.size(); ++i) {
+      EXPECT_EQ(rest.rounds[i].sparsity, whole.rounds[i].sparsity);
+      EXPECT_EQ(rest.rounds[i].validation_loss, whole.rounds[i].validation_loss);
+    }
+  }
+  expect_contains(message_of<FileError>([&] { search("straight0", 1, 0, 0, nullptr, 1); }), "rewind_step");
+}
+
+TEST(LotteryTicket, BadInput) {
+  auto watch = std::make_shared<Watch>();
+  const ModulePtr net = small_network(1);
+  const auto sites = weight_sites(*net);
+  const auto search = [&](LotteryOptions options) {
+    options.training = plan(watch);
+    find_lottery_ticket(net, sites, training(), {}, {}, options);
+  };
+  EXPECT_THROW(search({.rate = 1}), ArgumentError);
+  EXPECT_THROW(search({.scope = Scope::erk}), ArgumentError);
+  EXPECT_THROW(search({.rewind_step = 10}), ArgumentError);
+  expect_contains(message_of<ArgumentError>([&] { search({.rate_of = {{"1.wieght", 0.1}}}); }), "1.weight");
+}
+
+TEST(AdaptivePruning, StaysWithinTheToleranceAndHalvesTheStep) {
+  auto watch = std::make_shared<Watch>();
+  const ModulePtr net = small_network(1);
+  retrain(net, plan(watch, 6), training(), {});
+  Pruner pruner(net, weight_sites(*net));
+  const AdaptiveResult result =
+      prune_adaptively(pruner, training(), validation(),
+                       {.training = plan(watch), .retrain = 0.5, .step = 0.8, .smallest_step = 0.2, .tolerance = 0.1});
+  EXPECT_TRUE(result.finished);
+  ASSERT_FALSE(result.rounds.empty());
+  double step = 0.8, sparsity = 0, loss = result.start_loss;
+  for (const AdaptiveRound& round : result.rounds) {
+    EXPECT_DOUBLE_EQ(round.step, step);
+    EXPECT_NEAR(round.sparsity, 1 - (1 - sparsity) * (1 - step), 1e-3);
+    EXPECT_EQ(round.accepted, round.validation_loss <= result.start_loss + 0.1);
+    if (round.accepted) {
+      sparsity = round.sparsity;
+      loss = round.validation_loss;
+    } else {
+      step /= 2;
+    }
+  }
+  EXPECT_LT(step, 0.2) << "it ends when the step is too small";
+  EXPECT_EQ(result.sparsity, sparsity);
+  EXPECT_EQ(pruner.sparsity(), sparsity);
+  EXPECT_EQ(evaluate(*net, validation()).loss, loss) << "rejected rounds are taken back";
+}
+
+TEST(AdaptivePruning, GoesOnWhereItWasStopped) {
+  const TemporaryFolder folder;
+  const auto search = [&](const std::string& name, uint64_t seed, int stop_training, NamedTensors* state) {
+    auto watch = std::make_shared<Watch>();
+    watch->stop_training = stop_training;
+    watch->stop_step = 3;
+    const ModulePtr net = small_network(seed);
+    Pruner pruner(net, weight_sites(*net));
+    AdaptiveOptions options{.training = plan(watch), .retrain = 0.7, .tolerance = 0.01, .rounds = 3};
+    options.folder = folder.file(name);
+    const AdaptiveResult result = prune_adaptively(pruner, training(), validation(), options);
+    if (state != nullptr) *state = values_of(*net);
+    return result;
+  };
+  NamedTensors straight, resumed;
+  const AdaptiveResult whole = search("straight", 1, 0, &straight);
+  EXPECT_FALSE(search("stopped", 1, 1, nullptr).finished);
+  EXPECT_FALSE(search("stopped", 7, 2, nullptr).finished);
+  const AdaptiveResult rest = search("stopped", 8, 0, &resumed);
+  expect_identical(resumed, straight);
+  ASSERT_EQ(rest.rounds.size(), whole.rounds.size());
+  for (size_t i = 0; i < rest.rounds.size(); ++i)
+    EXPECT_EQ(rest.rounds[i].validation_loss, whole.rounds[i].validation_loss);
+  EXPECT_EQ(rest.start_loss, whole.start_loss);
+}
+
+TEST(AdaptivePruning, NeedsValidation) {
+  auto watch = std::make_shared<Watch>();
+  const ModulePtr net = small_network(1);
+  Pruner pruner(net, weight_sites(*net));
+  expect_contains(
+      message_of<ArgumentError>([&] { prune_adaptively(pruner, training(), {}, {.training = plan(watch)}); }),
+      "validation");
+  EXPECT_THROW(prune_adaptively(pruner, training(), validation(), {.training = plan(watch), .step = 0}), ArgumentError);
+}
+
+}  // namespace
+}  // namespace espalier
