@@ -20,9 +20,9 @@ class InputNorms {
  public:
   void see(Module& module, const Variable& input) {
     if (const auto* linear = dynamic_cast<const Linear*>(&module)) {
-      add(linear->weight(), squares(input.data(), input.rank() - 1), 1);
+      add(linear->weight(), selected(squares(input.data(), input.rank() - 1), linear->inputs()), 1);
     } else if (const auto* conv = dynamic_cast<const Conv2d*>(&module)) {
-      add(conv->weight(), squares(input.data(), 1), conv->options().groups);
+      add(conv->weight(), selected(squares(input.data(), 1), conv->inputs()), conv->options().groups);
     } else if (const auto* lstm = dynamic_cast<const LSTM*>(&module)) {
       see_lstm(*lstm, input);
     }
@@ -55,6 +55,14 @@ class InputNorms {
       if (i != axis) others.push_back(i);
     const Tensor exact = x.to(DType::f64);
     return sum(square(exact), others).to_vector<double>();
+  }
+
+  /// Of the features that the layer reads; empty: all.
+  static std::vector<double> selected(const std::vector<double>& all, const std::vector<int64_t>& inputs) {
+    if (inputs.empty()) return all;
+    std::vector<double> result;
+    for (int64_t i : inputs) result.push_back(all[static_cast<size_t>(i)]);
+    return result;
   }
 
   void add(const Parameter& weight, const std::vector<double>& sums, int64_t groups) {

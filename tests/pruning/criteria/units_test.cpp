@@ -1,0 +1,144 @@
+// Criteria of whole units: FPGM and BatchNorm scales by hand, and how their scores add up in sites.
+#include "layers/lstm.h"
+#include "pruning/pruner.h"
+#include "pruning/structure/graph.h"
+#include "tests/pruning/criteria/support.h"
+
+namespace espalier {
+namespace {
+
+using namespace criteria_testing;
+using testing_support::expect_contains;
+using testing_support::message_of;
+
+/// Filters (0,0), (3,4) and (0,8): distances 5, 8 and 5, so sums 13, 10 and 13.
+ModulePtr three_filters() {
+  const ModulePtr net = double_network(Flatten(), Linear(2, 3), BatchNorm1d(3), ReLU(), Linear(3, 2));
+  net->parameters()[0].set_data(Tensor::from<double>({0, 0, 3, 4, 0, 8}, {3, 2}));
+  return net;
+}
+
+Site hidden_units(const Module& net, bool with_vectors) {
+  const std::vector<Parameter> p = net.parameters();  // weight, bias, scale, shift, weight, bias
+  Site site{.name = "hidden", .units = 3, .members = {{.parameter = p[0], .pattern = Pattern::channel(0)}}};
+  if (with_vectors)
+    for (size_t i : {1, 2, 3}) site.members.push_back({.parameter = p[i], .pattern = Pattern::channel(0)});
+  site.members.push_back({.parameter = p[4], .pattern = Pattern::channel(1), .masked = false});
+  return site;
+}
+
+TEST(Fpgm, SumsTheDistancesToTheOtherFilters) {
+  const ModulePtr net = three_filters();
+  const Parameter weight = net->parameters()[0];
+  const Saliencies s = fpgm_criterion()->score({weight}, {.module = *net});
+  expect_near(s.at(weight.id()).to_vector<double>(), {6.5, 6.5, 5, 5, 6.5, 6.5}, 1e-12);
+  EXPECT_EQ(unit_scores(site_of("w", weight, Pattern::channel(0)), s), (Values{13, 10, 13}));
+}
+
+TEST(Fpgm, RemovedFiltersAndWeightsDoNotCount) {
+  const ModulePtr net = three_filters();
+  Parameter weight = net->parameters()[0];
+  // Filter 2 is gone, and one weight of filter 1: what is left are (0,0) and (3,0).
+  weight.set_mask(Mask::from_units(weight.shape(), Pattern::element(), {true, true, true, false, false, false}));
+  const Saliencies s = fpgm_criterion()->score({weight}, {.module = *net});
+  expect_near(s.at(weight.id()).to_vector<double>(), {1.5, 1.5, 3, 0, 0, 0}, 1e-12);
+}
+
+TEST(Fpgm, AnLstmsUnitIsItsRowsOfAllGates) {
+  set_seed(1);
+  LSTM lstm(2, 3);
+  std::vector<Parameter> p = lstm.parameters();  // w_ih, w_hh, b_ih, b_hh
+  const Site site{.name = "lstm",
+                  .units = 3,
+                  .members = {{.parameter = p[0], .pattern = Pattern::channel(0, 4)},
+                              {.parameter = p[1], .pattern = Pattern::recurrent()},
+                              {.parameter = p[2], .pattern = Pattern::channel(0, 4)},
+                              {.parameter = p[3], .pattern = Pattern::channel(0, 4)}}};
+  const std::vector<Site> sites{site};
+  const Values scores = unit_scores(site, fpgm_criterion()->score(p, {.module = lstm, .sites = &sites}));
+  const Values w = p[0].data().to_vector<double>();
+  for (size_t a = 0; a < 3; ++a) {
+    double expected = 0;
+    for (size_t b = 0; b < 3; ++b) {
+      double squares = 0;
+      for (size_t gate = 0; gate < 4; ++gate)
+        for (size_t i = 0; i < 2; ++i)
+          squares += std::pow(w[((gate * 3) + a) * 2 + i] - w[((gate * 3) + b) * 2 + i], 2);
+      expected += std::sqrt(squares);
+    }
+    EXPECT_NEAR(scores[a], expected, 1e-6 * expected);
+  }
+}
+
+TEST(WholeUnits, LieOnABiasOrScaleSoThatReadersDoNotCount) {
+  const ModulePtr net = three_filters();
+  const std::vector<Parameter> p = net->parameters();
+  // The second layer's rows are judged too, and are the first one's readers.
+  const std::vector<Site> sites{hidden_units(*net, true),
+                                {.name = "outputs",
+                                 .units = 2,
+                                 .members = {{.parameter = p[4], .pattern = Pattern::channel(0)},
+                                             {.parameter = p[5], .pattern = Pattern::channel(0)}}}};
+  const Saliencies s = fpgm_criterion()->score(p, {.module = *net, .sites = &sites});
+  EXPECT_EQ(unit_scores(sites[0], s), (Values{13, 10, 13}));
+  const Values w = p[4].data().to_vector<double>();
+  const double distance = std::hypot(w[0] - w[3], w[1] - w[4], w[2] - w[5]);
+  expect_near(unit_scores(sites[1], s), {distance, distance}, 1e-12);
+}
+
+TEST(WholeUnits, LieOnTheRowsWhereThereIsNothingElse) {
+  const ModulePtr net = three_filters();
+  const std::vector<Site> sites{hidden_units(*net, false)};
+  const Saliencies s = fpgm_criterion()->score(net->parameters(), {.module = *net, .sites = &sites});
+  EXPECT_EQ(unit_scores(sites[0], s), (Values{13, 10, 13}));
+}
+
+TEST(WholeUnits, OfSeveralProducersAddUp) {
+  // Two layers whose outputs are added: unit u is row u of the first and row 2-u of the second.
+  const ModulePtr net = share(Sequential(Linear(2, 3, {.bias = false}), Linear(2, 3)));
+  std::vector<Parameter> p = net->parameters();
+  p[0].set_data(Tensor::from<float>({0, 0, 3, 4, 0, 8}, {3, 2}));
+  p[1].set_data(Tensor::from<float>({0, 0, 0, 1, 0, 3}, {3, 2}));  // sums 4, 3 and 5
+  const std::vector<Site> sites{
+      {.name = "sum",
+       .units = 3,
+       .members = {{.parameter = p[0], .pattern = Pattern::channel(0)},
+                   {.parameter = p[1], .pattern = Pattern::channel(0), .site_units = {2, 1, 0}},
+                   {.parameter = p[2], .pattern = Pattern::channel(0), .site_units = {2, 1, 0}}}}};
+  const Saliencies s = fpgm_criterion()->score(p, {.module = *net, .sites = &sites});
+  EXPECT_EQ(unit_scores(sites[0], s), (Values{13 + 5, 10 + 3, 13 + 4}));
+}
+
+TEST(WholeUnits, SitesOfSingleWeightsGetTheirRowsScore) {
+  const ModulePtr net = three_filters();
+  const Parameter weight = net->parameters()[0];
+  const std::vector<Site> sites{site_of("w", weight, Pattern::element())};
+  const Saliencies s = fpgm_criterion()->score({weight}, {.module = *net, .sites = &sites});
+  EXPECT_EQ(unit_scores(sites[0], s), (Values{6.5, 6.5, 5, 5, 6.5, 6.5}));
+}
+
+TEST(WholeUnits, ASiteThatProducesNothingIsAnError) {
+  const ModulePtr net = three_filters();
+  const std::vector<Site> sites{site_of("inputs", net->parameters()[0], Pattern::channel(1))};
+  expect_contains(
+      message_of<ArgumentError>([&] { fpgm_criterion()->score(net->parameters(), {.module = *net, .sites = &sites}); }),
+      "'inputs'");
+}
+
+TEST(BatchNormScale, IsTheScaleOfTheUnit) {
+  const ModulePtr net = three_filters();
+  std::vector<Parameter> p = net->parameters();
+  p[2].set_data(Tensor::from<double>({0.5, -2, 0}, {3}));
+  const std::vector<Site> sites{hidden_units(*net, true)};
+  const CriterionPtr criterion = bn_scale_criterion();
+  EXPECT_EQ(unit_scores(sites[0], criterion->score(p, {.module = *net, .sites = &sites})), (Values{0.5, 2, 0}));
+  EXPECT_EQ(criterion->score(p, {.module = *net}).at(p[2].id()).to_vector<double>(), (Values{0.5, 2, 0}));
+
+  const std::vector<Site> without{site_of("0.weight", p[0], Pattern::channel(0))};
+  expect_contains(message_of<ArgumentError>([&] { criterion->score(p, {.module = *net, .sites = &without}); }),
+                  "0.weight");
+  EXPECT_THROW(criterion->score({p[0]}, {.module = *net}), ArgumentError);
+}
+
+}  // namespace
+}  // namespace espalier
