@@ -148,7 +148,7 @@ std::shared_ptr<Distillation> self_distillation(const ModulePtr& network, const 
 }
 
 FineTunedDistillation fine_tune_and_distill(Trainer& teacher, const ModulePtr& student,
-                                            const OptimizerFactory& optimizer, const TrainerOptions& options,
+                                            const StudentOptimizer& optimizer, const TrainerOptions& options,
                                             const DistillationOptions& distillation, const Dataset& train,
                                             const Dataset& validation) {
   check(optimizer != nullptr, "fine_tune_and_distill", "expected a function that makes the student's optimiser");

@@ -68,8 +68,8 @@ TrainerOptions with_distillation(TrainerOptions options, const std::shared_ptr<D
 std::shared_ptr<Distillation> self_distillation(const ModulePtr& network, const Dataset& data,
                                                 const DistillationOptions& options = {});
 
-/// Makes the optimiser of what is to be trained.
-using OptimizerFactory = std::function<std::shared_ptr<Optimizer>(NamedParameters)>;
+/// Makes the optimiser of what is to be trained: a student and the projections of its terms.
+using StudentOptimizer = std::function<std::shared_ptr<Optimizer>(NamedParameters)>;
 
 struct FineTunedDistillation {
   TrainingResult teacher, student;
@@ -77,7 +77,7 @@ struct FineTunedDistillation {
 /// Trains the teacher with its own Trainer, then the student from it: a teacher that has seen the task first teaches
 /// better. `options` are the student's.
 FineTunedDistillation fine_tune_and_distill(Trainer& teacher, const ModulePtr& student,
-                                            const OptimizerFactory& optimizer, const TrainerOptions& options,
+                                            const StudentOptimizer& optimizer, const TrainerOptions& options,
                                             const DistillationOptions& distillation, const Dataset& train,
                                             const Dataset& validation = {});
 
