@@ -155,7 +155,7 @@ void use_threads(const std::optional<int>& threads) {
 
 int run_command_line(const std::vector<std::string>& arguments) {
   Output output(std::find(arguments.begin(), arguments.end(), "--json") != arguments.end());
-  CLI::App app("Espalier trains neural networks and tells how good they are.", "espalier");
+  CLI::App app("Espalier trains, prunes, distils and compacts neural networks.", "espalier");
   app.formatter(std::make_shared<HelpFormatter>());
   app.footer(
       "Examples:\n"
@@ -167,6 +167,12 @@ int run_command_line(const std::vector<std::string>& arguments) {
   add_train(app, commands);
   add_eval(app, commands);
   add_predict(app, commands);
+  add_prune(app, commands);
+  add_distill(app, commands);
+  add_compact(app, commands);
+  add_run(app, commands);
+  add_compare(app, commands);
+  add_masks(app, commands);
   add_info(app, commands);
   add_datasets(app, commands);
   add_models(app, commands);

@@ -31,7 +31,7 @@ double default_lr(const std::string& optimizer) {
 }
 
 std::vector<Augmentation> parse_augment(const std::string& text, int64_t side) {
-  static const std::vector<std::string> kParts = {"none", "crop", "reflect", "flip", "affine", "cutout"};
+  static const std::vector<std::string> kParts = {"none", "crop", "shift", "reflect", "flip", "affine", "cutout"};
   const int64_t padding = std::min<int64_t>(4, std::max<int64_t>(1, side / 7));
   std::vector<Augmentation> result;
   for (size_t begin = 0; begin <= text.size();) {
@@ -40,6 +40,8 @@ std::vector<Augmentation> parse_augment(const std::string& text, int64_t side) {
     begin = end + 1;
     if (part == "crop")
       result.push_back(RandomCrop{.padding = padding});
+    else if (part == "shift")
+      result.push_back(RandomCrop{.padding = std::max<int64_t>(1, side / 14)});
     else if (part == "reflect")
       result.push_back(RandomCrop{.padding = padding, .reflect = true});
     else if (part == "flip")

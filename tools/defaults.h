@@ -47,7 +47,8 @@ inline constexpr std::array<std::pair<std::string_view, double>, 4> kLearningRat
 const Recipe& recipe_for(const std::string& model, const std::string& data);
 double default_lr(const std::string& optimizer);
 
-/// "none", or parts joined by '-': crop (4 pixels of zeros around; fewer for small images), reflect (the same with
+/// "none", or parts joined by '-': crop (4 pixels of zeros around; fewer for small images), shift (at most 2 pixels of
+/// 28, as Hinton et al. 2015 jitter MNIST), reflect (the same with
 /// mirrored borders), flip, affine (10 degrees, 10 % shift, 10 % scale), cutout (a quarter of the side). `side`: the
 /// shorter one of the images. Throws ArgumentError for an unknown part, with the nearest.
 std::vector<Augmentation> parse_augment(const std::string& text, int64_t side);

@@ -87,7 +87,7 @@ void add_train_flags(CLI::App& app, TrainFlags& f) {
   add("--warmup", f.warmup, "EPOCHS", "Linear warm-up before the schedule")->group("Training");
   add("--label-smoothing", f.label_smoothing, "X", "Of the training loss, 0 to below 1")->group("Training");
   add("--clip", f.clip, "NORM", "Largest norm of the gradients; 0: no clipping")->group("Training");
-  add("--augment", f.augment, "TEXT", "none, or crop, reflect, flip, affine, cutout\njoined by '-': crop-flip")
+  add("--augment", f.augment, "TEXT", "none, or crop, shift, reflect, flip, affine, cutout\njoined by '-': crop-flip")
       ->group("Training");
   add("--validation", f.validation, "X",
       "Share of the training images set aside; the\nbest epoch on them is kept (default: 0, the\nlast epoch is kept)")

@@ -309,7 +309,7 @@ bool Analysis::spread_once() {
 std::optional<std::string> Analysis::obstacle_at(const Seen& seen, size_t channel) const {
   const double low = seen.low[channel], high = seen.high[channel];
   if (!(low <= high)) return fmt::format("what {} reads was not seen: it isn't called with ()", seen.name);
-  const Parameter& first = seen.module->parameters().front();
+  const Parameter first = seen.module->parameters().front();
   const double epsilon = first.data().dtype() == DType::f64 ? std::numeric_limits<double>::epsilon()
                                                             : std::numeric_limits<float>::epsilon();
   if (high - low > 64 * epsilon * std::max(std::abs(low), std::abs(high)))
@@ -384,18 +384,28 @@ bool Analysis::verify() {
   return good;
 }
 
+/// No group may become empty, and no weight lose all its rows or columns.
 bool Analysis::keep_one_of_each() {
   bool good = true;
+  const auto keep = [&](size_t unit) {
+    kept_[unit] = true;
+    good = false;
+    std::string& note = notes_[group_of_[unit]];
+    note += note.empty() ? "" : "; ";
+    note += "a unit stays although nothing needs it: no layer may become empty";
+  };
   for (size_t group = 0; group < first_.size(); ++group) {
     const size_t begin = first_[group], end = begin + static_cast<size_t>(graph_.groups()[group].units);
     bool any = begin == end;
     for (size_t unit = begin; unit < end; ++unit) any = any || !removed(unit);
-    if (any) continue;
-    kept_[begin] = true;
-    notes_[group] += notes_[group].empty() ? "" : "; ";
-    notes_[group] += "one unit stays although nothing needs it: no layer may become empty";
-    good = false;
+    if (!any) keep(begin);
   }
+  if (!good) return false;
+  for (const WeightView& w : weights_)
+    for (const auto* axis : {&w.refs.rows, &w.refs.columns})
+      if (good && !axis->empty() &&
+          std::all_of(axis->begin(), axis->end(), [&](const auto& ref) { return removed(ref); }))
+        keep(id(axis->front()));
   return good;
 }
 

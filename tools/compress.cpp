@@ -1,0 +1,222 @@
+// espalier prune, distill, compact: one stage of a recipe, given on the command line, on a trained network.
+#include <filesystem>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "core/kernels.h"
+#include "pruning/structure/compact.h"
+#include "tools/commands.h"
+#include "tools/model_file.h"
+#include "tools/pipeline.h"
+#include "training/checkpoint.h"
+
+namespace espalier::tools {
+
+namespace {
+
+/// One option of a command and the recipe's key that it sets.
+struct Key {
+  const char* option;
+  const char* key;
+  enum Kind { text, number, whole } kind;
+  const char* type;
+  const char* description;
+};
+
+constexpr Key kPruneKeys[] = {
+    {"--sparsity,-s", "sparsity", Key::number, "X", "Share of the weights that go: 0.9"},
+    {"--ratio", "ratio", Key::number, "X", "Instead of it: 10, a tenth of the weights stays"},
+    {"--pattern,-p", "pattern", Key::text, "NAME",
+     "element (default), block 4x1, 2 of 4, kernel,\nchannel 0, or channels: coupled channels of all layers"},
+    {"--criterion,-c", "criterion", Key::text, "NAME", "What a weight is worth (default: magnitude)"},
+    {"--scope", "scope", Key::text, "NAME", "global (default), layer or erk"},
+    {"--curve", "curve", Key::text, "NAME", "cubic (default), linear, geometric or one-shot"},
+    {"--end", "end", Key::number, "X", "Share of the training in which the sparsity rises\n(default: 0.7)"},
+    {"--min-units", "min_units", Key::whole, "N", "What every layer keeps (default: 1)"},
+    {"--round-to", "round_to", Key::whole, "N", "Keep multiples of N units (default: 1)"},
+};
+constexpr Key kDistillKeys[] = {
+    {"--student", "model", Key::text, "NAME", "The network that learns: lenet300, mlp:800,800"},
+};
+constexpr Key kTrainKeys[] = {
+    {"--epochs,-e", "epochs", Key::whole, "N", "Passes over the training images; 0: no training"},
+    {"--batch-size,-b", "batch_size", Key::whole, "N", "Images in one update"},
+    {"--optimizer", "optimizer", Key::text, "NAME", "sgd, adam, adamw or rmsprop"},
+    {"--lr", "lr", Key::number, "X", "Learning rate"},
+    {"--weight-decay", "weight_decay", Key::number, "X", "Not applied to biases and normalisation"},
+    {"--schedule", "schedule", Key::text, "TEXT", "constant, cosine, onecycle, ..."},
+    {"--augment", "augment", Key::text, "TEXT", "none, or crop, shift, reflect, flip, affine,\ncutout joined by '-'"},
+    {"--teacher", "teacher", Key::text, "MODEL", "Learn from this network too; start: from the one\nthat is pruned"},
+    {"--temperature", "temperature", Key::number, "X", "Of the teacher's and the student's softmax"},
+    {"--alpha", "alpha", Key::number, "X", "Weight of the teacher, 0 to 1"},
+};
+
+/// What the line said: the keys' values as TOML.
+struct Options {
+  std::string type;
+  std::string model, out, data, data_dir, device = "cpu";
+  std::map<std::string, std::string> texts;
+  std::map<std::string, double> numbers;
+  std::map<std::string, int64_t> wholes;
+  double validation = 0.1;
+  uint64_t seed = 0;
+  std::optional<int> threads;
+  bool resume = false, overwrite = false, quiet = false;
+};
+
+template <size_t N>
+void add_keys(CLI::App& app, const Key (&keys)[N], const char* group, Options& options) {
+  for (const Key& key : keys) {
+    CLI::Option* option = nullptr;
+    const std::string name = key.key;
+    if (key.kind == Key::text)
+      option = app.add_option_function<std::string>(
+          key.option, [&options, name](const std::string& value) { options.texts[name] = value; }, key.description);
+    else if (key.kind == Key::number)
+      option = app.add_option_function<double>(
+          key.option, [&options, name](double value) { options.numbers[name] = value; }, key.description);
+    else
+      option = app.add_option_function<int64_t>(
+          key.option, [&options, name](int64_t value) { options.wholes[name] = value; }, key.description);
+    option->type_name(key.type)->group(group);
+  }
+}
+
+std::string quote(const std::string& text) { return nlohmann::json(text).dump(); }
+
+/// A recipe of one stage. Errors name the command line as their source.
+Recipe recipe_of(const Options& options, const std::string& file, const ModelFile& model) {
+  std::string name = "network";
+  if (const auto settings = model.metadata.find("settings"); settings != model.metadata.end())
+    name = nlohmann::json::parse(settings->second, nullptr, false).value("model", name);
+  std::string data = options.data;
+  if (data.empty() && model.data) data = model.data->name;
+  check(!data.empty(), options.type.c_str(), "{} doesn't say what data it was trained on; add --data NAME", file);
+  std::string text =
+      fmt::format("title = {}\nmodel = {}\ndata = {}\nstart = {}\nvalidation = {:f}\nseed = {}\n[[stage]]\ntype = {}\n",
+                  quote(options.type + " " + file), quote(name), quote(data), quote(file), options.validation,
+                  options.seed, quote(options.type));
+  for (const auto& [key, value] : options.texts) text += fmt::format("{} = {}\n", key, quote(value));
+  for (const auto& [key, value] : options.numbers) text += fmt::format("{} = {:#}\n", key, value);
+  for (const auto& [key, value] : options.wholes) text += fmt::format("{} = {}\n", key, value);
+  Recipe recipe = parse_recipe(text, "command line");
+  recipe.data_dir = options.data_dir;
+  return recipe;
+}
+
+int run_stage(const Options& options, Output& output) {
+  output.set_quiet(options.quiet);
+  check(!options.resume || !options.overwrite, options.type.c_str(), "expected --resume or --overwrite, got both");
+  use_threads(options.threads);
+  kernels(Device::parse(options.device));
+  const std::string file = find_model(options.model);
+  const Recipe recipe = recipe_of(options, file, open_model(file));
+  std::string folder = options.out;
+  if (folder.empty()) {
+    const std::string parent = std::filesystem::path(file).parent_path().string();
+    folder = (parent.empty() ? "." : parent) + "/" + options.type;
+  }
+  check(options.resume || options.overwrite || !std::filesystem::exists(folder + "/recipe.toml"), options.type.c_str(),
+        "{} holds a run already; add --resume to go on with it, --overwrite to start anew, or choose another --out",
+        folder);
+  return run_recipe(recipe, {.out = folder, .resume = options.resume, .device = Device::parse(options.device)}, output);
+}
+
+std::shared_ptr<Options> add_stage_command(CLI::App* app, const char* type, Commands& commands) {
+  auto options = std::make_shared<Options>();
+  options->type = type;
+  app->add_option("model", options->model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")
+      ->type_name("MODEL");
+  app->add_option("--data,-d", options->data, "Data set (default: the one it was trained on)")->type_name("NAME");
+  app->add_option("--out,-o", options->out, fmt::format("Folder of the result (default: {} beside the model)", type))
+      ->type_name("DIR");
+  app->add_option("--validation", options->validation,
+                  "Share of the training images that choose the epoch\n(default: 0.1)")
+      ->type_name("X");
+  app->add_option("--seed", options->seed, "Of order, augmentation, validation split (default: 0)")->type_name("N");
+  add_data_dir(*app, options->data_dir);
+  app->add_flag("--resume", options->resume, "Go on with the run in --out");
+  app->add_flag("--overwrite", options->overwrite, "Start anew in a folder that holds a run");
+  app->add_flag("--quiet,-q", options->quiet, std::string("Only the result"));
+  add_threads_and_device(*app, options->threads, options->device);
+  add_json_flag(*app);
+  commands.push_back({app, [options](Output& output) { return run_stage(*options, output); }});
+  return options;
+}
+
+struct CompactOptionsOnLine {
+  std::string model, out;
+  double tolerance = 1e-5;
+};
+
+int run_compact(const CompactOptionsOnLine& options, Output& output) {
+  const std::string file = find_model(options.model);
+  ModelFile model = open_model(file);
+  check(model.data.has_value(), "compact", "{} doesn't say what images it takes: it was not written by a training",
+        file);
+  const Shape& image = model.data->image;
+  const auto size = [](const std::string& path) { return static_cast<int64_t>(std::filesystem::file_size(path)); };
+  std::vector<std::pair<std::string, ModelReport>> rows = {
+      {"before", measure(*model.module, image, size(file), nullptr)}};
+  const CompactionReport report =
+      compact(*model.module, Tensor::zeros({1, image[0], image[1], image[2]}), {.tolerance = options.tolerance});
+  const std::string out =
+      options.out.empty() ? (std::filesystem::path(file).parent_path() / "compact.safetensors").string() : options.out;
+  save_checkpoint(out, *model.module, nullptr,
+                  {{"data", to_text(*model.data)}, {"compaction", report.to_json().dump()}});
+  rows.emplace_back("after", measure(*model.module, image, size(out), nullptr));
+  output.say("{}", report.to_table());
+  std::vector<std::vector<std::string>> cells = {{"", "parameters", "MACs", "file"}};
+  for (const auto& [name, r] : rows)
+    cells.push_back({name, grouped(r.parameters), grouped(r.macs), bytes_text(r.bytes)});
+  output.result("{}", table(cells, {1, 2, 3}));
+  output.result("Saved {}", out);
+  output.finish({{"command", "compact"},
+                 {"model", file},
+                 {"out", out},
+                 {"before", to_json(rows[0].second)},
+                 {"after", to_json(rows[1].second)},
+                 {"kept", report.to_json()}});
+  return kSuccess;
+}
+
+}  // namespace
+
+void add_prune(CLI::App& parent, Commands& commands) {
+  CLI::App* app = add_command(parent, "prune", "Remove the weights or channels that matter least, while training on",
+                              {"espalier prune runs/lenet5-mnist --sparsity 0.95 --epochs 5",
+                               "espalier prune runs/lenet5-mnist --ratio 100 --epochs 20 --teacher start",
+                               "espalier prune runs/resnet20-cifar10 --pattern channels --sparsity 0.4 --epochs 10",
+                               "espalier prune runs/lenet5-mnist --sparsity 0.5 --pattern \"2 of 4\" --epochs 0"});
+  const auto options = add_stage_command(app, "prune", commands);
+  add_keys(*app, kPruneKeys, "Pruning", *options);
+  add_keys(*app, kTrainKeys, "Training", *options);
+}
+
+void add_distill(CLI::App& parent, Commands& commands) {
+  CLI::App* app = add_command(parent, "distill", "Train a new, smaller network to answer as a trained one does",
+                              {"espalier distill runs/lenet5-mnist --student lenet300 --epochs 15",
+                               "espalier distill runs/teacher --student mlp:800,800 --temperature 20 --alpha 0.9"});
+  const auto options = add_stage_command(app, "distill", commands);
+  add_keys(*app, kDistillKeys, "Distillation", *options);
+  add_keys(*app, kTrainKeys, "Training", *options);
+}
+
+void add_compact(CLI::App& parent, Commands& commands) {
+  CLI::App* app =
+      add_command(parent, "compact", "Take masked channels out of a network: the same outputs, smaller layers",
+                  {"espalier compact runs/lenet5-mnist/prune                   writes compact.safetensors there",
+                   "espalier compact pruned.safetensors --out small.safetensors"});
+  auto options = std::make_shared<CompactOptionsOnLine>();
+  app->add_option("model", options->model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")
+      ->type_name("MODEL");
+  app->add_option("--out,-o", options->out, "The compacted network (default: compact.safetensors\nbeside the model)")
+      ->type_name("FILE");
+  app->add_option("--tolerance", options->tolerance, "Largest relative difference of the outputs\n(default: 1e-5)")
+      ->type_name("X");
+  add_json_flag(*app);
+  commands.push_back({app, [options](Output& output) { return run_compact(*options, output); }});
+}
+
+}  // namespace espalier::tools

@@ -1,0 +1,38 @@
+// What a network costs and how good it is: the numbers that every comparison of compressed networks should give.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "datasets/dataset.h"
+#include "layers/module.h"
+
+namespace espalier::tools {
+
+/// Of one network. Blalock et al. 2020, "What is the state of neural network pruning?", section 6: parameters and
+/// MACs and measured time, next to accuracy.
+struct ModelReport {
+  double sparsity = 0;  ///< masked share of the prunable weights (parameters of two axes or more)
+  int64_t parameters = 0, remaining_parameters = 0;
+  int64_t macs = 0, remaining_macs = 0;  ///< of one image; remaining: without masked weights and dead channels
+  int64_t bytes = 0;                     ///< of its file
+  double accuracy = 0, loss = 0, macro_f1 = 0;
+};
+
+/// Size of a network whose file has `bytes` bytes, for images (C,H,W); accuracy on `data` (none: left at 0).
+ModelReport measure(Module& module, const Shape& image, int64_t bytes, const Dataset* data);
+nlohmann::json to_json(const ModelReport& report);
+ModelReport model_report_from_json(const nlohmann::json& json);
+
+/// Seconds of one forward pass in evaluation mode.
+struct Latency {
+  double p50 = 0, p95 = 0;
+};
+/// Of several networks, measured in turns so that all meet the same disturbances: `rounds` passes of each after a
+/// warm-up, on random images (C,H,W) in batches of `batch`.
+std::vector<Latency> latencies(const std::vector<ModulePtr>& modules, const std::vector<Shape>& images, int64_t batch,
+                               int64_t rounds);
+
+}  // namespace espalier::tools

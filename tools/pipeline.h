@@ -1,0 +1,41 @@
+// Runs a recipe: stage after stage, each in its own folder, so that an interrupted run goes on where it stopped.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tools/model_report.h"
+#include "tools/output.h"
+#include "tools/recipe.h"
+
+namespace espalier::tools {
+
+struct PipelineOptions {
+  std::string out;  ///< the run's folder
+  bool resume = false;
+  Device device = Device::cpu();
+};
+
+/// What one seed gave. The test set is looked at twice: after the first training stage and at the end.
+struct SeedResult {
+  uint64_t seed = 0;
+  std::string folder;
+  std::optional<ModelReport> before;  ///< of the network that a run starts from, or that its first training stage left
+  ModelReport after;
+  double validation_accuracy = 0;  ///< of the final network, what choices are made by; 0 without validation data
+  double seconds = 0;
+};
+
+/// The stages of one seed in `folder`: FOLDER/STAGE/ for each, FOLDER/model.safetensors at the end. Nothing when it was
+/// interrupted. With `resume` finished stages are read back and a half-finished one goes on, to the same bits.
+std::optional<SeedResult> run_seed(const Recipe& recipe, uint64_t seed, const Splits& data, const std::string& folder,
+                                   const PipelineOptions& options, const Output& output);
+
+/// All seeds; writes OUT/recipe.toml, OUT/result.json. Returns the exit status.
+int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& output);
+
+/// A table of networks with a heading line, as `run` and `compare` show it: one row for each.
+std::string report_table(const std::vector<std::pair<std::string, ModelReport>>& rows);
+
+}  // namespace espalier::tools

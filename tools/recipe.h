@@ -1,0 +1,102 @@
+// Recipes: what a run does, stage by stage, as a TOML file.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "pruning/schedules/gradual.h"
+#include "tools/train_settings.h"
+
+namespace espalier::tools {
+
+/// What a stage of type "prune" removes, and when.
+struct PruneSettings {
+  double sparsity = 0;              ///< of the prunable weights, at the end
+  std::string pattern = "element";  ///< a Pattern, or "channels": groups of coupled channels
+  std::string criterion = "magnitude", scope = "global", curve = "cubic";
+  double begin = 0, end = 0.7;  ///< in which share of the stage's training the sparsity rises
+  int64_t every = 0;            ///< steps between prunings; 0: about a hundred in all
+  bool normalize = false, regrow = false;
+  int64_t min_units = 1, round_to = 1;
+  int64_t batches = 8;  ///< of 128 images, for criteria that look at data
+  std::vector<std::string> protect = {};
+  std::vector<std::string> inputs =
+      {};  ///< with "channels": weights whose input features are pruned one by one as well
+  std::map<std::string, double> sparsity_of = {};
+};
+
+/// What a stage of type "variational" does: weights learn how much noise they bear, and those that bear any amount go.
+struct VariationalSettings {
+  double kl_weight = 1, warmup = 0.2;  ///< of the penalty; warm-up as a share of the training
+  double initial_log_sigma2 = -8, threshold = 3;
+};
+
+/// What a stage of type "sparse-training" does: sparse from the first step, with connections that move.
+struct SparseTrainingSettings {
+  double sparsity = 0.9;
+  std::string growth = "gradient", scope = "erk";
+  double fraction = 0.3, end = 0.75;
+  int64_t every = 100;
+};
+
+/// What a stage of type "surgery" does: weights are cut and spliced back.
+struct SurgerySettings {
+  double c = 1, harden = 0.7;
+  std::map<std::string, double> c_of = {};
+};
+
+/// Learning from another network while a stage trains.
+struct DistillSettings {
+  std::string teacher;  ///< "start" (the network before this stage), the name of an earlier stage, a model file or run
+  double temperature = 4, alpha = 0.7;
+};
+
+struct Stage {
+  std::string type;   ///< one of stage_types()
+  std::string name;   ///< "1-train" unless given
+  std::string model;  ///< teacher: the network that is trained beside; distill: the one that takes over; of the zoo
+  TrainSettings train{};
+  bool trains = false;    ///< has epochs
+  bool keep_best = true;  ///< the best epoch by validation after the schedule's end, if there is validation data
+  std::string reference;  ///< compensate, reconstruct: the stage whose outputs are to be had again
+  double slimming = 0;    ///< train: strength of the penalty on BatchNorm scales
+  std::optional<PruneSettings> prune = {};
+  std::optional<VariationalSettings> variational = {};
+  std::optional<SparseTrainingSettings> sparse_training = {};
+  std::optional<SurgerySettings> surgery = {};
+  std::optional<DistillSettings> distill = {};
+};
+
+/// "train", "teacher", "prune", "variational", "sparse-training", "surgery", "distill", "recalibrate", "compensate",
+/// "reconstruct", "compact".
+const std::vector<std::string>& stage_types();
+/// Whether stages of that type train, and so take the keys of a training.
+bool is_training(const std::string& stage_type);
+
+struct Recipe {
+  std::string source;  ///< the file, for messages
+  std::string title;
+  std::string model, data, data_dir;
+  std::string start;        ///< a model file or run to start from; "": a fresh network of the zoo
+  double validation = 0.1;  ///< share of the training images
+  uint64_t seed = 0;
+  int64_t seeds = 1;
+  std::vector<Stage> stages;
+};
+
+/// Throws FileError or ArgumentError with file and line, what was expected and the known keys.
+Recipe load_recipe(const std::string& path);
+/// The same from text; `source` stands in messages.
+Recipe parse_recipe(const std::string& text, const std::string& source);
+/// The recipe with everything that it left to defaults: what a run saves, and what decides whether it can be resumed.
+std::string to_toml(const Recipe& recipe);
+
+/// What the recipes' command line counterparts say: one stage as text for people.
+std::string describe(const Stage& stage);
+
+}  // namespace espalier::tools

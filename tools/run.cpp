@@ -1,0 +1,67 @@
+// espalier run: executes a recipe.
+#include <filesystem>
+
+#include "core/kernels.h"
+#include "tools/commands.h"
+#include "tools/pipeline.h"
+
+namespace espalier::tools {
+
+namespace {
+
+struct Options {
+  std::string recipe, out, data_dir, device = "cpu";
+  std::optional<int64_t> seeds;
+  std::optional<uint64_t> seed;
+  std::optional<int> threads;
+  bool resume = false, overwrite = false, quiet = false, check = false;
+};
+
+int run(const Options& options, Output& output) {
+  output.set_quiet(options.quiet);
+  check(!options.resume || !options.overwrite, "run", "expected --resume or --overwrite, got both");
+  use_threads(options.threads);
+  kernels(Device::parse(options.device));  // says now what is missing
+  Recipe recipe = load_recipe(options.recipe);
+  recipe.data_dir = options.data_dir;
+  if (options.seeds) recipe.seeds = *options.seeds;
+  if (options.seed) recipe.seed = *options.seed;
+  check(recipe.seeds >= 1 && recipe.seeds <= 1000, "run", "--seeds: expected 1 to 1000, got {}", recipe.seeds);
+  if (options.check) {
+    output.result("{}", to_toml(recipe));
+    return kSuccess;
+  }
+  const std::string folder =
+      options.out.empty() ? "runs/" + std::filesystem::path(options.recipe).stem().string() : options.out;
+  check(options.resume || options.overwrite || !std::filesystem::exists(folder + "/recipe.toml"), "run",
+        "{} holds a run already; add --resume to go on with it, --overwrite to start anew, or choose another --out",
+        folder);
+  return run_recipe(recipe, {.out = folder, .resume = options.resume, .device = Device::parse(options.device)}, output);
+}
+
+}  // namespace
+
+void add_run(CLI::App& parent, Commands& commands) {
+  CLI::App* app =
+      add_command(parent, "run", "Execute a recipe: train, prune, distil, compact, measure",
+                  {"espalier run recipes/digits.toml                            seconds, nothing to download",
+                   "espalier run recipes/lenet5-unstructured.toml --seeds 1     one seed instead of three",
+                   "espalier run recipes/lenet5-channels.toml --resume          goes on where Ctrl-C stopped it",
+                   "espalier run my.toml --check                                shows it with all defaults"});
+  auto options = std::make_shared<Options>();
+  app->add_option("recipe", options->recipe, "The recipe, a TOML file")->type_name("RECIPE")->required();
+  app->add_option("--out,-o", options->out, "Folder of the run (default: runs/RECIPE)")->type_name("DIR");
+  app->add_option("--seed", options->seed, "First seed, instead of the recipe's")->type_name("N");
+  app->add_option("--seeds", options->seeds, "Number of seeds, instead of the recipe's")->type_name("N");
+  add_data_dir(*app, options->data_dir);
+  app->add_flag("--resume", options->resume, "Go on with the run in --out; the same result as\nif it had not stopped");
+  app->add_flag("--overwrite", options->overwrite, "Start anew in a folder that holds a run");
+  app->add_flag("--check", options->check,
+                std::string("Read the recipe and show it with all its defaults,\nrun nothing"));
+  app->add_flag("--quiet,-q", options->quiet, std::string("Only the result"));
+  add_threads_and_device(*app, options->threads, options->device);
+  add_json_flag(*app);
+  commands.push_back({app, [options](Output& output) { return run(*options, output); }});
+}
+
+}  // namespace espalier::tools
