@@ -169,10 +169,16 @@ int64_t make_variational(Sequential& network, const VariationalOptions& options)
   const Generator before = default_generator();
   std::map<const Module*, ModulePtr> done;
   const int64_t replaced = replace_layers(network, done, [&](const ModulePtr& child) -> ModulePtr {
-    if (const auto layer = std::dynamic_pointer_cast<Linear>(child))
+    if (const auto layer = std::dynamic_pointer_cast<Linear>(child)) {
+      check(layer->inputs().empty(), "make_variational",
+            "{} was compacted and selects its inputs; make it variational before compaction", layer->label());
       return std::make_shared<VariationalLinear>(*layer, options);
-    if (const auto layer = std::dynamic_pointer_cast<Conv2d>(child))
+    }
+    if (const auto layer = std::dynamic_pointer_cast<Conv2d>(child)) {
+      check(layer->inputs().empty() && !layer->constant().defined(), "make_variational",
+            "{} was compacted and selects its inputs; make it variational before compaction", layer->label());
       return std::make_shared<VariationalConv2d>(*layer, options);
+    }
     return nullptr;
   });
   default_generator() = before;
