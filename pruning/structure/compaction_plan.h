@@ -1,0 +1,53 @@
+// What a compaction will change, all of it computed before anything is touched. Not for others.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pruning/structure/dead_units.h"
+
+namespace espalier {
+
+using Indices = std::vector<int64_t>;
+
+/// A parameter's tensors after the compaction.
+struct PlannedParameter {
+  std::string name;
+  std::vector<Indices> kept;  ///< by axis, indices before
+  bool added = false;         ///< a bias that does not exist yet
+  Tensor value;
+  Mask mask;  ///< undefined: none
+  GradientFlow flow = GradientFlow::masked;
+
+  bool is_smaller(const Shape& before) const;
+};
+
+struct PlannedModule {
+  std::string name;
+  bool changes_channels = false;
+  Indices inputs, outputs;           ///< channels kept, for Module::keep_channels
+  std::optional<Indices> selection;  ///< what a Linear or Conv2d then reads of its input
+  bool adds_bias = false;
+  Tensor constant;  ///< of a Conv2d; undefined: as it is
+};
+
+struct CompactionPlan {
+  std::vector<PlannedParameter> parameters;
+  std::vector<PlannedModule> modules;
+};
+
+/// Computed from `net`, whose graph that is; changes nothing.
+CompactionPlan plan_compaction(Module& net, const DependencyGraph& graph, const DeadUnits& dead, bool select_inputs);
+
+/// Carries it out on `net` or on a copy of it. Gradients follow.
+void apply(const CompactionPlan& plan, Module& net);
+
+/// x with only these indices of each axis.
+Tensor slice_axes(Tensor x, const std::vector<Indices>& kept);
+
+/// Whether reading `kept` channels of the input through a selection saves more than the copy costs: dropping `dropped`
+/// saves that many multiply-accumulates, `per_channel` each, where each kept channel costs `copies` elements moved.
+bool selection_pays(int64_t kept, int64_t dropped, int64_t per_channel, int64_t copies);
+
+}  // namespace espalier

@@ -1,0 +1,693 @@
+// Compaction against the masked network it came from, and against sizes counted by hand.
+#include "pruning/structure/compact.h"
+
+#include <cstdio>
+#include <filesystem>
+
+#include <nlohmann/json.hpp>
+
+#include "layers/activations.h"
+#include "layers/containers.h"
+#include "layers/conv.h"
+#include "layers/linear.h"
+#include "layers/lstm.h"
+#include "layers/models/zoo.h"
+#include "layers/pooling.h"
+#include "layers/residual.h"
+#include "tests/pruning/structure/structure_testing.h"
+#include "training/checkpoint.h"
+
+namespace espalier {
+namespace {
+
+using Indices = std::vector<int64_t>;
+using Units = std::vector<std::vector<bool>>;
+
+Tensor example(const Shape& shape, uint64_t seed = 1) { return noise(shape, seed, DType::f32); }
+
+Parameter parameter_of(const Module& net, const std::string& name) {
+  for (const auto& [own, parameter] : net.named_parameters())
+    if (own == name) return parameter;
+  throw ArgumentError("no parameter " + name);
+}
+
+/// Masks these rows (axis 0) or columns (axis 1).
+void mask_axis(const Module& net, const std::string& name, int axis, const Indices& gone) {
+  Parameter parameter = parameter_of(net, name);
+  std::vector<bool> bits(static_cast<size_t>(parameter.size(axis)), true);
+  for (const int64_t index : gone) bits[static_cast<size_t>(index)] = false;
+  const Mask mask = Mask::from_units(parameter.shape(), Pattern::channel(axis), bits);
+  parameter.set_mask(parameter.mask().defined() ? parameter.mask() & mask : mask);
+}
+
+/// Compacts, and expects the same outputs on an input that compact() has not seen.
+CompactionReport compact_and_compare(Module& net, const Shape& input, const CompactOptions& options = {}) {
+  const Tensor x = example(input, 99);
+  const Tensor before = output_of(net, x);
+  const CompactionReport report = compact(net, example(input), options);
+  EXPECT_LT(relative_difference(before, output_of(net, x)), 1e-5);
+  EXPECT_EQ(report.parameters_after, net.num_parameters());
+  return report;
+}
+
+struct ZooCase {
+  std::string name;
+  Shape input;
+};
+
+class CompactZoo : public testing::TestWithParam<ZooCase> {};
+
+TEST_P(CompactZoo, RandomChannels) {
+  const auto& [name, input] = GetParam();
+  const ModulePtr net = make_model(name);
+  randomize(*net, 2);
+  const DependencyGraph graph = DependencyGraph::trace(*net, example(input));
+  const Units units = random_units(graph, 0.5, 3);
+  mask_units(graph, units);
+  const int64_t expected = count_left(*net, graph, units);
+  const CompactionReport report = compact_and_compare(*net, input);
+  EXPECT_EQ(net->num_parameters(), expected);
+  EXPECT_LT(report.parameters_after, report.parameters_before / 2);
+  EXPECT_TRUE(report.masks_left.empty());
+  EXPECT_TRUE(report.added_biases.empty());
+  const ModulePtr copy = net->clone();
+  EXPECT_EQ(max_difference(output_of(*net, example(input)), output_of(*copy, example(input))), 0);
+}
+
+TEST_P(CompactZoo, DeadChannelsThatStillSaySomething) {
+  const auto& [name, input] = GetParam();
+  if (name.starts_with("lstm")) GTEST_SKIP() << "skipped: hidden units with biases move";
+  const ModulePtr net = make_model(name);
+  randomize(*net, 4);
+  const DependencyGraph graph = DependencyGraph::trace(*net, example(input));
+  const Units units = random_units(graph, 0.7, 5);
+  mask_units(graph, units, false);
+  const int64_t expected = count_left(*net, graph, units);
+  compact_and_compare(*net, input);
+  EXPECT_EQ(net->num_parameters(), expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, CompactZoo,
+                         testing::Values(ZooCase{"lenet300", {3, 1, 28, 28}}, ZooCase{"lenet5", {3, 1, 28, 28}},
+                                         ZooCase{"mlp:20,10", {3, 1, 28, 28}}, ZooCase{"resnet20", {2, 3, 16, 16}},
+                                         ZooCase{"resnet32", {1, 3, 8, 8}}, ZooCase{"resnet56", {1, 3, 8, 8}},
+                                         ZooCase{"vgg16", {1, 3, 32, 32}}, ZooCase{"vgg19", {1, 3, 32, 32}},
+                                         ZooCase{"lstm-rows:16", {3, 1, 28, 28}}),
+                         [](const auto& zoo_case) {
+                           std::string name = zoo_case.param.name;
+                           std::replace_if(
+                               name.begin(), name.end(), [](char c) { return c == ':' || c == ',' || c == '-'; }, '_');
+                           return name;
+                         });
+
+TEST(Compact, LeNet5CountedByHand) {
+  const ModulePtr net = make_model("lenet5");
+  const DependencyGraph graph = DependencyGraph::trace(*net, example({1, 1, 28, 28}));
+  Units units;
+  const std::vector<size_t> left = {5, 10, 16};
+  size_t next = 0;
+  for (const ChannelGroup& group : graph.groups()) {
+    std::vector<bool>& bits = units.emplace_back(static_cast<size_t>(group.units), true);
+    if (group.fixed.empty()) std::fill(bits.begin() + static_cast<int64_t>(left[next++]), bits.end(), false);
+  }
+  mask_units(graph, units);
+  const CompactionReport report = compact_and_compare(*net, {2, 1, 28, 28});
+  EXPECT_EQ(net->num_parameters(), (5 * 25 + 5) + (10 * 5 * 25 + 10) + (16 * 10 * 16 + 16) + (10 * 16 + 10));
+  EXPECT_EQ(report.parameters_before, 431080);
+  EXPECT_EQ(report.kept.at("conv2.weight")[1], Indices({0, 1, 2, 3, 4}));
+  EXPECT_EQ(report.kept.at("fc1.weight")[1].size(), 160u);
+  EXPECT_NE(report.to_table().find("conv1"), std::string::npos);
+  EXPECT_EQ(index_map_from_json(report.to_json()["kept"]), report.kept);
+}
+
+TEST(Compact, NothingMaskedChangesNothing) {
+  const ModulePtr net = make_model("lenet5");
+  const nlohmann::json config = net->config();
+  const CompactionReport report = compact(*net, example({1, 1, 28, 28}));
+  EXPECT_EQ(net->config(), config);
+  EXPECT_EQ(report.parameters_before, report.parameters_after);
+  EXPECT_EQ(report.error, 0);
+}
+
+// --- constants of dead channels
+// ---------------------------------------------------------------------------------------
+
+TEST(CompactConstants, GoIntoTheBiasOfTheReader) {
+  // Unit 1 of fc1 is relu(0.5) for every input; fc2 adds 0.5 * its column.
+  const auto net = share(Sequential(Linear(2, 2), ReLU(), Linear(2, 1, {.bias = false})));
+  Tensor bias = parameter_of(*net, "0.bias").data();
+  bias.copy_(Tensor::from<float>({-0.1F, 0.5F}, {2}));
+  Tensor weight = parameter_of(*net, "2.weight").data();
+  weight.copy_(Tensor::from<float>({2, 3}, {1, 2}));
+  mask_axis(*net, "0.weight", 0, {1});
+  const CompactionReport report = compact_and_compare(*net, {4, 2});
+  EXPECT_EQ(report.added_biases, std::vector<std::string>({"2.bias"}));
+  EXPECT_NEAR(parameter_of(*net, "2.bias").data().item(), 1.5, 1e-6);
+  EXPECT_EQ(net->num_parameters(), 2 + 1 + 1 + 1);
+}
+
+TEST(CompactConstants, UnpaddedConvolutionTakesThemInItsBias) {
+  const auto net = share(Sequential(Conv2d(1, 3), Tanh(), Conv2d(3, 2, {.stride = 2})));
+  randomize(*net, 1);
+  mask_axis(*net, "0.weight", 0, {0, 2});
+  compact_and_compare(*net, {2, 1, 9, 8});
+  EXPECT_FALSE(net->find<Conv2d>("2")->constant().defined());
+  EXPECT_EQ(net->num_parameters(), 9 + 1 + 2 * 9 + 2);
+}
+
+TEST(CompactConstants, PaddedConvolutionIsExactAtItsBorders) {
+  const auto net = share(Sequential(Conv2d(1, 3), Sigmoid(), Conv2d(3, 2, {.stride = 2, .padding = {1, 2}}), ReLU(),
+                                    Conv2d(2, 2, {.padding = 1, .bias = false})));
+  randomize(*net, 1);
+  mask_axis(*net, "0.weight", 0, {1});
+  compact_and_compare(*net, {2, 1, 9, 8});
+  EXPECT_EQ(net->find<Conv2d>("2")->constant().shape(), Shape({2, 1, 3, 3}));
+  EXPECT_EQ(net->num_parameters(), (2 * 9 + 2) + (2 * 2 * 9 + 2) + 2 * 2 * 9);
+  // A second time: filter 0 of the conv with the constant goes entirely, constant and all, as nobody reads it.
+  mask_axis(*net, "4.weight", 1, {0});
+  compact_and_compare(*net, {2, 1, 9, 8});
+  EXPECT_EQ(net->find<Conv2d>("2")->constant().shape(), Shape({1, 1, 3, 3}));
+}
+
+TEST(CompactConstants, BorderOfADeadChannelIsNoConstant) {
+  // The dead filter of conv 2 still has a constant that differs at the borders: it has to stay, and the report says so.
+  const auto net = share(Sequential(Conv2d(1, 2, {.padding = 1}), Conv2d(2, 2, {.padding = 1}), Conv2d(2, 1)));
+  randomize(*net, 3);
+  mask_axis(*net, "0.weight", 0, {1});
+  compact_and_compare(*net, {1, 1, 6, 6});
+  mask_axis(*net, "1.weight", 0, {0});
+  const CompactionReport report = compact_and_compare(*net, {1, 1, 6, 6});
+  EXPECT_EQ(net->find<Conv2d>("1")->out_channels(), 2);
+  ASSERT_EQ(report.groups.size(), 2u);
+  EXPECT_NE(report.groups[1].note.find("1 masked unit stays: 2 sees values from"), std::string::npos)
+      << report.to_table();
+}
+
+TEST(CompactConstants, EachFeatureOfAFlattenedChannelHasItsOwn) {
+  // Averaging with padding makes a constant channel smaller at the border: constant for each feature all the same.
+  const auto net =
+      share(Sequential(Conv2d(1, 2), AvgPool2d({.kernel = 3, .stride = 2, .padding = 1}), Flatten(), Linear(18, 2)));
+  randomize(*net, 5);
+  mask_axis(*net, "0.weight", 0, {1});
+  compact_and_compare(*net, {2, 1, 7, 7});
+  EXPECT_EQ(net->num_parameters(), 9 + 1 + 2 * 9 + 2);
+}
+
+TEST(CompactConstants, ScalesOfBatchNormAlone) {
+  // Slimming masks scales only: the filters exist, but their channel is the shift.
+  const auto net = share(Sequential(Conv2d(2, 4, {.bias = false}), BatchNorm2d(4), ReLU(), Conv2d(4, 2)));
+  randomize(*net, 6);
+  mask_axis(*net, "1.weight", 0, {0, 3});
+  compact_and_compare(*net, {2, 2, 7, 7});
+  EXPECT_EQ(net->num_parameters(), 2 * 2 * 9 + 2 + 2 + 2 * 2 * 9 + 2);
+}
+
+TEST(CompactConstants, AMaskedBiasComesBack) {
+  const auto net = share(Sequential(Linear(3, 2), Linear(2, 2)));
+  randomize(*net, 7);
+  mask_axis(*net, "0.weight", 0, {1});
+  mask_axis(*net, "1.bias", 0, {0});
+  compact_and_compare(*net, {4, 3});
+  EXPECT_NE(parameter_of(*net, "1.bias").data().to_vector<float>()[0], 0);
+  EXPECT_FALSE(parameter_of(*net, "1.bias").mask().defined());
+}
+
+TEST(CompactConstants, LstmTakesThemInItsInputBias) {
+  const auto net = share(Sequential(Linear(4, 5), Tanh(), LSTM(5, 3, {.bidirectional = true}), Linear(6, 2)));
+  randomize(*net, 8);
+  mask_axis(*net, "0.weight", 0, {1, 2});
+  compact_and_compare(*net, {6, 2, 4});
+  EXPECT_EQ(net->find<LSTM>("2")->input_size(), 3);
+  const auto silent = share(Sequential(Linear(4, 5), Tanh(), LSTM(5, 3, {.bias = false}), Linear(3, 2)));
+  randomize(*silent, 8);
+  mask_axis(*silent, "0.weight", 0, {1});
+  const CompactionReport report = compact_and_compare(*silent, {6, 2, 4});
+  EXPECT_EQ(silent->find<LSTM>("2")->input_size(), 5);
+  EXPECT_NE(report.groups[0].note.find("no bias"), std::string::npos);
+}
+
+// --- what nobody reads
+// ------------------------------------------------------------------------------------------------
+
+TEST(CompactUnused, UnitsWhoseReadersAreMasked) {
+  const auto net = share(Sequential(Linear(4, 6), ReLU(), Linear(6, 5), ReLU(), Linear(5, 2)));
+  mask_axis(*net, "2.weight", 1, {0, 5});  // nobody reads units 0 and 5
+  mask_axis(*net, "4.weight", 1, {1});     // nor unit 1 of the next layer
+  Parameter between = parameter_of(*net, "2.weight");
+  std::vector<bool> bits = between.mask().as_elements().units();
+  for (size_t row = 0; row < 5; ++row)
+    if (row != 1) bits[row * 6 + 3] = false;  // unit 3 is read by that unit only
+  between.set_mask(Mask::from_units(between.shape(), Pattern::element(), bits));
+  compact_and_compare(*net, {3, 4});
+  EXPECT_EQ(net->num_parameters(), (3 * 4 + 3) + (4 * 3 + 4) + (2 * 4 + 2));
+}
+
+TEST(CompactUnused, SingleWeights) {
+  // With few weights left many neurons have no input or no reader.
+  const ModulePtr net = make_model("lenet300");
+  randomize(*net, 9);
+  uint64_t seed = 10;
+  for (Parameter& parameter : net->parameters()) {
+    if (parameter.shape().rank() < 2) continue;
+    Generator generator(seed++);
+    const Tensor scores = rand(parameter.shape(), generator);
+    parameter.set_mask(Mask::from_scores(parameter.shape(), Pattern::element(), scores.reshape({scores.numel()}),
+                                         parameter.numel() / 150));
+  }
+  int64_t weights = 0;
+  for (const Parameter& parameter : net->parameters())
+    if (parameter.mask().defined()) weights += parameter.mask().count_elements();
+  const CompactionReport report = compact_and_compare(*net, {4, 1, 28, 28});
+  int64_t weights_after = 0;
+  for (const Parameter& parameter : net->parameters())
+    if (parameter.shape().rank() == 2)
+      weights_after += parameter.mask().defined() ? parameter.mask().count_elements() : parameter.numel();
+  EXPECT_LT(report.parameters_after, report.parameters_before / 2);
+  EXPECT_LE(weights_after, weights);
+  EXPECT_FALSE(report.masks_left.empty());
+}
+
+TEST(CompactUnused, OneUnitOfALayerStays) {
+  const auto net = share(Sequential(Linear(4, 3), ReLU(), Linear(3, 2)));
+  mask_axis(*net, "0.weight", 0, {0, 1, 2});
+  mask_axis(*net, "0.bias", 0, {0, 1, 2});
+  const CompactionReport report = compact_and_compare(*net, {3, 4});
+  EXPECT_EQ(net->find<Linear>("0")->out_features(), 1);
+  EXPECT_NE(report.groups[0].note.find("no layer may become empty"), std::string::npos);
+}
+
+// --- inputs
+// -----------------------------------------------------------------------------------------------------------
+
+TEST(CompactInputs, PixelsThatNobodyReads) {
+  const ModulePtr net = make_model("lenet300");
+  randomize(*net, 11);
+  Indices border;
+  for (int64_t i = 0; i < 784; ++i)
+    if (i / 28 < 4 || i / 28 >= 24 || i % 28 < 4 || i % 28 >= 24) border.push_back(i);
+  mask_axis(*net, "fc1.weight", 1, border);
+  mask_axis(*net, "fc1.weight", 0, {0, 7});
+  mask_axis(*net, "fc1.bias", 0, {0, 7});
+  const CompactionReport report = compact_and_compare(*net, {3, 1, 28, 28});
+  const auto fc1 = net->find<Linear>("fc1");
+  EXPECT_EQ(fc1->weight().shape(), Shape({298, 400}));
+  EXPECT_EQ(fc1->in_features(), 784);
+  EXPECT_EQ(fc1->inputs().front(), 4 * 28 + 4);
+  EXPECT_EQ(report.kept.at("fc1.weight")[1], fc1->inputs());
+  EXPECT_FALSE(fc1->weight().mask().defined());
+
+  // Again, with the selection in place: six more pixels go.
+  mask_axis(*net, "fc1.weight", 1, {0, 1, 2, 3, 4, 399});
+  const CompactionReport again = compact_and_compare(*net, {3, 1, 28, 28}, {.earlier = report.kept});
+  EXPECT_EQ(fc1->weight().size(1), 394);
+  EXPECT_EQ(fc1->inputs(), again.kept.at("fc1.weight")[1]);
+  EXPECT_EQ(fc1->inputs().front(), 4 * 28 + 9);
+}
+
+TEST(CompactInputs, FeaturesOfChannelsThatStay) {
+  const ModulePtr net = make_model("lenet5");
+  Indices gone;
+  for (int64_t i = 0; i < 800; i += 2) gone.push_back(i);
+  mask_axis(*net, "fc1.weight", 1, gone);
+  mask_axis(*net, "conv2.weight", 0, {0, 49});
+  mask_axis(*net, "conv2.bias", 0, {0, 49});
+  compact_and_compare(*net, {2, 1, 28, 28});
+  const auto fc1 = net->find<Linear>("fc1");
+  EXPECT_EQ(fc1->in_features(), 48 * 16);
+  EXPECT_EQ(fc1->weight().shape(), Shape({500, 48 * 8}));
+  EXPECT_EQ(fc1->inputs()[0], 1);
+}
+
+TEST(CompactInputs, ConvolutionReadsSomeChannels) {
+  const auto net = share(Sequential(Conv2d(1, 16), ReLU(), Residual(share(Conv2d(16, 16, {.padding = 1}))), Flatten(),
+                                    Linear(16 * 36, 3)));
+  mask_axis(*net, "2.body.weight", 1, {0, 1, 2, 3, 12});
+  compact_and_compare(*net, {2, 1, 8, 8});
+  EXPECT_EQ(net->find<Conv2d>("2.body")->inputs().size(), 11u);
+  const auto whole = share(Sequential(Linear(8, 2)));
+  mask_axis(*whole, "0.weight", 1, {3});
+  compact_and_compare(*whole, {2, 8});
+  EXPECT_TRUE(whole->find<Linear>("0")->inputs().empty()) << "a copy of seven features to save two products";
+  mask_axis(*net, "2.body.weight", 1, {0});
+  const nlohmann::json config = net->config();
+  compact(*net, example({2, 1, 8, 8}), {.select_inputs = false});
+  EXPECT_EQ(net->config(), config);
+}
+
+// --- other structures
+// -------------------------------------------------------------------------------------------------
+
+TEST(CompactStructure, StackedBidirectionalLstm) {
+  const auto net = share(Sequential(LSTM(5, 8, {.num_layers = 2, .bidirectional = true, .batch_first = true}),
+                                    Linear(16, 6), Tanh(), LSTM(6, 4), Linear(4, 3)));
+  randomize(*net, 12);
+  const DependencyGraph graph = DependencyGraph::trace(*net, example({2, 7, 5}));
+  const Units units = random_units(graph, 0.5, 13);
+  mask_units(graph, units);
+  const int64_t expected = count_left(*net, graph, units);
+  compact_and_compare(*net, {2, 7, 5});
+  EXPECT_EQ(net->num_parameters(), expected);
+  const Indices sizes = net->find<LSTM>("0")->hidden_sizes();
+  EXPECT_LT(*std::max_element(sizes.begin(), sizes.end()), 8);
+  const ModulePtr rebuilt = module_from_config(net->config());
+  load_state(*rebuilt, state_of(*net));
+  EXPECT_EQ(max_difference(output_of(*rebuilt, example({2, 7, 5})), output_of(*net, example({2, 7, 5}))), 0);
+}
+
+TEST(CompactStructure, HiddenUnitsWithBiasesMoveAndStay) {
+  const auto net = share(Sequential(LSTM(3, 4), Linear(4, 2)));
+  randomize(*net, 14);
+  const DependencyGraph graph = DependencyGraph::trace(*net, example({5, 2, 3}));
+  Units units;
+  for (const ChannelGroup& group : graph.groups()) units.emplace_back(static_cast<size_t>(group.units), true);
+  for (size_t i = 0; i < units.size(); ++i)
+    if (graph.groups()[i].fixed.empty()) units[i][2] = false;
+  mask_units(graph, units, false);  // not the biases
+  compact_and_compare(*net, {5, 2, 3});
+  EXPECT_EQ(net->find<LSTM>("0")->hidden_size(), 4);
+  mask_units(graph, units);
+  compact_and_compare(*net, {5, 2, 3});
+  EXPECT_EQ(net->find<LSTM>("0")->hidden_size(), 3);
+}
+
+TEST(CompactStructure, DepthwiseAndGroupedConvolutions) {
+  const auto net =
+      share(Sequential(Conv2d(3, 8, {.bias = false}), BatchNorm2d(8), ReLU(), Conv2d(8, 8, {.padding = 1, .groups = 8}),
+                       BatchNorm2d(8), ReLU(), Conv2d(8, 12, {.kernel = 1}), ReLU(), Conv2d(12, 6, {.groups = 2}),
+                       AdaptiveAvgPool2d(), Flatten(), Linear(6, 4)));
+  randomize(*net, 15);
+  const Shape input{2, 3, 10, 10};
+  const DependencyGraph graph = DependencyGraph::trace(*net, example(input));
+  const Units units = random_units(graph, 0.5, 16);
+  mask_units(graph, units);
+  const int64_t expected = count_left(*net, graph, units);
+  compact_and_compare(*net, input);
+  EXPECT_EQ(net->num_parameters(), expected);
+  const auto depthwise = net->find<Conv2d>("3");
+  EXPECT_EQ(depthwise->options().groups, depthwise->out_channels());
+  EXPECT_LT(depthwise->out_channels(), 8);
+  EXPECT_EQ(net->find<Conv2d>("8")->options().groups, 2);
+}
+
+/// cat(a(x), b(x)) along the channels.
+class Fork : public Module {
+ public:
+  Fork(ModulePtr a, ModulePtr b) : a_(add_child("a", std::move(a))), b_(add_child("b", std::move(b))) {}
+  Variable forward(const Variable& x) override { return cat({(*a_)(x), (*b_)(x)}, 1); }
+  std::string type() const override { return "Fork"; }
+  nlohmann::json config() const override { return {{"type", type()}, {"a", a_->config()}, {"b", b_->config()}}; }
+
+ private:
+  ModulePtr a_, b_;
+};
+
+TEST(CompactStructure, Concatenation) {
+  register_module_type("Fork", [](const nlohmann::json& config) {
+    return std::make_shared<Fork>(module_from_config(config["a"]), module_from_config(config["b"]));
+  });
+  const auto net =
+      share(Sequential(ModulePtr(std::make_shared<Fork>(share(Conv2d(2, 5)), share(Sequential(Conv2d(2, 7), ReLU())))),
+                       BatchNorm2d(12), ReLU(), Conv2d(12, 4, {.padding = 1})));
+  randomize(*net, 17);
+  for (const bool all : {false, true}) {
+    const ModulePtr copy = net->clone();
+    const DependencyGraph graph = DependencyGraph::trace(*copy, example({1, 2, 6, 6}));
+    const Units units = random_units(graph, 0.6, 18);
+    mask_units(graph, units, all);
+    const int64_t expected = count_left(*copy, graph, units);
+    compact_and_compare(*copy, {2, 2, 6, 6});
+    EXPECT_EQ(copy->num_parameters(), expected);
+  }
+}
+
+TEST(CompactStructure, BothKindsOfShortcut) {
+  for (const Shortcut shortcut : {Shortcut::pad, Shortcut::projection}) {
+    const auto net = share(Sequential(Conv2d(1, 4, {.padding = 1}), BatchNorm2d(4), ReLU(),
+                                      BasicBlock(4, 8, {.stride = 2, .shortcut = shortcut}), BasicBlock(8, 8),
+                                      AdaptiveAvgPool2d(), Flatten(), Linear(8, 3)));
+    randomize(*net, 19);
+    for (const bool all : {true, false}) {
+      const ModulePtr copy = net->clone();
+      const DependencyGraph graph = DependencyGraph::trace(*copy, example({1, 1, 8, 8}));
+      const Units units = random_units(graph, 0.6, 20);
+      mask_units(graph, units, all);
+      int64_t expected = count_left(*copy, graph, units);
+      const CompactionReport report = compact_and_compare(*copy, {2, 1, 8, 8});
+      // The projection is not padded: what dead channels shift goes into a bias that it did not have.
+      const bool gains = shortcut == Shortcut::projection && !all;
+      EXPECT_EQ(report.added_biases,
+                gains ? std::vector<std::string>({"3.shortcut.conv.bias"}) : std::vector<std::string>());
+      if (gains) expected += copy->find<Conv2d>("3.shortcut.conv")->out_channels();
+      EXPECT_EQ(copy->num_parameters(), expected);
+      EXPECT_EQ(copy->clone()->num_parameters(), expected);
+    }
+  }
+}
+
+// --- masks, gradients, optimisers
+// -------------------------------------------------------------------------------------
+
+TEST(CompactState, MasksKeepTheirPatternWhereItFits) {
+  const auto net = share(Sequential(Linear(8, 8), ReLU(), Linear(8, 6)));
+  mask_axis(*net, "0.weight", 0, {0, 1, 2, 3});
+  mask_axis(*net, "0.bias", 0, {0, 1, 2, 3});
+  Parameter second = parameter_of(*net, "2.weight");
+  std::vector<bool> blocks(12, true);  // 3 x 4 blocks of 2x2; the first two of each row lie in columns that go
+  blocks[3] = blocks[6] = false;
+  second.set_mask(Mask::from_units(second.shape(), Pattern::block(2, 2), blocks));
+  CompactionReport report = compact_and_compare(*net, {2, 8});
+  EXPECT_EQ(report.masks_left, std::vector<std::string>({"2.weight"}));
+  EXPECT_EQ(second.mask().pattern(), Pattern::block(2, 2));
+  EXPECT_EQ(second.mask().units(), std::vector<bool>({true, false, false, true, true, true}));
+
+  mask_axis(*net, "0.weight", 0, {1});  // three columns: no blocks of two any more
+  mask_axis(*net, "0.bias", 0, {1});
+  compact_and_compare(*net, {2, 8});
+  EXPECT_EQ(second.shape(), Shape({6, 3}));
+  EXPECT_EQ(second.mask().pattern(), Pattern::element());
+  EXPECT_EQ(second.mask().count_elements(), 18 - 4 - 2);
+}
+
+TEST(CompactState, GradientsFollow) {
+  const auto net = share(Sequential(Linear(3, 4), ReLU(), Linear(4, 2)));
+  mask_axis(*net, "0.weight", 0, {1});
+  mask_axis(*net, "0.bias", 0, {1});
+  sum(square((*net)(example({5, 3})))).backward();
+  const Parameter weight = parameter_of(*net, "2.weight");
+  const Tensor before = weight.grad().clone();
+  const void* id = weight.id();
+  compact(*net, example({5, 3}));
+  EXPECT_EQ(weight.id(), id);
+  EXPECT_EQ(max_difference(weight.grad(), index_select(before, 1, Tensor::from<int64_t>({0, 2, 3}, {3}))), 0);
+}
+
+TEST(CompactState, TrainingGoesOnAsIfMasked) {
+  for (const char* name : {"sgd", "adam", "rmsprop"}) {
+    default_generator() = Generator(21);
+    const auto masked =
+        share(Sequential(Conv2d(1, 6, {.padding = 1}), ReLU(), Flatten(), Linear(6 * 36, 8), Tanh(), Linear(8, 3)));
+    const DependencyGraph graph = DependencyGraph::trace(*masked, example({1, 1, 6, 6}));
+    mask_units(graph, random_units(graph, 0.5, 22));
+    const ModulePtr small = masked->clone();
+    const OptimizerOptions options{.lr = 0.01, .momentum = 0.9};
+    const auto of_masked = make_optimizer(name, *masked, options), of_small = make_optimizer(name, *small, options);
+    const Tensor x = example({4, 1, 6, 6}, 23), labels = Tensor::from<int64_t>({0, 1, 2, 0}, {4});
+    const auto step = [&](Module& net, Optimizer& optimizer) {
+      optimizer.zero_grad();
+      cross_entropy(net(Variable(x)), labels).backward();
+      optimizer.step();
+    };
+    for (int i = 0; i < 3; ++i) {
+      step(*masked, *of_masked);
+      step(*small, *of_small);
+    }
+    compact(*small, x, {.optimizer = of_small.get()});
+    EXPECT_LT(small->num_parameters(), masked->num_parameters());
+    for (const Parameter& parameter : small->parameters())
+      for (const std::string& slot : of_small->slots())
+        EXPECT_EQ(of_small->state(parameter, slot)->shape(), parameter.shape());
+    for (int i = 0; i < 3; ++i) {
+      step(*masked, *of_masked);
+      step(*small, *of_small);
+    }
+    EXPECT_LT(relative_difference(output_of(*masked, x), output_of(*small, x)), 1e-5) << name;
+  }
+}
+
+TEST(CompactState, NewBiasesAreTrainedAndDroppedBlocksForgotten) {
+  const auto net = share(Sequential(Linear(3, 4), Residual(share(Linear(4, 4))), Linear(4, 2, {.bias = false})));
+  Sgd optimizer(*net, {.lr = 0.1, .momentum = 0.9});
+  const Tensor x = example({5, 3});
+  const auto step = [&] {
+    optimizer.zero_grad();
+    sum(square((*net)(x))).backward();
+    optimizer.step();
+  };
+  step();
+  mask_axis(*net, "0.weight", 0, {1});
+  for (const char* name : {"1.body.weight", "1.body.bias"}) mask_axis(*net, name, 0, {0, 1, 2, 3});
+  Tensor bias = parameter_of(*net, "0.bias").data();
+  bias.copy_(Tensor::from<float>({0.1F, 0.7F, 0.2F, 0.3F}, {4}));
+  const CompactionReport report = compact(*net, x, {.optimizer = &optimizer});
+  EXPECT_EQ(report.dropped_blocks, std::vector<std::string>({"1"}));
+  EXPECT_EQ(report.added_biases, std::vector<std::string>({"2.bias"}));
+  EXPECT_EQ(optimizer.parameters().size(), 4u);
+  const float before = parameter_of(*net, "2.bias").data().to_vector<float>()[0];
+  step();
+  EXPECT_NE(parameter_of(*net, "2.bias").data().to_vector<float>()[0], before);
+}
+
+TEST(CompactState, CheckpointOfACompactedNetwork) {
+  const std::string path = testing::TempDir() + "compacted.safetensors";
+  const ModulePtr net = make_model("resnet20");
+  randomize(*net, 24);
+  const Shape input{2, 3, 8, 8};
+  const DependencyGraph graph = DependencyGraph::trace(*net, example(input));
+  mask_units(graph, random_units(graph, 0.6, 25), false);
+  compact(*net, example(input));
+  Sgd optimizer(*net, {.lr = 0.1, .momentum = 0.9});
+  net->train();
+  sum(square((*net)(example(input)))).backward();
+  optimizer.step();
+  save_checkpoint(path, *net, &optimizer);
+  const Checkpoint checkpoint = load_checkpoint(path);
+  const ModulePtr loaded = load_model(checkpoint);
+  EXPECT_EQ(max_difference(output_of(*loaded, example(input)), output_of(*net, example(input))), 0);
+  Sgd restored(*loaded, {.lr = 0.1, .momentum = 0.9});
+  restore(checkpoint, *loaded, &restored);
+  EXPECT_EQ(restored.state_dict().tensors.size(), optimizer.state_dict().tensors.size());
+  std::filesystem::remove(path);
+}
+
+TEST(CompactState, TheIndexMapsOfTwoCompactionsCompose) {
+  const ModulePtr net = make_model("lenet5");
+  const NamedTensors original = state_of(*net->clone());
+  IndexMap map;
+  for (const uint64_t seed : {26, 27}) {
+    const DependencyGraph graph = DependencyGraph::trace(*net, example({1, 1, 28, 28}));
+    mask_units(graph, random_units(graph, 0.6, seed));
+    map = index_map_from_json(to_json(compact_and_compare(*net, {1, 1, 28, 28}, {.earlier = map}).kept));
+  }
+  for (const auto& [name, before] : original) {
+    Tensor expected = before;
+    for (size_t axis = 0; axis < map.at(name).size(); ++axis) {
+      const Indices& kept = map.at(name)[axis];
+      expected =
+          index_select(expected, static_cast<int>(axis), Tensor::from(kept, {static_cast<int64_t>(kept.size())}));
+    }
+    EXPECT_EQ(max_difference(parameter_of(*net, name).data(), expected), 0) << name;
+  }
+  EXPECT_THROW(index_map_from_json(nlohmann::json::parse(R"({"a": 3})")), FileError);
+}
+
+// --- failure changes nothing
+// ------------------------------------------------------------------------------------------
+
+/// x times the number of its channels: the function changes with the width.
+class TimesWidth : public Module {
+ public:
+  Variable forward(const Variable& x) override { return x * static_cast<double>(x.size(1)); }
+  std::string type() const override { return "TimesWidth"; }
+  nlohmann::json config() const override { return {{"type", type()}}; }
+};
+
+/// Adds a vector that is neither parameter nor buffer; keep_channels adapts it if it is told to.
+class Offset : public Module {
+ public:
+  explicit Offset(Tensor offset, bool adapts) : offset_(std::move(offset)), adapts_(adapts) {}
+  Variable forward(const Variable& x) override { return x + Variable(offset_); }
+  std::string type() const override { return "Offset"; }
+  nlohmann::json config() const override {
+    return {{"type", type()}, {"offset", offset_.to_vector<float>()}, {"adapts", adapts_}};
+  }
+  void keep_channels(const Indices& inputs, const Indices&) override {
+    if (adapts_) offset_ = index_select(offset_, 0, Tensor::from(inputs, {static_cast<int64_t>(inputs.size())}));
+  }
+
+ private:
+  Tensor offset_;
+  bool adapts_;
+};
+
+class CompactFailure : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    register_module_type("TimesWidth", [](const nlohmann::json&) { return std::make_shared<TimesWidth>(); });
+    register_module_type("Offset", [](const nlohmann::json& config) {
+      const auto values = config["offset"].get<std::vector<float>>();
+      return std::make_shared<Offset>(Tensor::from(values, {static_cast<int64_t>(values.size())}), config["adapts"]);
+    });
+  }
+
+  /// compact throws E, and the network and its optimiser are as they were, bit for bit.
+  template <class E>
+  static void expect_unchanged(const ModulePtr& middle, const std::string& message, double tolerance = 1e-5) {
+    const auto net = share(Sequential(Linear(3, 6), ModulePtr(middle), BatchNorm1d(6), Linear(6, 2)));
+    Sgd optimizer(*net, {.lr = 0.1, .momentum = 0.9});
+    const Tensor x = example({5, 3});
+    sum(square((*net)(x))).backward();
+    optimizer.step();
+    mask_axis(*net, "0.weight", 0, {1, 4});
+    mask_axis(*net, "2.weight", 0, {1, 4});
+    mask_axis(*net, "2.bias", 0, {1, 4});
+    const ModulePtr before = net->clone();
+    const OptimizerState state = optimizer.state_dict();
+    std::vector<Tensor> slots;
+    for (const auto& [name, tensor] : state.tensors) slots.push_back(tensor.clone());
+    try {
+      compact(*net, x, {.optimizer = &optimizer, .tolerance = tolerance});
+      ADD_FAILURE() << "nothing thrown";
+    } catch (const E& error) {
+      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(net->config(), before->config());
+    const NamedTensors now = state_of(*net), then = state_of(*before);
+    ASSERT_EQ(now.size(), then.size());
+    for (size_t i = 0; i < now.size(); ++i) EXPECT_TRUE(identical(now[i].second, then[i].second)) << now[i].first;
+    const auto masks_now = net->parameters(), masks_then = before->parameters();
+    for (size_t i = 0; i < masks_now.size(); ++i) {
+      ASSERT_EQ(masks_now[i].mask().defined(), masks_then[i].mask().defined());
+      if (masks_now[i].mask().defined()) {
+        EXPECT_TRUE(masks_now[i].mask() == masks_then[i].mask());
+      }
+      EXPECT_TRUE(masks_now[i].grad().defined());
+    }
+    const OptimizerState after = optimizer.state_dict();
+    for (size_t i = 0; i < slots.size(); ++i) EXPECT_TRUE(identical(after.tensors[i].second, slots[i]));
+  }
+};
+
+TEST_F(CompactFailure, AFunctionThatDependsOnTheWidth) {
+  expect_unchanged<NumericError>(std::make_shared<TimesWidth>(), "nothing was changed");
+}
+
+TEST_F(CompactFailure, AModuleThatDoesNotFollow) {
+  expect_unchanged<ArgumentError>(std::make_shared<Offset>(example({6}, 30), false), "(6)");
+}
+
+TEST_F(CompactFailure, AToleranceThatRoundingExceeds) {
+  const ModulePtr net = make_model("lenet5");
+  randomize(*net, 28);
+  const Tensor x = example({2, 1, 28, 28});
+  const DependencyGraph graph = DependencyGraph::trace(*net, x);
+  mask_units(graph, random_units(graph, 0.5, 29), false);
+  const Tensor before = output_of(*net, x);
+  EXPECT_THROW(compact(*net, x, {.tolerance = 0}), NumericError);
+  EXPECT_TRUE(identical(before, output_of(*net, x)));
+}
+
+TEST_F(CompactFailure, ANegativeTolerance) {
+  expect_unchanged<ArgumentError>(std::make_shared<ReLU>(), "tolerance of at least 0", -1);
+}
+
+TEST_F(CompactFailure, AModuleOfOnesOwnThatFollows) {
+  const auto net = share(
+      Sequential(Linear(3, 6), ModulePtr(std::make_shared<Offset>(example({6}, 31), true)), ReLU(), Linear(6, 2)));
+  mask_axis(*net, "0.weight", 0, {1, 4});
+  mask_axis(*net, "0.bias", 0, {1, 4});
+  compact_and_compare(*net, {4, 3});
+  EXPECT_EQ(net->find<Linear>("3")->in_features(), 4);
+}
+
+}  // namespace
+}  // namespace espalier
