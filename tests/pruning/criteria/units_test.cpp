@@ -140,5 +140,22 @@ TEST(BatchNormScale, IsTheScaleOfTheUnit) {
   EXPECT_THROW(criterion->score({p[0]}, {.module = *net}), ArgumentError);
 }
 
+TEST(WholeUnits, OfATracedNetworkAddUpToWhatItsProducersAreWorth) {
+  set_seed(6);
+  const ModulePtr net = double_network(Conv2d(1, 4, {.padding = 1}), BatchNorm2d(4), ReLU(),
+                                       Conv2d(4, 3, {.padding = 1}), BatchNorm2d(3), ReLU(), Flatten(), Linear(48, 2));
+  const std::vector<Site> sites = channel_sites(DependencyGraph::trace(*net, Tensor::zeros({1, 1, 4, 4}, DType::f64)));
+  ASSERT_EQ(sites.size(), 2u);
+  const std::vector<Parameter> all = net->parameters();
+  const CriterionPtr fpgm = fpgm_criterion();
+  const Saliencies grouped = fpgm->score(all, {.module = *net, .sites = &sites}), alone = fpgm->score(all, {*net});
+  const Saliencies scales = bn_scale_criterion()->score(all, {.module = *net, .sites = &sites});
+  for (size_t i = 0; i < 2; ++i) {
+    const Parameter& weight = net->find<Conv2d>(i == 0 ? "0" : "3")->weight();
+    expect_near(unit_scores(sites[i], grouped), unit_scores(site_of("w", weight, Pattern::channel(0)), alone), 1e-12);
+    expect_near(unit_scores(sites[i], scales), Values(static_cast<size_t>(weight.size(0)), 1.0), 0);
+  }
+}
+
 }  // namespace
 }  // namespace espalier
