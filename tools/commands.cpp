@@ -171,6 +171,7 @@ int run_command_line(const std::vector<std::string>& arguments) {
   add_distill(app, commands);
   add_compact(app, commands);
   add_run(app, commands);
+  add_sensitivity(app, commands);
   add_compare(app, commands);
   add_masks(app, commands);
   add_info(app, commands);

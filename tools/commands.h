@@ -29,6 +29,7 @@ void add_run(CLI::App& app, Commands& commands);
 void add_prune(CLI::App& app, Commands& commands);
 void add_distill(CLI::App& app, Commands& commands);
 void add_compact(CLI::App& app, Commands& commands);
+void add_sensitivity(CLI::App& app, Commands& commands);
 void add_compare(CLI::App& app, Commands& commands);
 void add_masks(CLI::App& app, Commands& commands);
 void add_info(CLI::App& app, Commands& commands);

@@ -27,6 +27,10 @@ struct Key {
 constexpr Key kPruneKeys[] = {
     {"--sparsity,-s", "sparsity", Key::number, "X", "Share of the weights that go: 0.9"},
     {"--ratio", "ratio", Key::number, "X", "Instead of it: 10, a tenth of the weights stays"},
+    {"--macs", "macs", Key::number, "X", "Instead of it: 0.5, half of the MACs that there are,\nor a number of MACs"},
+    {"--parameters", "parameters", Key::number, "X", "The same with parameters"},
+    {"--bytes", "bytes", Key::number, "X", "The same with bytes of weights and masks"},
+    {"--milliseconds", "milliseconds", Key::number, "X", "Time of one image on this machine, compacted"},
     {"--pattern,-p", "pattern", Key::text, "NAME",
      "element (default), block 4x1, 2 of 4, kernel,\nchannel 0, or channels: coupled channels of all layers"},
     {"--criterion,-c", "criterion", Key::text, "NAME", "What a weight is worth (default: magnitude)"},

@@ -19,7 +19,9 @@
 #include "pruning/recovery/statistics.h"
 #include "pruning/schedules/sparse_training.h"
 #include "pruning/schedules/surgery.h"
+#include "pruning/sensitivity.h"
 #include "pruning/structure/compact.h"
+#include "pruning/structure/costs.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
 #include "training/checkpoint.h"
@@ -56,7 +58,9 @@ class SeedRun {
 
   std::optional<SeedResult> run() {
     const auto started = std::chrono::steady_clock::now();
-    SeedResult result{.seed = seed_, .folder = folder_};
+    SeedResult result;
+    result.seed = seed_;
+    result.folder = folder_;
     if (recipe_.start.empty()) {
       set_seed(seed_);
       network_ = zoo_network(recipe_.model);
@@ -150,8 +154,10 @@ class SeedRun {
       network_ = zoo_network(stage.model);
     }
     std::shared_ptr<Pruner> pruner;
-    if (stage.prune) pruner = make_pruner(*stage.prune);
-    if (stage.trains) {
+    if (stage.prune) pruner = make_pruner(network_, *stage.prune);
+    if (pruner && !stage.prune->budget.empty()) {
+      run_to_budget(stage, pruner, teacher);
+    } else if (stage.trains) {
       fit(stage, pruner, teacher);
     } else if (pruner) {
       pruner->prune(stage.prune->sparsity);
@@ -163,15 +169,55 @@ class SeedRun {
     }
   }
 
-  std::shared_ptr<Pruner> make_pruner(const PruneSettings& p) const {
+  /// What a masked network costs once it is compacted (parameters, MACs, time) or saved (bytes).
+  CostFunction cost_function(BudgetKind kind) const {
+    const Tensor example = example_;
+    return [kind, example](Module& network) {
+      if (kind == BudgetKind::milliseconds) {
+        const ModulePtr copy = network.clone();
+        compact(*copy, example);
+        return 1e3 * latencies({copy}, {{example.size(1), example.size(2), example.size(3)}}, 1, 200).front().p50;
+      }
+      const Costs costs = count_costs(network, DependencyGraph::trace(network, example), example);
+      if (kind == BudgetKind::macs) return static_cast<double>(costs.remaining_macs);
+      auto cost = static_cast<double>(costs.remaining_parameters);
+      if (kind == BudgetKind::bytes) {
+        cost *= sizeof(float);
+        for (const Parameter& p : network.parameters())
+          if (p.mask().defined()) cost += static_cast<double>(p.mask().num_units()) / 8;
+      }
+      return cost;
+    };
+  }
+
+  /// Finds on a copy the sparsity that meets the budget and makes it the schedule's goal. What the training moves since
+  /// is made up for at the end: the budget holds.
+  void run_to_budget(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher) {
+    const PruneSettings& p = *stage.prune;
+    const BudgetKind kind = parse_budget_kind(p.budget);
+    const CostFunction cost = cost_function(kind);
+    const double now = cost(*network_);
+    const bool share = p.amount < 1 && kind != BudgetKind::milliseconds;
+    const Budget budget{.kind = kind, .amount = share ? p.amount * now : p.amount};
+    if (stage.trains) {
+      const ModulePtr copy = network_->clone();
+      Stage scheduled = stage;
+      scheduled.prune->sparsity = prune_to_budget(*make_pruner(copy, p), budget, cost).sparsity;
+      fit(scheduled, pruner, teacher);
+    }
+    const BudgetResult result = prune_to_budget(*pruner, budget, cost);
+    output_.say("    {}: {:.6g} -> {:.6g}, within {:.6g}", p.budget, now, result.cost, budget.amount);
+  }
+
+  std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const PruneSettings& p) const {
     std::vector<Site> sites;
     if (p.pattern == "channels") {
-      sites = channel_sites(DependencyGraph::trace(*network_, example_));
-      for (Site& site : input_feature_sites(*network_, p.inputs)) sites.push_back(std::move(site));
+      sites = channel_sites(DependencyGraph::trace(*network, example_));
+      for (Site& site : input_feature_sites(*network, p.inputs)) sites.push_back(std::move(site));
     } else {
-      sites = weight_sites(*network_, Pattern::parse(p.pattern));
+      sites = weight_sites(*network, Pattern::parse(p.pattern));
     }
-    return std::make_shared<Pruner>(network_, std::move(sites),
+    return std::make_shared<Pruner>(network, std::move(sites),
                                     PrunerOptions{.criterion = make_criterion(p.criterion),
                                                   .allocation = {.scope = parse_scope(p.scope),
                                                                  .sparsity_of = p.sparsity_of,

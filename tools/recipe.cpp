@@ -10,6 +10,7 @@
 
 #include "layers/models/zoo.h"
 #include "pruning/schedules/sparse_training.h"
+#include "pruning/sensitivity.h"
 
 namespace espalier::tools {
 
@@ -147,9 +148,22 @@ void read_distillation(TableReader& reader, Stage& stage) {
 void read_pruning(TableReader& reader, Stage& stage) {
   PruneSettings prune;
   const std::optional<double> sparsity = reader.get<double>("sparsity"), ratio = reader.get<double>("ratio");
-  if (sparsity.has_value() == ratio.has_value())
-    reader.fail_here("expected either sparsity (0.9: 90 % of the weights go) or ratio (10: a tenth stays)");
-  prune.sparsity = sparsity ? *sparsity : 1 - 1 / *ratio;
+  int given = (sparsity ? 1 : 0) + (ratio ? 1 : 0);
+  for (const BudgetKind kind :
+       {BudgetKind::parameters, BudgetKind::macs, BudgetKind::bytes, BudgetKind::milliseconds}) {
+    const std::optional<double> amount = reader.get<double>(name_of(kind));
+    if (!amount) continue;
+    ++given;
+    prune.budget = name_of(kind);
+    prune.amount = *amount;
+    if (!(*amount > 0)) reader.fail_here(fmt::format("expected {} above 0, got {}", prune.budget, *amount));
+  }
+  if (given != 1)
+    reader.fail_here(
+        "expected either sparsity (0.9: 90 % of the weights go), ratio (10: a tenth stays), or a budget: parameters, "
+        "macs, bytes (0.5: half of what there is) or milliseconds");
+  if (sparsity) prune.sparsity = *sparsity;
+  if (ratio) prune.sparsity = 1 - 1 / *ratio;
   if (!(prune.sparsity >= 0 && prune.sparsity < 1))
     reader.fail_here(
         fmt::format("expected a sparsity in [0,1) or a ratio of at least 1, got {}", sparsity ? *sparsity : *ratio));
@@ -349,7 +363,10 @@ std::string to_toml(const Recipe& recipe) {
     if (!stage.model.empty()) add("model", quote(stage.model));
     if (stage.prune) {
       const PruneSettings& p = *stage.prune;
-      add("sparsity", number(p.sparsity));
+      if (p.budget.empty())
+        add("sparsity", number(p.sparsity));
+      else
+        add(p.budget.c_str(), number(p.amount));
       add("pattern", quote(p.pattern));
       add("criterion", quote(p.criterion));
       add("scope", quote(p.scope));
@@ -417,11 +434,10 @@ std::string describe(const Stage& stage) {
   if (!stage.model.empty()) text += " " + stage.model;
   if (stage.prune) {
     const PruneSettings& p = *stage.prune;
-    text += fmt::format(" {:.4g} % of the {} by {}, {}", 100 * p.sparsity,
-                        p.pattern == "channels"  ? "channels' weights"
-                        : p.pattern == "element" ? "weights"
-                                                 : p.pattern,
-                        p.criterion, p.scope);
+    const std::string what = p.pattern == "channels" ? "channels" : p.pattern == "element" ? "weights" : p.pattern;
+    text += p.budget.empty() ? fmt::format(" {:.4g} % of the {}", 100 * p.sparsity, what)
+                             : fmt::format(" {} to {:g} {}", what, p.amount, p.budget);
+    text += fmt::format(" by {}, {}", p.criterion, p.scope);
   }
   if (stage.sparse_training)
     text += fmt::format(" with {:.4g} % of the weights missing, {} growth", 100 * stage.sparse_training->sparsity,

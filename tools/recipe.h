@@ -17,6 +17,8 @@ namespace espalier::tools {
 /// What a stage of type "prune" removes, and when.
 struct PruneSettings {
   double sparsity = 0;              ///< of the prunable weights, at the end
+  std::string budget = {};          ///< instead of it "parameters", "macs", "bytes" or "milliseconds"
+  double amount = 0;                ///< of the budget; below 1: a share of what the network has (not for milliseconds)
   std::string pattern = "element";  ///< a Pattern, or "channels": groups of coupled channels
   std::string criterion = "magnitude", scope = "global", curve = "cubic";
   double begin = 0, end = 0.7;  ///< in which share of the stage's training the sparsity rises

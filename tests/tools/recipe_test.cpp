@@ -1,0 +1,226 @@
+// espalier run, prune, distill, compact, compare, masks: whole stories on digits, and what bad recipes are told.
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "run_command.h"
+
+namespace espalier::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+constexpr const char* kStory = R"(
+title = "a story"
+model = "mlp:32,16"
+data = "digits"
+validation = 0.2
+
+[[stage]]
+type = "train"
+epochs = 3
+
+[[stage]]
+type = "prune"
+pattern = "channels"
+sparsity = 0.5
+epochs = 3
+lr = 0.02
+teacher = "start"
+
+[[stage]]
+type = "compact"
+
+[[stage]]
+type = "train"
+name = "retrain"
+epochs = 1
+lr = 0.01
+teacher = "1-train"
+)";
+
+TEST(Run, TellsTheWholeStory) {
+  const Folder folder;
+  write_file(folder / "story.toml", kStory);
+  const Said said = run(folder, "run story.toml --json");
+  ASSERT_EQ(said.status, 0) << said.err;
+  const nlohmann::json before = said.json()["runs"][0]["before"], after = said.json()["runs"][0]["after"];
+  EXPECT_EQ(before["parameters"], 64 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10);
+  EXPECT_LT(after["parameters"], 0.65 * before["parameters"].get<double>());
+  EXPECT_LT(after["macs"], 0.65 * before["macs"].get<double>());
+  EXPECT_LT(after["bytes"], before["bytes"]);
+  EXPECT_GT(after["accuracy"], 0.8);
+  for (const char* file : {"runs/story/recipe.toml", "runs/story/result.json", "runs/story/model.safetensors",
+                           "runs/story/1-train/model.safetensors", "runs/story/2-prune/metrics.jsonl"})
+    EXPECT_TRUE(fs::exists(folder / file)) << file;
+
+  // The resolved recipe is a recipe: it says the same and gives the same bits.
+  ASSERT_EQ(run(folder, "run runs/story/recipe.toml --out again --json").status, 0);
+  EXPECT_EQ(read_file(folder / "again/recipe.toml"), read_file(folder / "runs/story/recipe.toml"));
+  EXPECT_EQ(read_file(folder / "again/model.safetensors"), read_file(folder / "runs/story/model.safetensors"));
+
+  const Said eval = run(folder, "eval runs/story --json");
+  EXPECT_EQ(eval.json()["test_accuracy"], after["accuracy"]);
+  const Said compare = run(folder, "compare runs/story --rounds 2 --json");
+  ASSERT_EQ(compare.status, 0) << compare.err;
+  ASSERT_EQ(compare.json()["networks"].size(), 2u);
+  EXPECT_EQ(compare.json()["networks"][1]["parameters"], after["parameters"]);
+  EXPECT_GT(compare.json()["networks"][1]["latency_128"]["p95"], 0);
+  EXPECT_EQ(run(folder, "run story.toml").status, 2) << "the folder holds a run";
+}
+
+TEST(Run, AStoppedRunEndsWithTheSameBits) {
+  const Folder folder;
+  // Long enough to be stopped in the pruning stage.
+  std::string story = kStory;
+  story.replace(story.find("sparsity = 0.5\nepochs = 3"), 25, "sparsity = 0.5\nepochs = 40");
+  write_file(folder / "story.toml", story);
+  const Said stopped = run_and_interrupt(folder, "run story.toml --out one", "one/2-prune/checkpoint.safetensors");
+  ASSERT_EQ(stopped.status, 130) << stopped.all();
+  EXPECT_TRUE(contains(stopped.all(), "--resume")) << stopped.all();
+  ASSERT_EQ(run(folder, "run story.toml --out one --resume").status, 0);
+  ASSERT_EQ(run(folder, "run story.toml --out two").status, 0);
+  EXPECT_EQ(read_file(folder / "one/model.safetensors"), read_file(folder / "two/model.safetensors"));
+  const Said other = run(folder, "run story.toml --out one --resume --seed 7");
+  EXPECT_EQ(other.status, 2);
+  EXPECT_TRUE(contains(other.err, "another recipe")) << other.err;
+}
+
+TEST(Run, EveryKindOfStage) {
+  const Folder folder;
+  write_file(folder / "r.toml", R"(
+model = "mlp:24"
+data = "digits"
+[[stage]]
+type = "teacher"
+name = "big"
+model = "mlp:48"
+epochs = 2
+[[stage]]
+type = "sparse-training"
+sparsity = 0.5
+epochs = 2
+every = 10
+[[stage]]
+type = "distill"
+model = "mlp:20"
+teacher = "big"
+epochs = 2
+[[stage]]
+type = "surgery"
+c = 0.5
+epochs = 2
+[[stage]]
+type = "variational"
+epochs = 2
+optimizer = "adam"
+[[stage]]
+type = "prune"
+pattern = "block 2x2"
+criterion = "taylor"
+sparsity = 0.9
+epochs = 0
+[[stage]]
+type = "reconstruct"
+reference = "5-variational"
+[[stage]]
+type = "compensate"
+reference = "5-variational"
+[[stage]]
+type = "recalibrate"
+)");
+  const Said said = run(folder, "run r.toml --json --seeds 2");
+  ASSERT_EQ(said.status, 0) << said.err;
+  EXPECT_EQ(said.json()["runs"].size(), 2u);
+  // 90 % of the blocks, and single weights that surgery and noise removed inside of others.
+  EXPECT_GE(said.json()["runs"][1]["after"]["sparsity"].get<double>(), 0.9);
+  EXPECT_LT(said.json()["runs"][1]["after"]["sparsity"].get<double>(), 1);
+}
+
+TEST(Run, BadRecipesAreToldWhereAndWhat) {
+  const Folder folder;
+  struct Case {
+    const char *recipe, *message;
+  };
+  const std::vector<Case> cases = {
+      {"model = \"lenet5\"", "expected model and data"},
+      {"model = \"lenet5\"\ndata = \"digits\"", "at least one [[stage]]"},
+      {"modle = \"lenet5\"\ndata = \"digits\"", "r.toml:1: a recipe has no key 'modle', did you mean 'model'?"},
+      {"model = \"lenet5\"\ndata = \"digits\"\n[[stage]]\ntype = \"prun\"", "did you mean 'prune'?"},
+      {"model = \"lenet5\"\ndata = \"digits\"\n[[stage]]\ntype = \"prune\"\nsparsity = 1.5", "in [0,1)"},
+      {"model = \"lenet5\"\ndata = \"digits\"\n[[stage]]\ntype = \"prune\"", "either sparsity"},
+      {"model = \"lenet5\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nepochs = \"ten\"",
+       "r.toml:5: a stage 'epochs': expected a whole number"},
+      {"model = \"lenet5\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nepoch = 3", "known: type, name"},
+      {"model = \"lenet5\"\ndata = \"digits\"\n[[stage]]\ntype = \"prune\"\nsparsity = 0.5\ncriterion = \"magic\"",
+       "unknown criterion 'magic'"},
+      {"model = \"lenet5\"\ndata = \"digits\"\n[[stage]]\ntype = \"reconstruct\"\nreference = \"x\"",
+       "reference = an earlier stage"},
+      {"model = \"lenet5\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nname = \"../x\"", "can be a folder's"},
+      {"model = = 3", "r.toml:1: not TOML"},
+      {"model = \"lenet55\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"", "lenet5"},
+  };
+  for (const Case& c : cases) {
+    write_file(folder / "r.toml", c.recipe);
+    const Said said = run(folder, "run r.toml --out x");
+    EXPECT_EQ(said.status, 2) << c.recipe;
+    EXPECT_TRUE(contains(said.err, c.message)) << c.recipe << "\n" << said.err;
+    EXPECT_FALSE(fs::exists(folder / "x")) << c.recipe;
+  }
+  EXPECT_TRUE(contains(run(folder, "run nothing.toml").err, "nothing.toml"));
+}
+
+TEST(Prune, OnTheCommandLine) {
+  const Folder folder;
+  ASSERT_EQ(run(folder, "train --model mlp:32 --data digits --epochs 3 --out m").status, 0);
+  const Said pruned = run(folder, "prune m --sparsity 0.8 --epochs 2 --teacher start --json");
+  ASSERT_EQ(pruned.status, 0) << pruned.err;
+  EXPECT_NEAR(pruned.json()["runs"][0]["after"]["sparsity"].get<double>(), 0.8, 1e-3);
+  EXPECT_TRUE(pruned.json()["runs"][0]["before"].is_object());
+  const Said masks = run(folder, "masks m/prune --png pictures");
+  EXPECT_TRUE(contains(masks.out, "% masked")) << masks.out;
+  EXPECT_TRUE(fs::exists(folder / "pictures/fc1.weight.png"));
+
+  const Said channels = run(folder, "prune m --pattern channels --sparsity 0.5 --epochs 0 --out c --json");
+  ASSERT_EQ(channels.status, 0) << channels.err;
+  const Said compacted = run(folder, "compact c --out small.safetensors --json");
+  ASSERT_EQ(compacted.status, 0) << compacted.err;
+  EXPECT_EQ(compacted.json()["after"]["parameters"], 64 * 16 + 16 + 16 * 10 + 10);
+  const Said eval = run(folder, "eval small.safetensors --json");
+  EXPECT_EQ(eval.json()["test_accuracy"], channels.json()["runs"][0]["after"]["accuracy"]);
+
+  const Said half = run(folder, "prune m --pattern channels --macs 0.5 --epochs 1 --out h --json");
+  ASSERT_EQ(half.status, 0) << half.err;
+  const nlohmann::json report = half.json()["runs"][0];
+  EXPECT_LE(report["after"]["remaining_macs"].get<double>(), 0.5 * report["before"]["macs"].get<double>());
+  EXPECT_GE(report["after"]["remaining_macs"].get<double>(), 0.4 * report["before"]["macs"].get<double>());
+  const Said none = run(folder, "prune m --pattern channels --macs 10 --epochs 0 --out n");
+  EXPECT_EQ(none.status, 2) << none.all();
+  EXPECT_TRUE(contains(none.err, "macs")) << none.err;
+
+  const Said sensitivity = run(folder, "sensitivity m --images 200 --sparsities 0.5 0.9 --json");
+  ASSERT_EQ(sensitivity.status, 0) << sensitivity.err;
+  EXPECT_EQ(sensitivity.json()["sparsity_of"].size(), 2u);
+
+  const Said student = run(folder, "distill m --student mlp:8 --epochs 2 --json");
+  ASSERT_EQ(student.status, 0) << student.err;
+  EXPECT_EQ(student.json()["runs"][0]["after"]["parameters"], 64 * 8 + 8 + 8 * 10 + 10);
+
+  for (const auto& [line, message] : std::vector<std::pair<std::string, std::string>>{
+           {"prune m --sparsity 1 --out x", "in [0,1)"},
+           {"prune m --out x", "either sparsity"},
+           {"prune m --sparsity 0.5 --pattern \"block 7x1\" --out x", "7"},
+           {"prune m --sparsity 0.5 --criterion magnitud --out x", "did you mean 'magnitude'?"},
+           {"distill m --out x", "needs a network"},
+           {"compact nothing.safetensors", "nothing.safetensors"}}) {
+    const Said said = run(folder, line);
+    EXPECT_EQ(said.status, 2) << line << said.all();
+    EXPECT_TRUE(contains(said.err, message)) << line << "\n" << said.err;
+  }
+}
+
+}  // namespace
+}  // namespace espalier::testing
