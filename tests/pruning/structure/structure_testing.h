@@ -2,10 +2,13 @@
 #pragma once
 
 #include "layers/norm.h"
-#include "pruning/structure/graph.h"
+#include "pruning/structure/compact.h"
 #include "tests/layers/expect.h"
 
 namespace espalier {
+
+using Indices = std::vector<int64_t>;
+using Units = std::vector<std::vector<bool>>;
 
 /// Biases, BatchNorm scales, shifts and statistics that are neither 0 nor 1.
 inline void randomize(Module& net, uint64_t seed) {
@@ -89,6 +92,33 @@ inline Tensor output_of(Module& net, const Tensor& x) {
 /// Largest difference, relative to the largest value of `a`.
 inline double relative_difference(const Tensor& a, const Tensor& b) {
   return max_difference(a, b) / max(abs(a)).item();
+}
+
+inline Tensor example(const Shape& shape, uint64_t seed = 1) { return noise(shape, seed, DType::f32); }
+
+inline Parameter parameter_of(const Module& net, const std::string& name) {
+  for (const auto& [own, parameter] : net.named_parameters())
+    if (own == name) return parameter;
+  throw ArgumentError("no parameter " + name);
+}
+
+/// Masks these rows (axis 0) or columns (axis 1).
+inline void mask_axis(const Module& net, const std::string& name, int axis, const Indices& gone) {
+  Parameter parameter = parameter_of(net, name);
+  std::vector<bool> bits(static_cast<size_t>(parameter.size(axis)), true);
+  for (const int64_t index : gone) bits[static_cast<size_t>(index)] = false;
+  const Mask mask = Mask::from_units(parameter.shape(), Pattern::channel(axis), bits);
+  parameter.set_mask(parameter.mask().defined() ? parameter.mask() & mask : mask);
+}
+
+/// Compacts, and expects the same outputs on an input that compact() has not seen.
+inline CompactionReport compact_and_compare(Module& net, const Shape& input, const CompactOptions& options = {}) {
+  const Tensor x = example(input, 99);
+  const Tensor before = output_of(net, x);
+  const CompactionReport report = compact(net, example(input), options);
+  EXPECT_LT(relative_difference(before, output_of(net, x)), 1e-5);
+  EXPECT_EQ(report.parameters_after, net.num_parameters());
+  return report;
 }
 
 }  // namespace espalier
