@@ -53,7 +53,7 @@ double train_networks(const Splits& digits, double sparsity, std::optional<Growt
 int lesson() {
   const Splits digits = load_dataset("digits");
   fmt::print("test accuracy, mean of {} networks\n\n", kSeeds);
-  fmt::print("dense                                {:6.2f} %\n\n", 100 * train_networks(digits, 0, {}));
+  fmt::print("dense                               {:7.2f} %\n\n", 100 * train_networks(digits, 0, {}));
 
   constexpr double kSparsities[] = {0.95, 0.98};
   double still[2], random[2], gradient[2];
@@ -62,10 +62,10 @@ int lesson() {
     random[i] = train_networks(digits, kSparsities[i], Growth::random);
     gradient[i] = train_networks(digits, kSparsities[i], Growth::gradient);
   }
-  fmt::print("weights that exist at any time         5 %      2 %\n");
-  fmt::print("random masks that stay               {:6.2f} % {:6.2f} %\n", 100 * still[0], 100 * still[1]);
-  fmt::print("SET: grow at random                  {:6.2f} % {:6.2f} %\n", 100 * random[0], 100 * random[1]);
-  fmt::print("RigL: grow where the gradient is large {:4.2f} % {:6.2f} %\n", 100 * gradient[0], 100 * gradient[1]);
+  fmt::print("weights that exist at any time           5 %      2 %\n");
+  fmt::print("random masks that stay              {:7.2f} %{:7.2f} %\n", 100 * still[0], 100 * still[1]);
+  fmt::print("SET: grow at random                 {:7.2f} %{:7.2f} %\n", 100 * random[0], 100 * random[1]);
+  fmt::print("RigL: grow where gradients are large{:7.2f} %{:7.2f} %\n", 100 * gradient[0], 100 * gradient[1]);
 
   // The claims of this lesson: at the same budget moving masks beat masks that stay, and gradients beat chance.
   for (int i = 0; i < 2; ++i)
