@@ -40,16 +40,37 @@ void check_names(const std::vector<Site>& sites, const AllocationOptions& option
 struct Queue {
   std::vector<int64_t> order;    ///< units, the first to go first
   std::vector<double> score;     ///< comparable between sites
-  std::vector<int64_t> weights;  ///< of each unit
+  std::vector<int64_t> weights;  ///< that go with each of `order`
   int64_t total = 0;             ///< weights of all units
   int64_t removable = 0;         ///< how many of `order` may go
   int64_t removed = 0;
   int64_t removed_weights = 0;
 
   bool can_remove() const { return removed < removable; }
-  void remove() { removed_weights += weights[static_cast<size_t>(order[static_cast<size_t>(removed++)])]; }
+  int64_t next_weights() const { return weights[static_cast<size_t>(removed)]; }
+  void remove() { removed_weights += weights[static_cast<size_t>(removed++)]; }
   double next_score() const { return score[static_cast<size_t>(order[static_cast<size_t>(removed)])]; }
 };
+
+/// Weights that go with each unit of `order` when those before it have gone. Two hidden units of an LSTM share weights
+/// of w_hh: the unit's four at the column of each unit that went already, and theirs at its own.
+std::vector<int64_t> weights_in_order(const Site& site, const std::vector<int64_t>& order) {
+  const std::vector<int64_t> alone = unit_weights(site);
+  std::vector<int64_t> weights;
+  for (const int64_t unit : order) weights.push_back(alone[static_cast<size_t>(unit)]);
+  for (const SiteMember& member : site.members) {
+    if (!member.masked || member.pattern.kind() != Pattern::Kind::recurrent) continue;
+    const MaskLayout layout = mask_layout(member.parameter.shape(), member.pattern);
+    std::vector<int64_t> members(static_cast<size_t>(site.units), 0);  // of the pattern's units, in each of the site's
+    for (int64_t unit = 0; unit < layout.units(); ++unit)
+      if (const int64_t to = member.site_unit(unit); to >= 0) ++members[static_cast<size_t>(to)];
+    int64_t gone = 0;
+    for (size_t i = 0; i < order.size(); ++i)
+      for (int64_t k = 0; k < members[static_cast<size_t>(order[i])]; ++k)
+        weights[i] -= 2 * (layout.rows / layout.row_period) * gone++;
+  }
+  return weights;
+}
 
 /// For n of m: the units that are not among the n best of their m have to go.
 std::vector<bool> forced_out(const Site& site, const std::vector<double>& scores) {
@@ -72,7 +93,7 @@ Queue make_queue(const Site& site, const std::vector<double>& scores, const std:
   check(scores.size() == units && candidates.size() == units, "allocate",
         "'{}' has {} units, got {} scores and {} bits", site.name, units, scores.size(), candidates.size());
   const std::vector<bool> forced = forced_out(site, scores);
-  Queue queue{.order = std::vector<int64_t>(units), .score = scores, .weights = unit_weights(site)};
+  Queue queue{.order = std::vector<int64_t>(units), .score = scores, .weights = {}};
   double mean = 0;
   int64_t gone = 0;
   for (size_t i = 0; i < units; ++i) {
@@ -93,6 +114,7 @@ Queue make_queue(const Site& site, const std::vector<double>& scores, const std:
     const double x = queue.score[static_cast<size_t>(a)], y = queue.score[static_cast<size_t>(b)];
     return x != y ? x < y : a > b;
   });
+  queue.weights = weights_in_order(site, queue.order);
   queue.total = std::accumulate(queue.weights.begin(), queue.weights.end(), int64_t{0});
   const bool is_protected = std::any_of(options.protect.begin(), options.protect.end(),
                                         [&](const std::string& name) { return names(name, site.name); });
@@ -138,8 +160,7 @@ void remove_share(Queue& queue, double sparsity) {
   // To the nearest unit, as round() does for a layer on its own.
   const double wanted = sparsity * static_cast<double>(queue.total);
   while (queue.can_remove()) {
-    const int64_t next = queue.weights[static_cast<size_t>(queue.order[static_cast<size_t>(queue.removed)])];
-    if (static_cast<double>(queue.removed_weights) + 0.5 * static_cast<double>(next) > wanted) return;
+    if (static_cast<double>(queue.removed_weights) + 0.5 * static_cast<double>(queue.next_weights()) > wanted) return;
     queue.remove();
   }
 }
@@ -185,8 +206,7 @@ std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const st
       continue;
     }
     shared += queues[i].total;
-    for (int64_t unit = 0; unit < queues[i].removable; ++unit)
-      limit += queues[i].weights[static_cast<size_t>(queues[i].order[static_cast<size_t>(unit)])];
+    for (int64_t unit = 0; unit < queues[i].removable; ++unit) limit += queues[i].weights[static_cast<size_t>(unit)];
   }
   wanted = sparsity * static_cast<double>(shared);
   // Half a unit of slack: a sparsity that falls between two units is met by the nearer one.
@@ -212,8 +232,7 @@ std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const st
       const size_t i = heap.back().second;
       heap.pop_back();
       Queue& queue = queues[i];
-      const auto next =
-          static_cast<double>(queue.weights[static_cast<size_t>(queue.order[static_cast<size_t>(queue.removed)])]);
+      const auto next = static_cast<double>(queue.next_weights());
       if (removed + 0.5 * next > wanted) break;
       queue.remove();
       removed += next;

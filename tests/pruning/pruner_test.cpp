@@ -3,6 +3,7 @@
 
 #include "layers/containers.h"
 #include "layers/linear.h"
+#include "layers/lstm.h"
 #include "pruning/pruner.h"
 #include "pruning/schedules/gradual.h"
 #include "tests/training/support.h"
@@ -76,6 +77,18 @@ TEST(Pruner, RoundsTheNumberOfUnitsUp) {
   const ModulePtr net = share(Sequential(Linear(4, 10), Linear(10, 4)));
   Pruner(net, {site_of("0", net->parameters()[0], Pattern::channel(0))}, {.allocation = {.round_to = 4}}).prune(0.5);
   EXPECT_EQ(net->parameters()[0].mask().count(), 8);
+}
+
+TEST(Pruner, SparsityOfHiddenUnitsCountsSharedWeightsOnce) {
+  // Units of w_hh (32,8) are 4 rows and a column: k of 8 units leave 4*k*k of 256 weights.
+  for (const auto& [sparsity, units] : std::vector<std::pair<double, int64_t>>{{0.75, 4}, {0.4375, 6}, {0.9375, 2}}) {
+    const ModulePtr lstm = share(LSTM(3, 8));
+    Pruner pruner(lstm, weight_sites(*lstm, Pattern::recurrent()));
+    pruner.prune(0.2);
+    pruner.prune(sparsity);
+    EXPECT_DOUBLE_EQ(pruner.sparsity(), sparsity);
+    EXPECT_EQ(lstm->parameters()[1].mask().count(), units);
+  }
 }
 
 TEST(Pruner, NOfMNeverKeepsMoreThanNOfAnyM) {
