@@ -305,7 +305,7 @@ bool is_training(const std::string& type) {
   return type != "compact" && type != "recalibrate" && type != "compensate" && type != "reconstruct";
 }
 
-Recipe parse_recipe(const std::string& text, const std::string& source) {
+Recipe parse_recipe(const std::string& text, const std::string& source, const std::string& data) {
   toml::table table;
   try {
     table = toml::parse(text, source);
@@ -318,6 +318,7 @@ Recipe parse_recipe(const std::string& text, const std::string& source) {
   reader.read("title", recipe.title);
   reader.read("model", recipe.model);
   reader.read("data", recipe.data);
+  if (!data.empty()) recipe.data = data;
   reader.read("start", recipe.start);
   reader.read("validation", recipe.validation);
   reader.read("seed", recipe.seed);
@@ -342,12 +343,12 @@ Recipe parse_recipe(const std::string& text, const std::string& source) {
   return recipe;
 }
 
-Recipe load_recipe(const std::string& path) {
+Recipe load_recipe(const std::string& path, const std::string& data) {
   std::ifstream file(path, std::ios::binary);
   if (!file) fail<FileError>("recipe", "{}: cannot read it; expected a TOML file with [[stage]] tables", path);
   std::stringstream text;
   text << file.rdbuf();
-  return parse_recipe(text.str(), path);
+  return parse_recipe(text.str(), path, data);
 }
 
 std::string to_toml(const Recipe& recipe) {

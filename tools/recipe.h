@@ -92,9 +92,10 @@ struct Recipe {
 };
 
 /// Throws FileError or ArgumentError with file and line, what was expected and the known keys.
-Recipe load_recipe(const std::string& path);
+/// `data`: a data set in place of the recipe's; "": its own.
+Recipe load_recipe(const std::string& path, const std::string& data = "");
 /// The same from text; `source` stands in messages.
-Recipe parse_recipe(const std::string& text, const std::string& source);
+Recipe parse_recipe(const std::string& text, const std::string& source, const std::string& data = "");
 /// The recipe with everything that it left to defaults: what a run saves, and what decides whether it can be resumed.
 std::string to_toml(const Recipe& recipe);
 

@@ -10,7 +10,7 @@ namespace espalier::tools {
 namespace {
 
 struct Options {
-  std::string recipe, out, data_dir, device = "cpu";
+  std::string recipe, out, data, data_dir, device = "cpu";
   std::optional<int64_t> seeds;
   std::optional<uint64_t> seed;
   std::optional<int> threads;
@@ -22,7 +22,7 @@ int run(const Options& options, Output& output) {
   check(!options.resume || !options.overwrite, "run", "expected --resume or --overwrite, got both");
   use_threads(options.threads);
   kernels(Device::parse(options.device));  // says now what is missing
-  Recipe recipe = load_recipe(options.recipe);
+  Recipe recipe = load_recipe(options.recipe, options.data);
   recipe.data_dir = options.data_dir;
   if (options.seeds) recipe.seeds = *options.seeds;
   if (options.seed) recipe.seed = *options.seed;
@@ -51,6 +51,7 @@ void add_run(CLI::App& parent, Commands& commands) {
   auto options = std::make_shared<Options>();
   app->add_option("recipe", options->recipe, "The recipe, a TOML file")->type_name("RECIPE")->required();
   app->add_option("--out,-o", options->out, "Folder of the run (default: runs/RECIPE)")->type_name("DIR");
+  app->add_option("--data,-d", options->data, "Data set, instead of the recipe's")->type_name("NAME");
   app->add_option("--seed", options->seed, "First seed, instead of the recipe's")->type_name("N");
   app->add_option("--seeds", options->seeds, "Number of seeds, instead of the recipe's")->type_name("N");
   add_data_dir(*app, options->data_dir);
