@@ -173,6 +173,18 @@ TEST(Run, BadRecipesAreToldWhereAndWhat) {
   EXPECT_TRUE(contains(run(folder, "run nothing.toml").err, "nothing.toml"));
 }
 
+TEST(Run, TheRecipesOfTheTreeAreRecipes) {
+  const Folder folder;
+  int count = 0;
+  for (const auto& entry : fs::directory_iterator(ESPALIER_RECIPES)) {
+    if (entry.path().extension() != ".toml") continue;
+    const Said said = run(folder, fmt::format("run '{}' --check", entry.path().string()));
+    EXPECT_EQ(said.status, 0) << entry.path() << said.err;
+    ++count;
+  }
+  EXPECT_GE(count, 8);
+}
+
 TEST(Prune, OnTheCommandLine) {
   const Folder folder;
   ASSERT_EQ(run(folder, "train --model mlp:32 --data digits --epochs 3 --out m").status, 0);
