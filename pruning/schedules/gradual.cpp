@@ -63,8 +63,9 @@ double GradualPruning::sparsity_after(int64_t step, int64_t total) const {
 }
 
 void GradualPruning::on_epoch_begin(Trainer&, int64_t epoch) {
-  // Before the first step; how many steps there will be doesn't matter then.
-  if (epoch == 1 && options_.begin == 0) prune(sparsity_after(0, end_step(1) == 0 ? 1 : 1000));
+  // A schedule that ends where the training begins prunes before the first step.
+  const bool at_once = (options_.curve == SparsityCurve::one_shot ? options_.begin : options_.end) == 0;
+  if (epoch == 1 && at_once) prune(options_.sparsity);
 }
 
 void GradualPruning::on_step_end(Trainer& trainer, const StepRecord& record) {
