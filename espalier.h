@@ -78,7 +78,6 @@
 #include "pruning/schedules/sparse_training.h"
 #include "pruning/schedules/surgery.h"
 #include "pruning/sensitivity.h"
-#include "pruning/sensitivity.h"
 #include "pruning/site.h"
 #include "pruning/snapshot.h"
 #include "pruning/structure/blocks.h"

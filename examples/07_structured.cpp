@@ -1,5 +1,5 @@
-// Lesson 7: structured pruning. Whole channels go, and the network gets smaller: fewer parameters, less work, less time,
-// without any special kernel.
+// Lesson 7: structured pruning. Whole channels go, and the network gets smaller: fewer parameters, less work, less
+// time, without any special kernel.
 //
 // A channel belongs to several layers: the filter that makes it, the BatchNorm that scales it, every layer that reads
 // it, and where outputs are added, all layers of the sum. The dependency graph finds these groups. Criteria, allocation
@@ -74,7 +74,8 @@ int lesson() {
   train(6, 0.02, {schedule});
   const double masked = evaluate(*network, digits.test).accuracy();
 
-  // 3. So far the channels are only masked: every tensor is as large as before, and nothing is faster. compact() makes a
+  // 3. So far the channels are only masked: every tensor is as large as before, and nothing is faster. compact() makes
+  // a
   //    smaller dense network. It removes the columns that read a dead channel too: half of the rows and half of the
   //    columns of a weight leave a quarter of it.
   const Tensor images = Transform(digits.test.mean, digits.test.stddev).normalize(digits.test.images);
