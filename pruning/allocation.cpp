@@ -42,6 +42,7 @@ struct Queue {
   std::vector<double> score;     ///< comparable between sites
   std::vector<int64_t> weights;  ///< that go with each of `order`
   int64_t total = 0;             ///< weights of all units
+  int64_t gone = 0;              ///< how many of `order` have to go
   int64_t removable = 0;         ///< how many of `order` may go
   int64_t removed = 0;
   int64_t removed_weights = 0;
@@ -119,6 +120,7 @@ Queue make_queue(const Site& site, const std::vector<double>& scores, const std:
   const bool is_protected = std::any_of(options.protect.begin(), options.protect.end(),
                                         [&](const std::string& name) { return names(name, site.name); });
   queue.removable = is_protected ? gone : std::max(gone, site.units - std::min(options.min_units, site.units));
+  queue.gone = gone;
   while (queue.removed < gone) queue.remove();
   return queue;
 }
@@ -252,8 +254,9 @@ std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const st
   for (size_t i = 0; i < sites.size(); ++i) {
     const Queue& queue = queues[i];
     const int64_t kept = sites[i].units - queue.removed;
-    const int64_t rounded =
-        std::min(sites[i].units, (kept + options.round_to - 1) / options.round_to * options.round_to);
+    // Rounding up brings no unit back that is gone or that n of m has no place for.
+    const int64_t up = (kept + options.round_to - 1) / options.round_to * options.round_to;
+    const int64_t rounded = std::min(sites[i].units - queue.gone, up);
     std::vector<bool> bits(static_cast<size_t>(sites[i].units), true);
     for (int64_t unit = 0; unit < sites[i].units - rounded; ++unit)
       bits[static_cast<size_t>(queue.order[static_cast<size_t>(unit)])] = false;

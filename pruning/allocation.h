@@ -29,7 +29,7 @@ struct AllocationOptions {
   /// layers.
   bool normalize = false;
   int64_t min_units = 1;  ///< what every site keeps, if it had as many: layers don't collapse. 0: they may
-  int64_t round_to = 1;   ///< a site keeps a multiple of this many units, rounded up: widths that kernels like
+  int64_t round_to = 1;   ///< a site keeps a multiple of this many units, rounded up to at most what it has
 };
 
 /// Which units of each site stay when `sparsity` of the sites' weights go. `scores`: one for each unit of each site;

@@ -25,12 +25,14 @@ class Pruner {
   /// Throws when there is no site.
   Pruner(ModulePtr module, std::vector<Site> sites, PrunerOptions options = {});
 
-  /// Scores all units and masks the least worthy until `sparsity` of the sites' weights are masked. With less than what
-  /// is masked already it does nothing, unless regrow is set. Sparsities set by hand (AllocationOptions::sparsity_of)
-  /// count `share` of their value: schedules reach them step by step too.
+  /// Scores all units and masks the least worthy until `sparsity` of the sites' weights went with their units. With
+  /// less than what went already it does nothing, unless regrow is set. Sparsities set by hand
+  /// (AllocationOptions::sparsity_of) count `share` of their value: schedules reach them step by step too.
   void prune(double sparsity, double share = 1);
   /// Of the sites' weights.
   double sparsity() const { return count_sparsity(sites_).sparsity(); }
+  /// The same without single weights that are masked inside of units that exist: what prune goes by.
+  double removed_share() const;
 
   /// Scores of all units, as prune sees them.
   std::vector<std::vector<double>> scores() const;

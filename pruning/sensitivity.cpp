@@ -181,7 +181,7 @@ BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const CostFun
         budget.precision);
   Module& module = *pruner.module();
   const Snapshot before(module);
-  BudgetResult result{.sparsity = pruner.sparsity(), .cost = cost(module), .tries = 1};
+  BudgetResult result{.sparsity = pruner.removed_share(), .cost = cost(module), .tries = 1};
   if (result.cost <= budget.amount) return result;
   const auto try_out = [&](double sparsity) {
     pruner.prune(sparsity);
@@ -204,7 +204,7 @@ BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const CostFun
   pruner.scores();  // what is wrong with the criterion shows here
   try {
     // `low` never fits, `high` does, once that is checked.
-    double low = result.sparsity, high = budget.largest_sparsity;
+    double low = pruner.removed_share(), high = budget.largest_sparsity;
     if (low >= high || !is_possible(high)) {
       double possible = low, forbidden = std::max(low, high);
       while (forbidden - possible > budget.precision) {

@@ -33,11 +33,12 @@ std::vector<Row> rows_of(const std::string& run) {
   if (fs::is_directory(run, error) && fs::exists(run + "/recipe.toml", error)) {
     const Recipe recipe = load_recipe(run + "/recipe.toml");
     const std::string folder = recipe.seeds == 1 ? run : fmt::format("{}/seed-{}", run, recipe.seed);
-    const Stage& first = recipe.stages.front();
+    const auto first = std::find_if(recipe.stages.begin(), recipe.stages.end(),
+                                    [](const Stage& stage) { return stage.type == "train"; });
     if (!recipe.start.empty())
       rows.push_back({run + " before", find_model(recipe.start)});
-    else if (first.type == "train" && recipe.stages.size() > 1)
-      rows.push_back({run + " before", fmt::format("{}/{}/model.safetensors", folder, first.name)});
+    else if (first != recipe.stages.end() && first + 1 != recipe.stages.end())
+      rows.push_back({run + " before", fmt::format("{}/{}/model.safetensors", folder, first->name)});
     rows.push_back({rows.empty() ? run : run + " after", folder + "/model.safetensors"});
   } else {
     rows.push_back({run, find_model(run)});

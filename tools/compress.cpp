@@ -102,7 +102,7 @@ Recipe recipe_of(const Options& options, const std::string& file, const ModelFil
                   quote(options.type + " " + file), quote(name), quote(data), quote(file), options.validation,
                   options.seed, quote(options.type));
   for (const auto& [key, value] : options.texts) text += fmt::format("{} = {}\n", key, quote(value));
-  for (const auto& [key, value] : options.numbers) text += fmt::format("{} = {:#}\n", key, value);
+  for (const auto& [key, value] : options.numbers) text += fmt::format("{} = {}\n", key, toml_number(value));
   for (const auto& [key, value] : options.wholes) text += fmt::format("{} = {}\n", key, value);
   Recipe recipe = parse_recipe(text, "command line");
   recipe.data_dir = options.data_dir;
@@ -163,18 +163,22 @@ int run_compact(const CompactOptionsOnLine& options, Output& output) {
   const auto size = [](const std::string& path) { return static_cast<int64_t>(std::filesystem::file_size(path)); };
   std::vector<std::pair<std::string, ModelReport>> rows = {
       {"before", measure(*model.module, image, size(file), nullptr)}};
-  const CompactionReport report =
-      compact(*model.module, Tensor::zeros({1, image[0], image[1], image[2]}), {.tolerance = options.tolerance});
+  const CompactionReport report = compact(*model.module, Tensor::zeros({1, image[0], image[1], image[2]}),
+                                          {.tolerance = options.tolerance, .earlier = index_map_of(model)});
   const std::string out =
       options.out.empty() ? (std::filesystem::path(file).parent_path() / "compact.safetensors").string() : options.out;
-  save_checkpoint(out, *model.module, nullptr,
-                  {{"data", to_text(*model.data)}, {"compaction", report.to_json().dump()}});
+  model.metadata["data"] = to_text(*model.data);
+  model.metadata["compaction"] = report.to_json().dump();
+  for (const char* stale : {"optimizer", "training", "metrics", "masks"}) model.metadata.erase(stale);
+  save_checkpoint(out, *model.module, nullptr, model.metadata);
   rows.emplace_back("after", measure(*model.module, image, size(out), nullptr));
   output.say("{}", report.to_table());
   std::vector<std::vector<std::string>> cells = {{"", "parameters", "MACs", "file"}};
   for (const auto& [name, r] : rows)
     cells.push_back({name, grouped(r.parameters), grouped(r.macs), bytes_text(r.bytes)});
   output.result("{}", table(cells, {1, 2, 3}));
+  if (report.parameters_after == report.parameters_before)
+    output.result("Nothing to take out: no channel or hidden unit is masked as a whole");
   output.result("Saved {}", out);
   output.finish({{"command", "compact"},
                  {"model", file},

@@ -82,6 +82,17 @@ std::string find_model(const std::string& path) {
   fail<FileError>("load_model", "{}: expected model.safetensors in this folder, found no checkpoint", path);
 }
 
+IndexMap index_map_of(const ModelFile& file) {
+  const auto text = file.metadata.find("compaction");
+  if (text == file.metadata.end()) return {};
+  try {
+    return index_map_from_json(nlohmann::json::parse(text->second).at("kept"));
+  } catch (const nlohmann::json::exception& error) {
+    fail<FileError>("load_model", "{}: the metadata entry 'compaction' is not what a checkpoint holds: {}", file.path,
+                    error.what());
+  }
+}
+
 ModelFile open_model(const std::string& path) {
   const Checkpoint checkpoint = load_checkpoint(path);
   ModelFile file{.path = path, .module = load_model(checkpoint), .data = {}, .metadata = checkpoint.metadata};

@@ -8,6 +8,7 @@
 
 #include "datasets/dataset.h"
 #include "layers/module.h"
+#include "pruning/structure/compact.h"
 
 namespace espalier::tools {
 
@@ -32,6 +33,8 @@ struct ModelFile {
 /// The file meant by `path`: itself, or model.safetensors (else best, else checkpoint) in a run folder; "" means the
 /// newest runs/*/model.safetensors. Throws FileError when there is none.
 std::string find_model(const std::string& path);
+/// Which indices of its original a compacted network still has; empty for one that was never compacted.
+IndexMap index_map_of(const ModelFile& file);
 /// Throws FileError for a file that is bad in any way.
 ModelFile open_model(const std::string& path);
 

@@ -1,5 +1,6 @@
 #include "tools/pipeline.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -66,7 +67,9 @@ class SeedRun {
       network_ = zoo_network(recipe_.model);
     } else {
       const std::string file = find_model(recipe_.start);
-      network_ = load_model(file);
+      const ModelFile start = open_model(file);
+      network_ = start.module;
+      index_map_ = index_map_of(start);
       result.before = report(file);
     }
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
@@ -97,6 +100,7 @@ class SeedRun {
   }
   std::string stage_folder(const Stage& stage) const { return folder_ + "/" + stage.name; }
   std::string stage_file(const Stage& stage) const { return stage_folder(stage) + "/model.safetensors"; }
+  std::string compaction_file(const Stage& stage) const { return stage_folder(stage) + "/compaction.json"; }
   ModelReport report(const std::string& file) const {
     return measure(*network_, {train_.channels(), train_.height(), train_.width()},
                    static_cast<int64_t>(fs::file_size(file)), &test_);
@@ -109,6 +113,9 @@ class SeedRun {
   bool read_back(const Stage& stage) {
     if (!fs::exists(stage_folder(stage) + "/done")) return false;
     if (stage.type != "teacher") network_ = load_model(stage_file(stage));
+    if (stage.type == "compact" && fs::exists(compaction_file(stage)))
+      index_map_ = index_map_from_json(nlohmann::json::parse(read_text(compaction_file(stage))).at("kept"));
+    if (stage.type == "distill") index_map_.clear();
     output_.say("  {}: done before", stage.name);
     return true;
   }
@@ -116,6 +123,10 @@ class SeedRun {
   void save_stage(const Stage& stage) const {
     if (stage.type != "teacher") save_network(stage_file(stage));
     write_file_atomically(stage_folder(stage) + "/done", describe(stage) + "\n");
+    // Optimiser state is only needed to go on within the stage.
+    std::error_code ignored;
+    for (const char* name : {"checkpoint.safetensors", "best.safetensors"})
+      fs::remove(fmt::format("{}/{}", stage_folder(stage), name), ignored);
   }
 
   void run_stage(const Stage& stage) {
@@ -135,7 +146,9 @@ class SeedRun {
       return;
     }
     if (stage.type == "compact") {
-      const CompactionReport report = compact(*network_, example_);
+      const CompactionReport report = compact(*network_, example_, {.earlier = index_map_});
+      index_map_ = report.kept;
+      write_file_atomically(compaction_file(stage), report.to_json().dump() + "\n");
       output_.say("{}", report.to_table());
       return;
     }
@@ -150,6 +163,7 @@ class SeedRun {
       return;
     }
     if (stage.type == "distill") {
+      index_map_.clear();
       set_seed(seed_);
       network_ = zoo_network(stage.model);
     }
@@ -162,7 +176,7 @@ class SeedRun {
     } else if (pruner) {
       pruner->prune(stage.prune->sparsity);
     }
-    if (pruner) {
+    if (pruner && !InterruptGuard::requested()) {
       const SparsityCount count = count_sparsity(pruner->sites());
       output_.say("    {:.2f} % of {} weights are masked: {:.1f}x", 100 * count.sparsity(), grouped(count.weights),
                   static_cast<double>(count.weights) / static_cast<double>(count.weights - count.masked));
@@ -200,10 +214,18 @@ class SeedRun {
     const bool share = p.amount < 1 && kind != BudgetKind::milliseconds;
     const Budget budget{.kind = kind, .amount = share ? p.amount * now : p.amount};
     if (stage.trains) {
-      const ModulePtr copy = network_->clone();
+      // A resumed run goes on with the sparsity that it began with: measured milliseconds never come out the same
+      // twice.
+      const std::string found = stage_folder(stage) + "/budget.json";
       Stage scheduled = stage;
-      scheduled.prune->sparsity = prune_to_budget(*make_pruner(copy, p), budget, cost).sparsity;
+      if (options_.resume && fs::exists(found)) {
+        scheduled.prune->sparsity = nlohmann::json::parse(read_text(found)).at("sparsity");
+      } else {
+        scheduled.prune->sparsity = prune_to_budget(*make_pruner(network_->clone(), p), budget, cost).sparsity;
+        write_file_atomically(found, nlohmann::json{{"sparsity", scheduled.prune->sparsity}}.dump() + "\n");
+      }
       fit(scheduled, pruner, teacher);
+      if (InterruptGuard::requested()) return;
     }
     const BudgetResult result = prune_to_budget(*pruner, budget, cost);
     output_.say("    {}: {:.6g} -> {:.6g}, within {:.6g}", p.budget, now, result.cost, budget.amount);
@@ -313,12 +335,6 @@ class SeedRun {
       const SparsityCount count = remove_variational(*sequential);
       output_.say("    {} of {} weights are left", grouped(count.weights - count.masked), grouped(count.weights));
     }
-    // Optimiser state is only needed to go on within the stage.
-    if (!InterruptGuard::requested()) {
-      std::error_code ignored;
-      for (const char* name : {"checkpoint.safetensors", "best.safetensors"})
-        fs::remove(fmt::format("{}/{}", stage_folder(stage), name), ignored);
-    }
   }
 
   const Recipe& recipe_;
@@ -329,6 +345,60 @@ class SeedRun {
   Dataset train_, validation_, test_;
   Tensor example_;
   ModulePtr network_;
+  IndexMap index_map_;  ///< of the network's last compaction
+};
+
+std::string seed_folder(const Recipe& recipe, const std::string& out, uint64_t seed) {
+  return recipe.seeds == 1 ? out : fmt::format("{}/seed-{}", out, seed);
+}
+
+/// What an older run left: its stages would be taken for this one's. Nothing else in the folder is touched.
+void forget_older_run(const Recipe& recipe, const std::string& out) {
+  std::error_code ignored;
+  fs::remove(out + "/result.json", ignored);
+  for (int64_t i = 0; i < recipe.seeds; ++i) {
+    const std::string folder = seed_folder(recipe, out, recipe.seed + static_cast<uint64_t>(i));
+    for (const Stage& stage : recipe.stages)
+      for (const char* name :
+           {"done", "checkpoint.safetensors", "best.safetensors", "metrics.jsonl", "budget.json", "compaction.json"})
+        fs::remove(fmt::format("{}/{}/{}", folder, stage.name, name), ignored);
+  }
+}
+
+/// Teachers that stand in files can be read: a mistake is told before anything is trained.
+void check_teachers(const Recipe& recipe) {
+  for (auto stage = recipe.stages.begin(); stage != recipe.stages.end(); ++stage) {
+    if (!stage->distill || stage->distill->teacher == "start") continue;
+    const std::string& name = stage->distill->teacher;
+    std::vector<std::string> earlier;
+    for (auto other = recipe.stages.begin(); other != stage; ++other) earlier.push_back(other->name);
+    if (std::find(earlier.begin(), earlier.end(), name) != earlier.end()) continue;
+    earlier.insert(earlier.begin(), "start");
+    check(fs::exists(name), "run",
+          "{}: stage '{}': expected teacher = one of {}, a model file or the folder of a run, got \"{}\"{}",
+          recipe.source, stage->name, fmt::join(earlier, ", "), name, did_you_mean(name, earlier));
+    open_model(find_model(name));
+  }
+}
+
+/// Takes recipe.toml back when a run fails before its first epoch or stage is saved: the folder holds no run then.
+class RunMark {
+ public:
+  RunMark(const Recipe& recipe, const std::string& out, bool armed) : recipe_(recipe), out_(out), armed_(armed) {}
+  ~RunMark() {
+    if (!armed_ || std::uncaught_exceptions() == 0) return;
+    const std::string folder = seed_folder(recipe_, out_, recipe_.seed) + "/" + recipe_.stages.front().name;
+    std::error_code ignored;
+    if (!fs::exists(folder + "/done", ignored) && !fs::exists(folder + "/checkpoint.safetensors", ignored))
+      fs::remove(out_ + "/recipe.toml", ignored);
+  }
+  RunMark(const RunMark&) = delete;
+  RunMark& operator=(const RunMark&) = delete;
+
+ private:
+  const Recipe& recipe_;
+  const std::string& out_;
+  bool armed_;
 };
 
 struct MeanAndDeviation {
@@ -404,18 +474,18 @@ int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& out
     check(read_text(kept) == resolved, "run",
           "{} was started with another recipe; choose another --out, or --overwrite", options.out);
   }
+  check_teachers(recipe);
   const InterruptGuard guard;
   const Splits data = load_dataset(recipe.data, {.data_dir = recipe.data_dir});
   std::error_code error;
   fs::create_directories(options.out, error);
   if (error) fail<FileError>("run", "cannot write to {}: {}", options.out, error.message());
   if (!options.resume) {
-    // An older run's stages would be taken for this one's.
-    for (const auto& entry : fs::recursive_directory_iterator(options.out, error))
-      if (entry.path().filename() == "done") fs::remove(entry.path(), error);
+    forget_older_run(recipe, options.out);
     write_file_atomically(kept, resolved);
   }
 
+  const RunMark mark(recipe, options.out, !options.resume);
   output.say("{}", recipe.title.empty() ? recipe.source : recipe.title);
   output.say("  {} on {}, {} stage{}, {} seed{}, {} thread{}, in {}\n", recipe.model, recipe.data, recipe.stages.size(),
              recipe.stages.size() == 1 ? "" : "s", recipe.seeds, recipe.seeds == 1 ? "" : "s", num_threads(),
@@ -423,7 +493,7 @@ int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& out
   std::vector<SeedResult> results;
   for (int64_t i = 0; i < recipe.seeds; ++i) {
     const uint64_t seed = recipe.seed + static_cast<uint64_t>(i);
-    const std::string folder = recipe.seeds == 1 ? options.out : fmt::format("{}/seed-{}", options.out, seed);
+    const std::string folder = seed_folder(recipe, options.out, seed);
     if (recipe.seeds > 1) output.say("seed {}", seed);
     const std::optional<SeedResult> result = run_seed(recipe, seed, data, folder, options, output);
     if (!result) {

@@ -78,6 +78,10 @@ class TableReader {
     fail<E>("recipe", "{}:{}: {}", source_, table_.source().begin.line, message);
   }
 
+  void expect_share(const char* key, double value) const {
+    if (!(value >= 0 && value <= 1)) fail_here(fmt::format("expected {} in [0,1], got {}", key, value));
+  }
+
   void finish() const {
     for (const auto& [key, node] : table_) {
       const std::string name(key.str());
@@ -126,6 +130,8 @@ void read_training(TableReader& reader, const Recipe& recipe, Stage& stage) {
     reader.fail_here(fmt::format("expected keep = \"best\" or \"last\", got \"{}\"", keep));
   stage.keep_best = keep == "best" && recipe.validation > 0;
   stage.trains = !flags.epochs || *flags.epochs > 0;
+  if (!stage.trains && (stage.variational || stage.sparse_training || stage.surgery || stage.slimming > 0))
+    reader.fail_here(fmt::format("a {} stage works while it trains; expected epochs of at least 1, got 0", stage.type));
   if (!stage.trains) flags.epochs = 1;
   stage.train = resolve(flags, nlohmann::json());
   if (!stage.trains) stage.train.epochs = 0;
@@ -142,6 +148,8 @@ void read_distillation(TableReader& reader, Stage& stage) {
   distill.teacher = teacher.value_or("start");
   distill.temperature = temperature.value_or(distill.temperature);
   distill.alpha = alpha.value_or(distill.alpha);
+  if (!(distill.temperature > 0)) reader.fail_here(fmt::format("expected a temperature > 0, got {}", *temperature));
+  reader.expect_share("alpha", distill.alpha);
   stage.distill = distill;
 }
 
@@ -182,6 +190,12 @@ void read_pruning(TableReader& reader, Stage& stage) {
   reader.read("protect", prune.protect);
   reader.read("inputs", prune.inputs);
   reader.read("sparsity_of", prune.sparsity_of);
+  if (prune.round_to < 1 || prune.batches < 1)
+    reader.fail_here(
+        fmt::format("expected round_to and batches of at least 1, got {} and {}", prune.round_to, prune.batches));
+  for (const auto& [name, value] : prune.sparsity_of)
+    if (!(value >= 0 && value < 1))
+      reader.fail_here(fmt::format("sparsity_of: expected a sparsity in [0,1) for '{}', got {}", name, value));
   if (prune.pattern != "channels") {
     Pattern::parse(prune.pattern);
     if (!prune.inputs.empty()) reader.fail_here("inputs belong to pattern = \"channels\"");
@@ -202,6 +216,8 @@ void read_method(TableReader& reader, Stage& stage) {
     reader.read("kl_warmup", s.warmup);
     reader.read("initial_log_sigma2", s.initial_log_sigma2);
     reader.read("threshold", s.threshold);
+    if (!(s.kl_weight >= 0)) reader.fail_here(fmt::format("expected a kl_weight >= 0, got {}", s.kl_weight));
+    reader.expect_share("kl_warmup", s.warmup);
     stage.variational = s;
   } else if (stage.type == "sparse-training") {
     SparseTrainingSettings s;
@@ -211,14 +227,21 @@ void read_method(TableReader& reader, Stage& stage) {
     reader.read("fraction", s.fraction);
     reader.read("end", s.end);
     reader.read("every", s.every);
+    if (!(s.sparsity >= 0 && s.sparsity < 1))
+      reader.fail_here(fmt::format("expected a sparsity in [0,1), got {}", s.sparsity));
+    reader.expect_share("fraction", s.fraction);
+    reader.expect_share("end", s.end);
+    if (s.every < 1) reader.fail_here("expected every >= 1 steps, got 0");
     parse_growth(s.growth);
-    parse_scope(s.scope);
+    if (parse_scope(s.scope) == Scope::global)
+      reader.fail_here("random masks have no scores to compare between layers; expected scope = \"erk\" or \"layer\"");
     stage.sparse_training = s;
   } else if (stage.type == "surgery") {
     SurgerySettings s;
     reader.read("c", s.c);
     reader.read("c_of", s.c_of);
     reader.read("harden", s.harden);
+    reader.expect_share("harden", s.harden);
     stage.surgery = s;
   }
 }
@@ -247,6 +270,7 @@ Stage read_stage(const toml::table& table, const Recipe& recipe) {
     }
     if (stage.type == "prune") read_pruning(reader, stage);
     if (stage.type == "train") reader.read("slimming", stage.slimming);
+    if (!(stage.slimming >= 0)) reader.fail_here(fmt::format("expected slimming >= 0, got {}", stage.slimming));
     if (stage.type == "compensate" || stage.type == "reconstruct") {
       reader.read("reference", stage.reference);
       std::vector<std::string> names;
@@ -270,11 +294,6 @@ Stage read_stage(const toml::table& table, const Recipe& recipe) {
   return stage;
 }
 
-/// A number as TOML writes it: doubles keep a point.
-std::string number(double value) {
-  std::string text = fmt::format("{}", value);
-  return text.find_first_of(".einf") == std::string::npos ? text + ".0" : text;
-}
 std::string quote(const std::string& text) {
   std::ostringstream out;
   out << toml::value<std::string>(text);
@@ -288,11 +307,16 @@ std::string quote(const std::vector<std::string>& list) {
 
 std::string inline_table(const std::map<std::string, double>& values) {
   std::vector<std::string> items;
-  for (const auto& [name, value] : values) items.push_back(fmt::format("{} = {}", quote(name), number(value)));
+  for (const auto& [name, value] : values) items.push_back(fmt::format("{} = {}", quote(name), toml_number(value)));
   return fmt::format("{{ {} }}", fmt::join(items, ", "));
 }
 
 }  // namespace
+
+std::string toml_number(double value) {
+  std::string text = fmt::format("{}", value);
+  return text.find_first_of(".einf") == std::string::npos ? text + ".0" : text;
+}
 
 const std::vector<std::string>& stage_types() {
   static const std::vector<std::string> kTypes = {"train",           "teacher",     "prune",   "variational",
@@ -354,7 +378,7 @@ Recipe load_recipe(const std::string& path, const std::string& data) {
 std::string to_toml(const Recipe& recipe) {
   std::string text =
       fmt::format("title = {}\nmodel = {}\ndata = {}\nvalidation = {}\nseed = {}\nseeds = {}\n", quote(recipe.title),
-                  quote(recipe.model), quote(recipe.data), number(recipe.validation), recipe.seed, recipe.seeds);
+                  quote(recipe.model), quote(recipe.data), toml_number(recipe.validation), recipe.seed, recipe.seeds);
   if (!recipe.start.empty()) text += fmt::format("start = {}\n", quote(recipe.start));
   const auto add = [&](const char* key, const std::string& value) { text += fmt::format("{} = {}\n", key, value); };
   for (const Stage& stage : recipe.stages) {
@@ -365,15 +389,15 @@ std::string to_toml(const Recipe& recipe) {
     if (stage.prune) {
       const PruneSettings& p = *stage.prune;
       if (p.budget.empty())
-        add("sparsity", number(p.sparsity));
+        add("sparsity", toml_number(p.sparsity));
       else
-        add(p.budget.c_str(), number(p.amount));
+        add(p.budget.c_str(), toml_number(p.amount));
       add("pattern", quote(p.pattern));
       add("criterion", quote(p.criterion));
       add("scope", quote(p.scope));
       add("curve", quote(p.curve));
-      add("begin", number(p.begin));
-      add("end", number(p.end));
+      add("begin", toml_number(p.begin));
+      add("end", toml_number(p.end));
       add("every", std::to_string(p.every));
       add("normalize", p.normalize ? "true" : "false");
       add("regrow", p.regrow ? "true" : "false");
@@ -386,29 +410,29 @@ std::string to_toml(const Recipe& recipe) {
     }
     if (stage.distill) {
       add("teacher", quote(stage.distill->teacher));
-      add("temperature", number(stage.distill->temperature));
-      add("alpha", number(stage.distill->alpha));
+      add("temperature", toml_number(stage.distill->temperature));
+      add("alpha", toml_number(stage.distill->alpha));
     }
     if (!stage.reference.empty()) add("reference", quote(stage.reference));
-    if (stage.slimming > 0) add("slimming", number(stage.slimming));
+    if (stage.slimming > 0) add("slimming", toml_number(stage.slimming));
     if (stage.variational) {
-      add("kl_weight", number(stage.variational->kl_weight));
-      add("kl_warmup", number(stage.variational->warmup));
-      add("initial_log_sigma2", number(stage.variational->initial_log_sigma2));
-      add("threshold", number(stage.variational->threshold));
+      add("kl_weight", toml_number(stage.variational->kl_weight));
+      add("kl_warmup", toml_number(stage.variational->warmup));
+      add("initial_log_sigma2", toml_number(stage.variational->initial_log_sigma2));
+      add("threshold", toml_number(stage.variational->threshold));
     }
     if (stage.sparse_training) {
-      add("sparsity", number(stage.sparse_training->sparsity));
+      add("sparsity", toml_number(stage.sparse_training->sparsity));
       add("growth", quote(stage.sparse_training->growth));
       add("scope", quote(stage.sparse_training->scope));
-      add("fraction", number(stage.sparse_training->fraction));
-      add("end", number(stage.sparse_training->end));
+      add("fraction", toml_number(stage.sparse_training->fraction));
+      add("end", toml_number(stage.sparse_training->end));
       add("every", std::to_string(stage.sparse_training->every));
     }
     if (stage.surgery) {
-      add("c", number(stage.surgery->c));
+      add("c", toml_number(stage.surgery->c));
       if (!stage.surgery->c_of.empty()) add("c_of", inline_table(stage.surgery->c_of));
-      add("harden", number(stage.surgery->harden));
+      add("harden", toml_number(stage.surgery->harden));
     }
     if (!is_training(stage.type)) continue;
     const TrainSettings& t = stage.train;
@@ -416,14 +440,14 @@ std::string to_toml(const Recipe& recipe) {
     if (!stage.trains) continue;
     add("batch_size", std::to_string(t.batch_size));
     add("optimizer", quote(t.optimizer));
-    add("lr", number(t.lr));
-    if (t.momentum) add("momentum", number(*t.momentum));
+    add("lr", toml_number(t.lr));
+    if (t.momentum) add("momentum", toml_number(*t.momentum));
     add("nesterov", t.nesterov ? "true" : "false");
-    add("weight_decay", number(t.weight_decay));
+    add("weight_decay", toml_number(t.weight_decay));
     add("schedule", quote(t.schedule));
-    add("warmup", number(t.warmup));
-    add("label_smoothing", number(t.label_smoothing));
-    add("clip", number(t.clip));
+    add("warmup", toml_number(t.warmup));
+    add("label_smoothing", toml_number(t.label_smoothing));
+    add("clip", toml_number(t.clip));
     add("augment", quote(t.augment));
     add("keep", quote(stage.keep_best ? "best" : "last"));
   }

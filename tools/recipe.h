@@ -99,6 +99,9 @@ Recipe parse_recipe(const std::string& text, const std::string& source, const st
 /// The recipe with everything that it left to defaults: what a run saves, and what decides whether it can be resumed.
 std::string to_toml(const Recipe& recipe);
 
+/// A number as TOML writes it: with a point or an exponent.
+std::string toml_number(double value);
+
 /// What the recipes' command line counterparts say: one stage as text for people.
 std::string describe(const Stage& stage);
 

@@ -109,6 +109,34 @@ TEST(Pruner, WhatIsRemovedStaysRemovedUnlessRegrowIsSet) {
   EXPECT_EQ(weight.mask().count(), 1);
 }
 
+TEST(Pruner, MaskedWeightsInsideOfUnitsAreNoRemovedUnits) {
+  const ModulePtr net = counted_network();
+  Pruner(net, weight_sites(*net)).prune(0.5);  // row 0 of the first layer has gone, and half of row 1
+  Pruner rows(net, {site_of("1", net->parameters()[1], Pattern::channel(0))});
+  net->parameters()[1].set_mask(Mask::from_units({2, 2}, Pattern::element(), {true, false, false, true}));
+  EXPECT_DOUBLE_EQ(rows.sparsity(), 0.5);
+  EXPECT_DOUBLE_EQ(rows.removed_share(), 0);
+  rows.prune(0.5);
+  EXPECT_DOUBLE_EQ(rows.removed_share(), 0.5);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{2, 1}));
+  EXPECT_DOUBLE_EQ(Pruner(net, {site_of("0", net->parameters()[0], Pattern::channel(0))}).removed_share(), 0.5);
+}
+
+TEST(Pruner, RoundingBringsNothingBack) {
+  const auto net = share(Sequential(Linear(1, 10, {.bias = false})));
+  const std::vector<Site> sites = {site_of("0", net->parameters()[0], Pattern::channel(0))};
+  Pruner(net, sites).prune(0.3);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{7}));
+  Pruner(net, sites, {.allocation = {.round_to = 4}}).prune(0.35);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{7}));
+  Pruner(net, sites, {.allocation = {.round_to = 4}}).prune(0.6);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{4}));
+  // Nor more than n of m.
+  const auto other = share(Sequential(Linear(8, 1, {.bias = false})));
+  Pruner(other, weight_sites(*other, Pattern::n_of_m(2, 4)), {.allocation = {.round_to = 3}}).prune(0.5);
+  EXPECT_EQ(kept(*other), (std::vector<int64_t>{4}));
+}
+
 TEST(Pruner, BadInput) {
   const ModulePtr net = counted_network();
   Pruner pruner(net, weight_sites(*net));

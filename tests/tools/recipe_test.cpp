@@ -89,6 +89,28 @@ TEST(Run, AStoppedRunEndsWithTheSameBits) {
   EXPECT_TRUE(contains(other.err, "another recipe")) << other.err;
 }
 
+TEST(Run, StartingAnewForgetsTheOlderRunAndNothingElse) {
+  const Folder folder;
+  std::string story = kStory;
+  story.replace(story.find("sparsity = 0.5\nepochs = 3"), 25, "sparsity = 0.5\nepochs = 40");
+  story.replace(story.find("epochs = 3"), 10, "epochs = 40");
+  write_file(folder / "story.toml", story);
+  ASSERT_EQ(run_and_interrupt(folder, "run story.toml --out one", "one/2-prune/checkpoint.safetensors").status, 130);
+  fs::create_directories(folder / "one/mine");
+  write_file(folder / "one/mine/done", "not a stage's");
+  // Another run in the same folder: its pruning has the older one's settings of training, and must not go on from
+  // there.
+  story.replace(story.find("sparsity = 0.5"), 14, "sparsity = 0.3");
+  write_file(folder / "story.toml", story);
+  ASSERT_EQ(
+      run_and_interrupt(folder, "run story.toml --out one --overwrite", "one/1-train/checkpoint.safetensors").status,
+      130);
+  ASSERT_EQ(run(folder, "run story.toml --out one --resume").status, 0);
+  ASSERT_EQ(run(folder, "run story.toml --out two").status, 0);
+  EXPECT_EQ(read_file(folder / "one/model.safetensors"), read_file(folder / "two/model.safetensors"));
+  EXPECT_TRUE(fs::exists(folder / "one/mine/done"));
+}
+
 TEST(Run, EveryKindOfStage) {
   const Folder folder;
   write_file(folder / "r.toml", R"(
@@ -160,6 +182,18 @@ TEST(Run, BadRecipesAreToldWhereAndWhat) {
       {"model = \"lenet5\"\ndata = \"digits\"\n[[stage]]\ntype = \"reconstruct\"\nreference = \"x\"",
        "reference = an earlier stage"},
       {"model = \"lenet5\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nname = \"../x\"", "can be a folder's"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nteacher = \"nowhere\"",
+       "stage '1-train': expected teacher = one of start"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nteacher = \"start\"\nalpha = 3",
+       "r.toml:3: expected alpha in [0,1], got 3"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nslimming = -1", "slimming >= 0"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"prune\"\nsparsity = 0.5\nround_to = 0",
+       "round_to and batches of at least 1"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"prune\"\nsparsity = 0.5\n"
+       "sparsity_of = { \"fc1.weight\" = 1.5 }",
+       "in [0,1) for 'fc1.weight', got 1.5"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"sparse-training\"\nsparsity = 1.5", "in [0,1)"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"variational\"\nepochs = 0", "epochs of at least 1"},
       {"model = = 3", "r.toml:1: not TOML"},
       {"model = \"lenet55\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"", "lenet5"},
   };
@@ -209,6 +243,14 @@ TEST(Prune, OnTheCommandLine) {
   const nlohmann::json report = half.json()["runs"][0];
   EXPECT_LE(report["after"]["remaining_macs"].get<double>(), 0.5 * report["before"]["macs"].get<double>());
   EXPECT_GE(report["after"]["remaining_macs"].get<double>(), 0.4 * report["before"]["macs"].get<double>());
+  // Masked weights are no removed channels: nine tenths of what is left are asked for.
+  ASSERT_EQ(run(folder, "prune m --pattern \"2 of 4\" --sparsity 0.5 --epochs 0 --out e").status, 0);
+  const Said most = run(folder, "prune e --pattern channels --macs 0.9 --epochs 0 --out em --json");
+  ASSERT_EQ(most.status, 0) << most.err;
+  const nlohmann::json left = most.json()["runs"][0];
+  EXPECT_GE(left["after"]["remaining_macs"].get<double>(), 0.8 * left["before"]["remaining_macs"].get<double>());
+  EXPECT_LE(left["after"]["remaining_macs"].get<double>(), 0.9 * left["before"]["remaining_macs"].get<double>());
+
   const Said none = run(folder, "prune m --pattern channels --macs 10 --epochs 0 --out n");
   EXPECT_EQ(none.status, 2) << none.all();
   EXPECT_TRUE(contains(none.err, "macs")) << none.err;
@@ -223,6 +265,7 @@ TEST(Prune, OnTheCommandLine) {
 
   for (const auto& [line, message] : std::vector<std::pair<std::string, std::string>>{
            {"prune m --sparsity 1 --out x", "in [0,1)"},
+           {"prune m --pattern channels --milliseconds 0.0000001 --epochs 0 --out x", "can't be met"},
            {"prune m --out x", "either sparsity"},
            {"prune m --sparsity 0.5 --pattern \"block 7x1\" --out x", "7"},
            {"prune m --sparsity 0.5 --criterion magnitud --out x", "did you mean 'magnitude'?"},
