@@ -135,6 +135,11 @@ void add_json_flag(CLI::App& app) {
   app.add_flag("--json", description)->group(kGeneralGroup);
 }
 
+void add_model(CLI::App& app, std::string& model) {
+  app.add_option("model", model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")
+      ->type_name("MODEL");
+}
+
 void add_data_dir(CLI::App& app, std::string& data_dir) {
   app.add_option("--data-dir", data_dir, "Folder with data sets, looked into before\nESPALIER_DATA")->type_name("DIR");
 }

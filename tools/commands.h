@@ -43,6 +43,8 @@ CLI::App* add_command(CLI::App& parent, const std::string& name, const std::stri
 /// Options that several commands share. --json is read by main() before anything is parsed, so that errors in the line
 /// come as JSON too; the flag added here is for the help.
 void add_json_flag(CLI::App& app);
+/// A trained network as first argument; find_model reads "" as the newest one.
+void add_model(CLI::App& app, std::string& model);
 void add_data_dir(CLI::App& app, std::string& data_dir);
 void add_threads_and_device(CLI::App& app, std::optional<int>& threads, std::string& device);
 /// Obeys --threads. Throws ArgumentError for a number that makes no sense.

@@ -121,17 +121,14 @@ int run_stage(const Options& options, Output& output) {
     const std::string parent = std::filesystem::path(file).parent_path().string();
     folder = (parent.empty() ? "." : parent) + "/" + options.type;
   }
-  check(options.resume || options.overwrite || !std::filesystem::exists(folder + "/recipe.toml"), options.type.c_str(),
-        "{} holds a run already; add --resume to go on with it, --overwrite to start anew, or choose another --out",
-        folder);
+  if (!options.resume && !options.overwrite) check_holds_no_run(options.type.c_str(), folder);
   return run_recipe(recipe, {.out = folder, .resume = options.resume, .device = Device::parse(options.device)}, output);
 }
 
 std::shared_ptr<Options> add_stage_command(CLI::App* app, const char* type, Commands& commands) {
   auto options = std::make_shared<Options>();
   options->type = type;
-  app->add_option("model", options->model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")
-      ->type_name("MODEL");
+  add_model(*app, options->model);
   app->add_option("--data,-d", options->data, "Data set (default: the one it was trained on)")->type_name("NAME");
   app->add_option("--out,-o", options->out, fmt::format("Folder of the result (default: {} beside the model)", type))
       ->type_name("DIR");
@@ -217,8 +214,7 @@ void add_compact(CLI::App& parent, Commands& commands) {
                   {"espalier compact runs/lenet5-mnist/prune                   writes compact.safetensors there",
                    "espalier compact pruned.safetensors --out small.safetensors"});
   auto options = std::make_shared<CompactOptionsOnLine>();
-  app->add_option("model", options->model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")
-      ->type_name("MODEL");
+  add_model(*app, options->model);
   app->add_option("--out,-o", options->out, "The compacted network (default: compact.safetensors\nbeside the model)")
       ->type_name("FILE");
   app->add_option("--tolerance", options->tolerance, "Largest relative difference of the outputs\n(default: 1e-5)")

@@ -92,8 +92,7 @@ void add_eval(CLI::App& parent, Commands& commands) {
                    "espalier eval runs/demo/model.safetensors --data fashion-mnist --per-class",
                    "espalier eval runs/lenet5-mnist --data emnist-digits --json"});
   auto options = std::make_shared<Options>();
-  app->add_option("model", options->model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")
-      ->type_name("MODEL");
+  add_model(*app, options->model);
   app->add_option("--data,-d", options->data, "Data set (default: the one it was trained on)")->type_name("NAME");
   add_data_dir(*app, options->data_dir);
   app->add_option("--split", options->split, "test or train (default: test)")->type_name("NAME");

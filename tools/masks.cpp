@@ -55,8 +55,7 @@ void add_masks(CLI::App& parent, Commands& commands) {
       add_command(parent, "masks", "Draw what is left of each layer",
                   {"espalier masks runs/lenet5-mnist/prune", "espalier masks runs/lenet5-mnist/prune --png pictures"});
   auto options = std::make_shared<Options>();
-  app->add_option("model", options->model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")
-      ->type_name("MODEL");
+  add_model(*app, options->model);
   app->add_option("--png", options->png, "Also write a picture of each mask to this folder")->type_name("DIR");
   app->add_option("--width", options->width, "Columns of a drawing (default: 64)")->type_name("N");
   app->add_option("--height", options->height, "Lines of a drawing (default: 16)")->type_name("N");

@@ -1,6 +1,8 @@
 #include "tools/output.h"
 
 #include <algorithm>
+#include <fstream>
+#include <sstream>
 
 #include <nlohmann/json.hpp>
 
@@ -21,6 +23,14 @@ void Output::error(const std::string& message) const {
   std::fflush(stdout);
   fmt::print(stderr, "espalier: {}\n", message);
   finish({{"error", message}});
+}
+
+std::optional<std::string> read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return std::nullopt;
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
 }
 
 std::string grouped(int64_t value) {

@@ -27,6 +27,9 @@ struct SeedResult {
   double seconds = 0;
 };
 
+/// Throws, in the name of `command`, when the folder holds a run, saying what can be done with it.
+void check_holds_no_run(const char* command, const std::string& folder);
+
 /// The stages of one seed in `folder`: FOLDER/STAGE/ for each, FOLDER/model.safetensors at the end. Nothing when it was
 /// interrupted. With `resume` finished stages are read back and a half-finished one goes on, to the same bits.
 std::optional<SeedResult> run_seed(const Recipe& recipe, uint64_t seed, const Splits& data, const std::string& folder,

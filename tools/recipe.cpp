@@ -1,7 +1,6 @@
 #include "tools/recipe.h"
 
 #include <algorithm>
-#include <fstream>
 #include <set>
 #include <sstream>
 
@@ -368,11 +367,9 @@ Recipe parse_recipe(const std::string& text, const std::string& source, const st
 }
 
 Recipe load_recipe(const std::string& path, const std::string& data) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail<FileError>("recipe", "{}: cannot read it; expected a TOML file with [[stage]] tables", path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return parse_recipe(text.str(), path, data);
+  const std::optional<std::string> text = read_text(path);
+  if (!text) fail<FileError>("recipe", "{}: cannot read it; expected a TOML file with [[stage]] tables", path);
+  return parse_recipe(*text, path, data);
 }
 
 std::string to_toml(const Recipe& recipe) {

@@ -33,9 +33,7 @@ int run(const Options& options, Output& output) {
   }
   const std::string folder =
       options.out.empty() ? "runs/" + std::filesystem::path(options.recipe).stem().string() : options.out;
-  check(options.resume || options.overwrite || !std::filesystem::exists(folder + "/recipe.toml"), "run",
-        "{} holds a run already; add --resume to go on with it, --overwrite to start anew, or choose another --out",
-        folder);
+  if (!options.resume && !options.overwrite) check_holds_no_run("run", folder);
   return run_recipe(recipe, {.out = folder, .resume = options.resume, .device = Device::parse(options.device)}, output);
 }
 

@@ -64,8 +64,7 @@ void add_sensitivity(CLI::App& parent, Commands& commands) {
                               {"espalier sensitivity runs/lenet5-mnist",
                                "espalier sensitivity runs/lenet5-mnist --pattern channels --criterion taylor"});
   auto options = std::make_shared<Options>();
-  app->add_option("model", options->model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")
-      ->type_name("MODEL");
+  add_model(*app, options->model);
   app->add_option("--data,-d", options->data, "Data set (default: the one it was trained on)")->type_name("NAME");
   add_data_dir(*app, options->data_dir);
   app->add_option("--pattern,-p", options->pattern, "element (default), a pattern, or channels")->type_name("NAME");

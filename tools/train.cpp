@@ -1,10 +1,6 @@
 // espalier train: trains a network of the zoo, saves it, and reports the test set once, at the end.
 #include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
-
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -14,6 +10,7 @@
 #include "layers/summary.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
+#include "tools/statistics.h"
 #include "tools/train_settings.h"
 #include "training/checkpoint.h"
 #include "training/interrupt.h"
@@ -67,15 +64,13 @@ bool holds_run(const std::string& folder) {
 
 nlohmann::json read_run(const std::string& folder) {
   const std::string path = folder + "/run.json";
-  std::ifstream file(path);
-  if (!file) {
+  const std::optional<std::string> text = read_text(path);
+  if (!text) {
     fail<FileError>("train", "{}: expected a run to resume, found none; start one without --resume",
                     folder.empty() ? "--resume needs --out DIR" : path);
   }
-  std::stringstream text;
-  text << file.rdbuf();
   try {
-    return nlohmann::json::parse(text.str());
+    return nlohmann::json::parse(*text);
   } catch (const nlohmann::json::exception& error) {
     fail<FileError>("train", "{}: not what a run wrote: {}", path, error.what());
   }
@@ -117,16 +112,6 @@ void say_header(const Output& output, const TrainSettings& s, const Splits& data
   output.say("  seed       {}{}", s.seed,
              s.seeds > 1 ? fmt::format(" to {}", s.seed + static_cast<uint64_t>(s.seeds) - 1) : "");
   output.say("  folder     {}\n", folder);
-}
-
-/// A bar on a terminal; elsewhere the epochs' lines go where the other text goes.
-void set_progress(TrainerOptions& trainer, const Output& output) {
-  if (output.quiet()) {
-    trainer.progress = ProgressMode::silent;
-  } else if (isatty(STDERR_FILENO) == 0) {
-    trainer.progress = ProgressMode::lines;
-    trainer.log = [&output](const std::string& line) { output.say("{}", line); };
-  }
 }
 
 RunResult train_one(const Output& output, const TrainSettings& settings, const Splits& data, const Options& options,
@@ -179,20 +164,6 @@ nlohmann::json to_json(const RunResult& r) {
           {"seconds", r.seconds},
           {"images_per_second", r.seconds > 0 ? r.images / r.seconds : 0},
           {"peak_bytes", r.peak_bytes}};
-}
-
-struct MeanAndDeviation {
-  double mean = 0, deviation = 0;  ///< deviation: divided by n - 1; 0 for one value
-};
-
-template <class F>
-MeanAndDeviation over(const std::vector<RunResult>& runs, F&& value) {
-  MeanAndDeviation result;
-  const auto n = static_cast<double>(runs.size());
-  for (const RunResult& run : runs) result.mean += value(run) / n;
-  for (const RunResult& run : runs) result.deviation += std::pow(value(run) - result.mean, 2);
-  result.deviation = runs.size() > 1 ? std::sqrt(result.deviation / (n - 1)) : 0;
-  return result;
 }
 
 /// The object of --json: means over the seeds, and each of them.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include <unistd.h>
+
 #include <nlohmann/json.hpp>
 
 #include "layers/models/zoo.h"
@@ -201,6 +203,15 @@ TrainerOptions trainer_options(const TrainSettings& s) {
   options.restore_best = s.validation > 0;
   options.checkpoint_every = s.checkpoint_every;
   return options;
+}
+
+void set_progress(TrainerOptions& trainer, const Output& output, const std::string& indent) {
+  if (output.quiet()) {
+    trainer.progress = ProgressMode::silent;
+  } else if (isatty(STDERR_FILENO) == 0) {
+    trainer.progress = ProgressMode::lines;
+    trainer.log = [&output, indent](const std::string& line) { output.say("{}{}", indent, line); };
+  }
 }
 
 }  // namespace espalier::tools

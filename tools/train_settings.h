@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json_fwd.hpp>
 
+#include "tools/output.h"
 #include "training/trainer.h"
 
 namespace espalier::tools {
@@ -49,5 +50,9 @@ std::string schedule_text(const TrainSettings& settings);
 std::unique_ptr<Optimizer> build_optimizer(const TrainSettings& settings, const Module& module);
 /// Without folder, device and callbacks, which are no settings of the training.
 TrainerOptions trainer_options(const TrainSettings& settings);
+
+/// A bar on a terminal; elsewhere the epochs' lines go, behind `indent`, where the other text goes. `output` has to
+/// outlive the training.
+void set_progress(TrainerOptions& trainer, const Output& output, const std::string& indent = "");
 
 }  // namespace espalier::tools
