@@ -34,6 +34,7 @@
 #include "layers/parameter.h"
 #include "layers/pooling.h"
 #include "layers/residual.h"
+#include "layers/snapshot.h"
 #include "layers/summary.h"
 
 // Data.
@@ -79,7 +80,6 @@
 #include "pruning/schedules/surgery.h"
 #include "pruning/sensitivity.h"
 #include "pruning/site.h"
-#include "pruning/snapshot.h"
 #include "pruning/structure/blocks.h"
 #include "pruning/structure/compact.h"
 #include "pruning/structure/costs.h"

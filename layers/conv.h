@@ -42,6 +42,8 @@ class Conv2d : public Module {
   const Parameter& weight() const { return weight_; }
   /// Undefined when built without bias.
   const Parameter& bias() const { return bias_; }
+  /// The options as conv2d takes them.
+  Conv2dShape geometry() const;
   /// The channels of x that are read; empty: all.
   const std::vector<int64_t>& inputs() const { return options_.inputs; }
   /// Undefined where there is none.
@@ -55,8 +57,6 @@ class Conv2d : public Module {
   void set_constant(const Tensor& constant);
 
  private:
-  Conv2dShape geometry() const;
-
   Conv2dOptions options_;
   int64_t in_channels_;  // of x; used with inputs only
   Parameter& weight_;

@@ -7,6 +7,8 @@
 #include <numeric>
 #include <optional>
 
+#include "pruning/names.h"
+
 namespace espalier {
 
 namespace {
@@ -14,18 +16,12 @@ namespace {
 constexpr std::pair<Scope, const char*> kScopes[] = {
     {Scope::layer, "layer"}, {Scope::global, "global"}, {Scope::erk, "erk"}};
 
-/// Whether `pattern`, which may end in '*', names the site.
-bool names(const std::string& pattern, const std::string& site) {
-  if (pattern.ends_with('*')) return site.starts_with(pattern.substr(0, pattern.size() - 1));
-  return pattern == site;
-}
-
 /// Every name given by hand fits a site.
 void check_names(const std::vector<Site>& sites, const AllocationOptions& options) {
   std::vector<std::string> known;
   for (const Site& site : sites) known.push_back(site.name);
   const auto check_name = [&](const std::string& given) {
-    check(std::any_of(known.begin(), known.end(), [&](const std::string& site) { return names(given, site); }),
+    check(std::any_of(known.begin(), known.end(), [&](const std::string& site) { return fits_name(given, site); }),
           "allocate", "no site is named '{}'{}; there are: {}", given, did_you_mean(given, known),
           fmt::join(known, ", "));
   };
@@ -118,7 +114,7 @@ Queue make_queue(const Site& site, const std::vector<double>& scores, const std:
   queue.weights = weights_in_order(site, queue.order);
   queue.total = std::accumulate(queue.weights.begin(), queue.weights.end(), int64_t{0});
   const bool is_protected = std::any_of(options.protect.begin(), options.protect.end(),
-                                        [&](const std::string& name) { return names(name, site.name); });
+                                        [&](const std::string& name) { return fits_name(name, site.name); });
   queue.removable = is_protected ? gone : std::max(gone, site.units - std::min(options.min_units, site.units));
   queue.gone = gone;
   while (queue.removed < gone) queue.remove();
@@ -171,14 +167,7 @@ void remove_share(Queue& queue, double sparsity) {
 
 const char* name_of(Scope scope) { return kScopes[static_cast<size_t>(scope)].second; }
 
-Scope parse_scope(const std::string& text) {
-  std::vector<std::string> known;
-  for (const auto& [scope, name] : kScopes) {
-    if (text == name) return scope;
-    known.emplace_back(name);
-  }
-  fail("scope", "unknown scope '{}'{}; known: {}", text, did_you_mean(text, known), fmt::join(known, ", "));
-}
+Scope parse_scope(const std::string& text) { return value_of_name("scope", "scope", kScopes, text); }
 
 std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const std::vector<std::vector<double>>& scores,
                                         const std::vector<std::vector<bool>>& candidates, double sparsity,
@@ -196,7 +185,7 @@ std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const st
     queues.push_back(make_queue(sites[i], scores[i], candidates[i], options));
     by_hand.emplace_back();
     for (const auto& [name, value] : options.sparsity_of)
-      if (names(name, sites[i].name)) by_hand.back() = value;
+      if (fits_name(name, sites[i].name)) by_hand.back() = value;
   }
 
   // What stays to be shared out among the sites without a sparsity of their own.

@@ -40,14 +40,9 @@ double Pruner::removed_share() const {
     for (const SiteMember& member : site.members) {
       if (!member.masked) continue;
       // Units of n of m are single weights; before the first pruning more than n of them exist.
-      const bool n_of_m = member.pattern.kind() == Pattern::Kind::n_of_m;
-      const Pattern pattern = n_of_m ? Pattern::element() : member.pattern;
-      const Shape& shape = member.parameter.shape();
-      std::vector<bool> bits(static_cast<size_t>(mask_layout(shape, pattern).units()), true);
-      for (size_t unit = 0; unit < bits.size(); ++unit)
-        if (const int64_t of = member.site_unit(static_cast<int64_t>(unit)); of >= 0)
-          bits[unit] = exists[static_cast<size_t>(of)];
-      const Mask mask = Mask::from_units(shape, pattern, bits);
+      SiteMember counted = member;
+      if (member.pattern.kind() == Pattern::Kind::n_of_m) counted.pattern = Pattern::element();
+      const Mask mask = member_mask(counted, exists);
       const auto [entry, fresh] = left.emplace(member.parameter.id(), mask);
       if (!fresh) entry->second = entry->second & mask;
     }
@@ -60,19 +55,29 @@ double Pruner::removed_share() const {
   return all == 0 ? 0 : static_cast<double>(all - existing) / static_cast<double>(all);
 }
 
-void Pruner::prune(double sparsity, double share) {
+bool Pruner::has_to_remove(double sparsity) const {
+  if (options_.regrow || !options_.allocation.sparsity_of.empty() || sparsity > removed_share()) return true;
+  check(sparsity >= 0, "prune", "expected a sparsity in [0,1), got {}", sparsity);  // NaN too
+  return false;
+}
+
+void Pruner::remove(const std::vector<std::vector<double>>& scores, double sparsity, double share) {
   std::vector<std::vector<bool>> candidates;
   for (const Site& site : sites_)
     candidates.push_back(options_.regrow ? std::vector<bool>(static_cast<size_t>(site.units), true)
                                          : existing_units(site));
   AllocationOptions allocation = options_.allocation;
   for (auto& [name, value] : allocation.sparsity_of) value *= share;
-  if (!options_.regrow && allocation.sparsity_of.empty() && sparsity <= removed_share()) {
-    check(sparsity >= 0, "prune", "expected a sparsity in [0,1), got {}", sparsity);
-    return;
-  }
-  const auto exists = allocate(sites_, scores(), candidates, sparsity, allocation);
+  const auto exists = allocate(sites_, scores, candidates, sparsity, allocation);
   for (size_t i = 0; i < sites_.size(); ++i) set_existing_units(sites_[i], exists[i], options_.flow);
+}
+
+void Pruner::prune(double sparsity, double share) {
+  if (has_to_remove(sparsity)) remove(scores(), sparsity, share);
+}
+
+void Pruner::prune_by(const std::vector<std::vector<double>>& scores, double sparsity, double share) {
+  if (has_to_remove(sparsity)) remove(scores, sparsity, share);
 }
 
 }  // namespace espalier

@@ -29,6 +29,8 @@ class Pruner {
   /// less than what went already it does nothing, unless regrow is set. Sparsities set by hand
   /// (AllocationOptions::sparsity_of) count `share` of their value: schedules reach them step by step too.
   void prune(double sparsity, double share = 1);
+  /// The same by scores that were taken already: for tries at several sparsities.
+  void prune_by(const std::vector<std::vector<double>>& scores, double sparsity, double share = 1);
   /// Of the sites' weights.
   double sparsity() const { return count_sparsity(sites_).sparsity(); }
   /// The same without single weights that are masked inside of units that exist: what prune goes by.
@@ -44,6 +46,9 @@ class Pruner {
   CriterionInput input() const;
 
  private:
+  bool has_to_remove(double sparsity) const;
+  void remove(const std::vector<std::vector<double>>& scores, double sparsity, double share);
+
   ModulePtr module_;
   std::vector<Site> sites_;
   PrunerOptions options_;

@@ -5,7 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "pruning/snapshot.h"
+#include "layers/snapshot.h"
+#include "pruning/names.h"
 
 namespace espalier {
 
@@ -156,14 +157,7 @@ std::map<std::string, double> sparsities_for(const Sensitivity& sensitivity, dou
 
 const char* name_of(BudgetKind kind) { return kBudgets[static_cast<size_t>(kind)].second; }
 
-BudgetKind parse_budget_kind(const std::string& text) {
-  std::vector<std::string> known;
-  for (const auto& [kind, name] : kBudgets) {
-    if (text == name) return kind;
-    known.emplace_back(name);
-  }
-  fail("budget", "unknown budget '{}'{}; known: {}", text, did_you_mean(text, known), fmt::join(known, ", "));
-}
+BudgetKind parse_budget_kind(const std::string& text) { return value_of_name("budget", "budget", kBudgets, text); }
 
 double count_existing(const Module& module) {
   int64_t count = 0;
@@ -183,8 +177,9 @@ BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const CostFun
   const Snapshot before(module);
   BudgetResult result{.sparsity = pruner.removed_share(), .cost = cost(module), .tries = 1};
   if (result.cost <= budget.amount) return result;
+  const auto scores = pruner.scores();  // the same in every try: the network is put back
   const auto try_out = [&](double sparsity) {
-    pruner.prune(sparsity);
+    pruner.prune_by(scores, sparsity);
     ++result.tries;
     const double spent = cost(module);
     before.restore();
@@ -193,7 +188,7 @@ BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const CostFun
   // Protected sites and least numbers of units may forbid a sparsity.
   const auto is_possible = [&](double sparsity) {
     try {
-      pruner.prune(sparsity);
+      pruner.prune_by(scores, sparsity);
     } catch (const ArgumentError&) {
       before.restore();
       return false;
@@ -201,7 +196,6 @@ BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const CostFun
     before.restore();
     return true;
   };
-  pruner.scores();  // what is wrong with the criterion shows here
   try {
     // `low` never fits, `high` does, once that is checked.
     double low = pruner.removed_share(), high = budget.largest_sparsity;
@@ -229,7 +223,7 @@ BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const CostFun
         low = middle;
       }
     }
-    pruner.prune(high);
+    pruner.prune_by(scores, high);
     result.sparsity = high;
     result.cost = cost_of_high;
   } catch (...) {

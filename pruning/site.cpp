@@ -1,8 +1,14 @@
 #include "pruning/site.h"
 
 #include <algorithm>
+#include <unordered_set>
+#include <utility>
 
 namespace espalier {
+
+bool fits_name(const std::string& pattern, const std::string& name) {
+  return pattern.ends_with('*') ? name.starts_with(pattern.substr(0, pattern.size() - 1)) : pattern == name;
+}
 
 Site site_of(const std::string& name, const Parameter& parameter, const Pattern& pattern) {
   const int64_t units = mask_layout(parameter.shape(), pattern).units();
@@ -74,6 +80,16 @@ std::vector<bool> existing_units(const Site& site) {
   return exists;
 }
 
+Mask member_mask(const SiteMember& member, const std::vector<bool>& exists, std::vector<bool> others) {
+  const Shape& shape = member.parameter.shape();
+  std::vector<bool> bits = std::move(others);
+  if (bits.empty()) bits.assign(static_cast<size_t>(mask_layout(shape, member.pattern).units()), true);
+  for (size_t unit = 0; unit < bits.size(); ++unit)
+    if (const int64_t from = member.site_unit(static_cast<int64_t>(unit)); from >= 0)
+      bits[unit] = exists[static_cast<size_t>(from)];
+  return Mask::from_units(shape, member.pattern, bits);
+}
+
 void set_existing_units(const Site& site, const std::vector<bool>& exists, GradientFlow flow) {
   check(static_cast<int64_t>(exists.size()) == site.units, "set_existing_units", "'{}' has {} units, got {} bits",
         site.name, site.units, exists.size());
@@ -82,23 +98,17 @@ void set_existing_units(const Site& site, const std::vector<bool>& exists, Gradi
     Parameter parameter = member.parameter;
     const Mask& before = parameter.mask();
     const bool same = before.defined() && before.pattern() == member.pattern;
-    std::vector<bool> bits =
-        same ? before.units()
-             : std::vector<bool>(static_cast<size_t>(mask_layout(parameter.shape(), member.pattern).units()), true);
-    for (size_t unit = 0; unit < bits.size(); ++unit)
-      if (const int64_t from = member.site_unit(static_cast<int64_t>(unit)); from >= 0)
-        bits[unit] = exists[static_cast<size_t>(from)];
-    const Mask mask = Mask::from_units(parameter.shape(), member.pattern, bits);
+    const Mask mask = member_mask(member, exists, same ? before.units() : std::vector<bool>());
     parameter.set_mask(before.defined() && !same ? before & mask : mask, flow);
   }
 }
 
 SparsityCount count_sparsity(const std::vector<Site>& sites) {
   SparsityCount count;
-  std::unordered_map<const void*, bool> seen;
+  std::unordered_set<const void*> seen;
   for (const Site& site : sites)
     for (const SiteMember& member : site.members) {
-      if (!member.masked || !seen.emplace(member.parameter.id(), true).second) continue;
+      if (!member.masked || !seen.insert(member.parameter.id()).second) continue;
       count.weights += member.parameter.numel();
       const Mask& mask = member.parameter.mask();
       if (mask.defined()) count.masked += mask.num_elements() - mask.count_elements();

@@ -30,6 +30,9 @@ struct Site {
   std::vector<SiteMember> members;
 };
 
+/// Whether a name given by hand, which may end in '*', means this one.
+bool fits_name(const std::string& pattern, const std::string& name);
+
 /// The units of one parameter. Throws when the pattern does not fit it.
 Site site_of(const std::string& name, const Parameter& parameter, const Pattern& pattern);
 
@@ -49,6 +52,10 @@ std::vector<int64_t> unit_weights(const Site& site);
 
 /// Which units exist now: all but those of which a masked member has lost every weight.
 std::vector<bool> existing_units(const Site& site);
+
+/// The mask of a member when exactly these units of the site exist. Units of the pattern that don't belong to the site
+/// are what `others` says (one bit each; empty: they exist).
+Mask member_mask(const SiteMember& member, const std::vector<bool>& exists, std::vector<bool> others = {});
 
 /// Makes exactly these units exist: sets the masks of the masked members. A member whose mask has another pattern keeps
 /// what that has removed (the two masks are joined to an element mask); bits of the same pattern outside the site stay.

@@ -3,9 +3,11 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
+#include "layers/snapshot.h"
 #include "training/checkpoint.h"
 #include "training/clip.h"
 #include "training/interrupt.h"
@@ -38,15 +40,6 @@ std::string describe_data(const Dataset& data) {
                         {"stddev", data.stddev},
                         {"shape", {data.channels(), data.height(), data.width()}}}
       .dump();
-}
-
-/// Weights, buffers and masks; both networks have one structure.
-void copy_network(const Module& from, Module& to) {
-  std::vector<Parameter> sources = from.parameters(), targets = to.parameters();
-  for (Parameter& target : targets) target.clear_mask();
-  load_state(to, state_of(from));
-  for (size_t i = 0; i < targets.size(); ++i)
-    if (sources[i].mask().defined()) targets[i].set_mask(sources[i].mask(), sources[i].gradient_flow());
 }
 
 /// Puts back what a schedule and the modes change, however fit ends.
@@ -91,8 +84,8 @@ struct Trainer::Run {
   Dataset validation;
   RunFolder folder;
   double base_lr;
-  nlohmann::json settings;  ///< what must agree for a resume to give the same result
-  ModulePtr best;           ///< without a run folder: the best network, if it is to be restored
+  nlohmann::json settings;       ///< what must agree for a resume to give the same result
+  std::optional<Snapshot> best;  ///< without a run folder: the best epoch's state, if it is to be restored
   Progress progress;
   bool saved = false;  ///< the folder's checkpoint is of this run
 
@@ -204,7 +197,7 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
     if (run.folder.is_used())
       restore(load_checkpoint(run.folder.best()), *module_);
     else
-      copy_network(*run.best, *module_);
+      run.best->restore();
   }
   for (const auto& callback : options_.callbacks) callback->on_train_end(*this);
   return {.history = state.history, .best_epoch = state.best_epoch, .step = state.step, .stop = stop};
@@ -353,7 +346,7 @@ void Trainer::note_best(Run& run, const EpochRecord& record) const {
     save_checkpoint(run.folder.best(), *module_, nullptr,
                     {{"data", describe_data(run.loader.dataset())}, {"metrics", to_json(record).dump()}});
   } else if (options_.restore_best) {
-    run.best = module_->clone();
+    run.best.emplace(*module_);
   }
 }
 

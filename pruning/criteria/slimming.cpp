@@ -9,10 +9,6 @@
 namespace espalier {
 namespace {
 
-bool fits(const std::string& pattern, const std::string& name) {
-  return pattern.ends_with('*') ? name.starts_with(pattern.substr(0, pattern.size() - 1)) : name == pattern;
-}
-
 /// Every BatchNorm with a weight, by name.
 std::vector<std::pair<std::string, Parameter>> batch_norm_weights(const Module& module) {
   std::vector<std::pair<std::string, Parameter>> result;
@@ -57,7 +53,7 @@ std::vector<Parameter> SlimmingPenalty::scales(const Module& module) const {
   std::vector<Parameter> result;
   for (const auto& [name, weight] : batch_norm_weights(module))
     if (std::none_of(options_.exclude.begin(), options_.exclude.end(),
-                     [&name = name](const std::string& pattern) { return fits(pattern, name); }))
+                     [&name = name](const std::string& pattern) { return fits_name(pattern, name); }))
       result.push_back(weight);
   return result;
 }
@@ -69,7 +65,7 @@ void SlimmingPenalty::on_train_begin(Trainer& trainer) {
   std::vector<std::string> names;
   for (const auto& [name, weight] : weights) names.push_back(name);
   for (const std::string& pattern : options_.exclude)
-    check(std::any_of(names.begin(), names.end(), [&](const std::string& name) { return fits(pattern, name); }),
+    check(std::any_of(names.begin(), names.end(), [&](const std::string& name) { return fits_name(pattern, name); }),
           "SlimmingPenalty", "there is no BatchNorm '{}' to exclude{}", pattern, did_you_mean(pattern, names));
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <unordered_set>
 
 #include "core/ops.h"
 #include "core/random.h"
@@ -25,16 +24,13 @@ HardConcreteGates::HardConcreteGates(ModulePtr module, std::vector<Site> sites, 
         options.gamma, options.zeta);
   check(options.harden > 0 && options.harden <= 1, "HardConcreteGates",
         "expected harden in (0,1], a share of the training, got {}", options.harden);
-  std::unordered_set<const void*> used;
+  check_disjoint("HardConcreteGates", sites_);
   Generator generator(options.seed, kGateStream - 1);
   for (const Site& site : sites_) {
-    for (const SiteMember& member : site.members) {
+    for (const SiteMember& member : site.members)
       check(member.pattern.kind() != Pattern::Kind::n_of_m, "HardConcreteGates",
             "gates open one by one, so that they can't keep the pattern {} of '{}'", member.pattern.to_string(),
             site.name);
-      check(!member.masked || used.insert(member.parameter.id()).second, "HardConcreteGates",
-            "'{}' belongs to two sites; give each parameter one", member.parameter.name());
-    }
     const DType type = site.members.front().parameter.data().dtype();
     Tensor initial = Tensor::empty({site.units}, type);
     normal_(initial, std::log(options.open / (1 - options.open)), 0.01, generator);
@@ -49,26 +45,24 @@ HardConcreteGates::~HardConcreteGates() {
 }
 
 void HardConcreteGates::attach() {
-  for (size_t s = 0; s < sites_.size(); ++s)
-    for (size_t m = 0; m < sites_[s].members.size(); ++m) {
-      if (!sites_[s].members[m].masked) continue;
-      Parameter parameter = sites_[s].members[m].parameter;
-      parameter.set_transform([this, s, m](const Variable& leaf) {
-        const SiteMember& member = sites_[s].members[m];
-        const Variable z =
-            module_->is_training()
-                ? sample(s)
-                : Variable(Tensor::from(gates(s), {sites_[s].units}).to(log_alphas_[s].second.data().dtype()));
-        return masked_leaf(member.parameter, leaf) *
-               spread_over_units(values_of_member(z, member), leaf.shape(), member.pattern);
-      });
-    }
+  set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
+    const SiteMember& member = sites_[s].members[m];
+    const Variable z =
+        module_->is_training()
+            ? sample(s)
+            : Variable(Tensor::from(gates(s), {sites_[s].units}).to(log_alphas_[s].second.data().dtype()));
+    return masked_leaf(member.parameter, leaf) *
+           spread_over_units(values_of_member(z, member), leaf.shape(), member.pattern);
+  });
 }
 
-void HardConcreteGates::detach() {
-  for (const Site& site : sites_)
-    for (const SiteMember& member : site.members)
-      if (Parameter parameter = member.parameter; member.masked) parameter.set_transform(nullptr);
+void HardConcreteGates::detach() { set_transforms(sites_, nullptr); }
+
+std::vector<bool> HardConcreteGates::open_units(size_t site) const {
+  std::vector<bool> exists = existing_units(sites_[site]);
+  const std::vector<double> z = gates(site);
+  for (size_t i = 0; i < exists.size(); ++i) exists[i] = exists[i] && z[i] > 0;
+  return exists;
 }
 
 Variable HardConcreteGates::sample(size_t site) const {
@@ -106,19 +100,9 @@ double HardConcreteGates::expected_weights() const {
 
 double HardConcreteGates::sparsity() const {
   if (hard_) return count_sparsity(sites_).sparsity();
-  int64_t total = 0, gone = 0;
-  for (size_t s = 0; s < sites_.size(); ++s) {
-    std::vector<bool> exists = existing_units(sites_[s]);
-    const std::vector<double> z = gates(s);
-    for (size_t i = 0; i < exists.size(); ++i) exists[i] = exists[i] && z[i] > 0;
-    for (const SiteMember& member : sites_[s].members) {
-      if (!member.masked) continue;
-      const Mask mask = member_mask(member, exists);
-      total += mask.num_elements();
-      gone += mask.num_elements() - mask.count_elements();
-    }
-  }
-  return total == 0 ? 0 : static_cast<double>(gone) / static_cast<double>(total);
+  std::vector<std::vector<bool>> exists;
+  for (size_t s = 0; s < sites_.size(); ++s) exists.push_back(open_units(s));
+  return count_masked(member_masks(sites_, exists)).sparsity();
 }
 
 void HardConcreteGates::harden() {
@@ -128,8 +112,7 @@ void HardConcreteGates::harden() {
   const NoGrad no_grad;
   for (size_t s = 0; s < sites_.size(); ++s) {
     const std::vector<double> z = gates(s);
-    std::vector<bool> exists = existing_units(sites_[s]);
-    for (size_t i = 0; i < exists.size(); ++i) exists[i] = exists[i] && z[i] > 0;
+    std::vector<bool> exists = open_units(s);
     if (std::find(exists.begin(), exists.end(), true) == exists.end())
       exists[static_cast<size_t>(argmax(log_alphas_[s].second.data(), 0).item())] = true;
     const Variable values(Tensor::from(z, {sites_[s].units}).to(log_alphas_[s].second.data().dtype()));

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <unordered_set>
 
 #include "core/ops.h"
 #include "pruning/learned/units.h"
@@ -20,14 +19,11 @@ LearnedMasks::LearnedMasks(ModulePtr module, std::vector<Site> sites, const Lear
   check(options.every >= 1 && options.penalty >= 0 && std::isfinite(options.threshold), "LearnedMasks",
         "expected every >= 1, penalty >= 0 and a finite threshold, got {}, {} and {}", options.every, options.penalty,
         options.threshold);
-  std::unordered_set<const void*> used;
+  check_disjoint("LearnedMasks", sites_);
   for (const Site& site : sites_) {
     Saliencies magnitudes;
-    for (const SiteMember& member : site.members) {
-      check(!member.masked || used.insert(member.parameter.id()).second, "LearnedMasks",
-            "'{}' belongs to two sites; give each parameter one", member.parameter.name());
+    for (const SiteMember& member : site.members)
       if (member.masked) magnitudes[member.parameter.id()] = abs(member.parameter.data());
-    }
     const DType type = site.members.front().parameter.data().dtype();
     Tensor initial = Tensor::zeros({site.units}, type);
     if (options.initial == InitialScores::magnitude)
@@ -43,32 +39,18 @@ LearnedMasks::~LearnedMasks() {
 }
 
 void LearnedMasks::attach() {
-  for (size_t s = 0; s < sites_.size(); ++s)
-    for (size_t m = 0; m < sites_[s].members.size(); ++m) {
-      if (!sites_[s].members[m].masked) continue;
-      Parameter parameter = sites_[s].members[m].parameter;
-      parameter.set_transform([this, s, m](const Variable& leaf) {
-        const SiteMember& member = sites_[s].members[m];
-        return straight_through(masked_leaf(member.parameter, leaf), scores_[s].second.variable(), member, masks_[s][m],
-                                options_.flow);
-      });
-    }
+  set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
+    const SiteMember& member = sites_[s].members[m];
+    return straight_through(masked_leaf(member.parameter, leaf), scores_[s].second.variable(), member, masks_[s][m],
+                            options_.flow);
+  });
 }
 
-void LearnedMasks::detach() {
-  for (const Site& site : sites_)
-    for (const SiteMember& member : site.members)
-      if (Parameter parameter = member.parameter; member.masked) parameter.set_transform(nullptr);
-}
+void LearnedMasks::detach() { set_transforms(sites_, nullptr); }
 
 void LearnedMasks::set_exists(std::vector<std::vector<bool>> exists) {
   exists_ = std::move(exists);
-  masks_.clear();
-  for (size_t s = 0; s < sites_.size(); ++s) {
-    masks_.emplace_back();
-    for (const SiteMember& member : sites_[s].members)
-      masks_.back().push_back(member.masked ? member_mask(member, exists_[s]) : Mask());
-  }
+  masks_ = member_masks(sites_, exists_);
 }
 
 void LearnedMasks::select(double sparsity) {
@@ -91,16 +73,7 @@ void LearnedMasks::select(double sparsity) {
   set_exists(std::move(chosen));
 }
 
-double LearnedMasks::sparsity() const {
-  int64_t total = 0, gone = 0;
-  for (size_t s = 0; s < sites_.size(); ++s)
-    for (const Mask& mask : masks_[s]) {
-      if (!mask.defined()) continue;
-      total += mask.num_elements();
-      gone += mask.num_elements() - mask.count_elements();
-    }
-  return total == 0 ? 0 : static_cast<double>(gone) / static_cast<double>(total);
-}
+double LearnedMasks::sparsity() const { return count_masked(masks_).sparsity(); }
 
 void LearnedMasks::harden() {
   if (hard_) return;
@@ -150,14 +123,7 @@ std::vector<std::pair<std::string, Tensor>> LearnedMasks::state() const {
 }
 
 void LearnedMasks::load_state(const std::vector<std::pair<std::string, Tensor>>& state) {
-  const auto find = [&](const std::string& name) {
-    for (const auto& [key, tensor] : state)
-      if (key == name) return tensor;
-    fail<FileError>("LearnedMasks",
-                    "the checkpoint has no '{}': it is of a training without learned masks, or with "
-                    "other callbacks",
-                    name);
-  };
+  const auto find = [&](const std::string& name) { return find_state("LearnedMasks", state, name); };
   std::vector<std::vector<bool>> exists;
   for (size_t s = 0; s < sites_.size(); ++s) {
     const Tensor values = find(fmt::format("scores/{}", s));

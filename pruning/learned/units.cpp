@@ -1,5 +1,7 @@
 #include "pruning/learned/units.h"
 
+#include <unordered_set>
+
 #include "autograd/node.h"
 #include "core/ops.h"
 
@@ -83,13 +85,46 @@ Variable values_of_member(const Variable& values, const SiteMember& member) {
   return index_select(padded, 0, Tensor::from(index, {static_cast<int64_t>(index.size())}));
 }
 
-Mask member_mask(const SiteMember& member, const std::vector<bool>& exists) {
-  const Shape& shape = member.parameter.shape();
-  if (member.site_units.empty()) return Mask::from_units(shape, member.pattern, exists);
-  std::vector<bool> bits(member.site_units.size(), true);
-  for (size_t unit = 0; unit < bits.size(); ++unit)
-    if (const int64_t from = member.site_units[unit]; from >= 0) bits[unit] = exists[static_cast<size_t>(from)];
-  return Mask::from_units(shape, member.pattern, bits);
+void check_disjoint(const char* operation, const std::vector<Site>& sites) {
+  std::unordered_set<const void*> used;
+  for (const Site& site : sites)
+    for (const SiteMember& member : site.members)
+      check(!member.masked || used.insert(member.parameter.id()).second, operation,
+            "'{}' belongs to two sites; give each parameter one", member.parameter.name());
+}
+
+void set_transforms(const std::vector<Site>& sites, const MemberTransform& transform) {
+  for (size_t s = 0; s < sites.size(); ++s)
+    for (size_t m = 0; m < sites[s].members.size(); ++m) {
+      if (!sites[s].members[m].masked) continue;
+      Parameter parameter = sites[s].members[m].parameter;
+      if (transform)
+        parameter.set_transform([transform, s, m](const Variable& leaf) { return transform(s, m, leaf); });
+      else
+        parameter.set_transform(nullptr);
+    }
+}
+
+std::vector<std::vector<Mask>> member_masks(const std::vector<Site>& sites,
+                                            const std::vector<std::vector<bool>>& exists) {
+  std::vector<std::vector<Mask>> masks;
+  for (size_t s = 0; s < sites.size(); ++s) {
+    masks.emplace_back();
+    for (const SiteMember& member : sites[s].members)
+      masks.back().push_back(member.masked ? member_mask(member, exists[s]) : Mask());
+  }
+  return masks;
+}
+
+SparsityCount count_masked(const std::vector<std::vector<Mask>>& masks) {
+  SparsityCount count;
+  for (const auto& members : masks)
+    for (const Mask& mask : members) {
+      if (!mask.defined()) continue;
+      count.weights += mask.num_elements();
+      count.masked += mask.num_elements() - mask.count_elements();
+    }
+  return count;
 }
 
 Variable straight_through(const Variable& weight, const Variable& scores, const SiteMember& member, const Mask& mask,
@@ -124,21 +159,28 @@ Variable masked_leaf(const Parameter& parameter, const Variable& leaf) {
   return mask.defined() && parameter.gradient_flow() == GradientFlow::masked ? mask_gradient(leaf, mask) : leaf;
 }
 
+Tensor find_state(const char* operation, const std::vector<std::pair<std::string, Tensor>>& state,
+                  const std::string& name) {
+  for (const auto& [key, tensor] : state)
+    if (key == name) return tensor;
+  fail<FileError>(operation, "the checkpoint has no '{}': it is of a training without this callback, or with others",
+                  name);
+}
+
+namespace {
+/// Bits are saved as masks are.
+Shape one_for_each(size_t count) { return {static_cast<int64_t>(count)}; }
+}  // namespace
+
 Tensor pack_bits(const std::vector<bool>& bits) {
-  Tensor bytes = Tensor::zeros({static_cast<int64_t>((bits.size() + 7) / 8)}, DType::u8);
-  uint8_t* to = bytes.data<uint8_t>();
-  for (size_t i = 0; i < bits.size(); ++i) to[i / 8] = static_cast<uint8_t>(to[i / 8] | (bits[i] << (i % 8)));
-  return bytes;
+  return Mask::from_units(one_for_each(bits.size()), Pattern::element(), bits).packed();
 }
 
 std::vector<bool> unpack_bits(const Tensor& bytes, size_t count) {
   if (!bytes.defined() || bytes.dtype() != DType::u8 || bytes.numel() != static_cast<int64_t>((count + 7) / 8))
     fail<FileError>("unpack_bits", "expected {} bytes (u8) for {} units, got {}", (count + 7) / 8, count,
                     bytes.defined() ? describe(bytes) : "nothing");
-  const uint8_t* from = bytes.data<uint8_t>();
-  std::vector<bool> bits(count);
-  for (size_t i = 0; i < count; ++i) bits[i] = from[i / 8] >> (i % 8) & 1;
-  return bits;
+  return Mask::from_packed(one_for_each(count), Pattern::element(), bytes).units();
 }
 
 }  // namespace espalier

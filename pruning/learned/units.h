@@ -2,6 +2,9 @@
 // through a mask.
 #pragma once
 
+#include <functional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "pruning/site.h"
@@ -15,8 +18,19 @@ Variable spread_over_units(const Variable& z, const Shape& weight, const Pattern
 /// The values of a site's units (S) for the units of one of its members; 1 for units outside the site.
 Variable values_of_member(const Variable& values, const SiteMember& member);
 
-/// The mask of a member when exactly these units of the site exist; units outside the site do.
-Mask member_mask(const SiteMember& member, const std::vector<bool>& exists);
+/// Throws when a parameter would be masked by two of the sites.
+void check_disjoint(const char* operation, const std::vector<Site>& sites);
+
+/// While set, operations compute with transform(site, member, leaf) in place of every masked parameter of the sites.
+/// nullptr: with the parameters again.
+using MemberTransform = std::function<Variable(size_t site, size_t member, const Variable& leaf)>;
+void set_transforms(const std::vector<Site>& sites, const MemberTransform& transform);
+
+/// The masks when exactly these units of each site exist, by site and member; undefined where a member is not masked.
+std::vector<std::vector<Mask>> member_masks(const std::vector<Site>& sites,
+                                            const std::vector<std::vector<bool>>& exists);
+/// The weights of such masks, and how many of them are masked.
+SparsityCount count_masked(const std::vector<std::vector<Mask>>& masks);
 
 /// weight where the mask's weights exist, else 0. Its gradient goes to the weight as if there were no mask (dense), or
 /// only where weights exist (masked); and to `scores` (units of the member's site; or undefined) as the sum over each
@@ -27,6 +41,10 @@ Variable straight_through(const Variable& weight, const Variable& scores, const 
 
 /// The leaf, through the parameter's own mask: what a transform starts from, so that weights masked before stay dead.
 Variable masked_leaf(const Parameter& parameter, const Variable& leaf);
+
+/// The tensor of that name in what a callback saved. Throws FileError.
+Tensor find_state(const char* operation, const std::vector<std::pair<std::string, Tensor>>& state,
+                  const std::string& name);
 
 /// u8, eight bits a byte, lowest first: for checkpoints.
 Tensor pack_bits(const std::vector<bool>& bits);

@@ -113,14 +113,7 @@ VariationalConv2d::VariationalConv2d(const Conv2d& layer, const VariationalOptio
 }
 
 Variable VariationalConv2d::forward(const Variable& x) {
-  const Conv2dOptions& o = layer_->options();
-  const Conv2dShape shape{.stride_h = o.stride.h,
-                          .stride_w = o.stride.w,
-                          .padding_h = o.padding.h,
-                          .padding_w = o.padding.w,
-                          .dilation_h = o.dilation.h,
-                          .dilation_w = o.dilation.w,
-                          .groups = o.groups};
+  const Conv2dShape shape = layer_->geometry();
   if (!is_training()) return conv2d(x, evaluation_weight(), bias(), shape);
   const Variable variance = variational_variance(weight(), log_sigma2());
   return gaussian_sample(conv2d(x, weight(), bias(), shape), conv2d(square(x), variance, {}, shape));

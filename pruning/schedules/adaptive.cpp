@@ -6,7 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "pruning/snapshot.h"
+#include "layers/snapshot.h"
 #include "training/checkpoint.h"
 
 namespace espalier {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "pruning/names.h"
+
 namespace espalier {
 
 namespace {
@@ -16,12 +18,7 @@ constexpr int64_t kPrunings = 100;
 const char* name_of(SparsityCurve curve) { return kCurves[static_cast<size_t>(curve)].second; }
 
 SparsityCurve parse_sparsity_curve(const std::string& text) {
-  std::vector<std::string> names;
-  for (const auto& [curve, name] : kCurves) {
-    if (text == name) return curve;
-    names.emplace_back(name);
-  }
-  fail("schedule", "unknown sparsity curve '{}'{}; known: {}", text, did_you_mean(text, names), fmt::join(names, ", "));
+  return value_of_name("schedule", "sparsity curve", kCurves, text);
 }
 
 double sparsity_at(SparsityCurve curve, double t, double initial, double final) {

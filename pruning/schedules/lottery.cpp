@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "pruning/snapshot.h"
+#include "layers/snapshot.h"
 #include "training/checkpoint.h"
 
 namespace espalier {
@@ -91,25 +91,23 @@ struct Files {
 
 void prune_round(const ModulePtr& network, const std::vector<Site>& sites, const Dataset& train,
                  const LotteryOptions& options) {
-  PrunerOptions pruning{.criterion = options.criterion};
+  PrunerOptions pruning{.criterion = options.criterion, .allocation = {.scope = options.scope}};
   if (options.criterion->needs_data()) pruning.data = train;
   pruning.loss = options.training.options.loss;
-  const Pruner pruner(network, sites, pruning);
-  AllocationOptions allocation{.scope = options.scope};
   const auto after = [](double sparsity, double rate) { return 1 - (1 - sparsity) * (1 - rate); };
-  if (options.scope == Scope::layer)
+  double sparsity = 0;
+  if (options.scope == Scope::layer) {
     for (size_t i = 0; i < sites.size(); ++i) {
       const auto own = options.rate_of.find(sites[i].name);
       const double rate = own != options.rate_of.end() ? own->second
                           : i + 1 == sites.size()      ? options.rate * options.output_rate
                                                        : options.rate;
-      allocation.sparsity_of[sites[i].name] = after(count_sparsity({sites[i]}).sparsity(), rate);
+      pruning.allocation.sparsity_of[sites[i].name] = after(count_sparsity({sites[i]}).sparsity(), rate);
     }
-  std::vector<std::vector<bool>> candidates;
-  for (const Site& site : sites) candidates.push_back(existing_units(site));
-  const double sparsity = options.scope == Scope::layer ? 0 : after(pruner.sparsity(), options.rate);
-  const auto exists = allocate(sites, pruner.scores(), candidates, sparsity, allocation);
-  for (size_t i = 0; i < sites.size(); ++i) set_existing_units(sites[i], exists[i]);
+  } else {
+    sparsity = after(count_sparsity(sites).sparsity(), options.rate);
+  }
+  Pruner(network, sites, pruning).prune(sparsity);
 }
 
 void check_options(const std::vector<Site>& sites, const LotteryOptions& options) {

@@ -7,6 +7,7 @@
 
 #include "core/ops.h"
 #include "core/random.h"
+#include "pruning/names.h"
 
 namespace espalier {
 
@@ -36,14 +37,7 @@ std::vector<size_t> highest(std::vector<size_t> among, const std::vector<double>
 
 const char* name_of(Growth growth) { return kGrowths[static_cast<size_t>(growth)].second; }
 
-Growth parse_growth(const std::string& text) {
-  std::vector<std::string> known;
-  for (const auto& [growth, name] : kGrowths) {
-    if (text == name) return growth;
-    known.emplace_back(name);
-  }
-  fail("growth", "unknown growth '{}'{}; known: {}", text, did_you_mean(text, known), fmt::join(known, ", "));
-}
+Growth parse_growth(const std::string& text) { return value_of_name("growth", "growth", kGrowths, text); }
 
 SparseTraining::SparseTraining(std::vector<Site> sites, const SparseTrainingOptions& options)
     : sites_(std::move(sites)), options_(options) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <unordered_set>
 
 #include "core/ops.h"
 #include "core/random.h"
@@ -12,11 +11,6 @@ namespace espalier {
 
 namespace {
 constexpr uint64_t kSurgeryStream = 0x73757267;
-
-bool names(const std::string& pattern, const std::string& site) {
-  if (pattern.ends_with('*')) return site.starts_with(pattern.substr(0, pattern.size() - 1));
-  return pattern == site;
-}
 }  // namespace
 
 NetworkSurgery::NetworkSurgery(std::vector<Site> sites, const SurgeryOptions& options)
@@ -30,21 +24,18 @@ NetworkSurgery::NetworkSurgery(std::vector<Site> sites, const SurgeryOptions& op
   check(0 <= options.begin && options.begin < options.harden && options.harden <= 1, "NetworkSurgery",
         "expected 0 <= begin < harden <= 1, shares of the training, got {} and {}", options.begin, options.harden);
   std::vector<std::string> known;
-  std::unordered_set<const void*> used;
+  check_disjoint("NetworkSurgery", sites_);
   std::vector<std::vector<bool>> exists;
   for (const Site& site : sites_) {
     known.push_back(site.name);
-    for (const SiteMember& member : site.members) {
+    for (const SiteMember& member : site.members)
       check(member.pattern.kind() != Pattern::Kind::n_of_m, "NetworkSurgery",
             "units of '{}' are spliced one by one, so that the pattern {} can't be kept", site.name,
             member.pattern.to_string());
-      check(!member.masked || used.insert(member.parameter.id()).second, "NetworkSurgery",
-            "'{}' belongs to two sites; give each parameter one", member.parameter.name());
-    }
     exists.push_back(existing_units(site));
   }
   for (const auto& [name, c] : options.c_of)
-    check(std::any_of(known.begin(), known.end(), [&name = name](const auto& site) { return names(name, site); }),
+    check(std::any_of(known.begin(), known.end(), [&name = name](const auto& site) { return fits_name(name, site); }),
           "NetworkSurgery", "no site is named '{}'{}", name, did_you_mean(name, known));
   set_exists(std::move(exists));
   attach();
@@ -55,31 +46,17 @@ NetworkSurgery::~NetworkSurgery() {
 }
 
 void NetworkSurgery::attach() {
-  for (size_t s = 0; s < sites_.size(); ++s)
-    for (size_t m = 0; m < sites_[s].members.size(); ++m) {
-      if (!sites_[s].members[m].masked) continue;
-      Parameter parameter = sites_[s].members[m].parameter;
-      parameter.set_transform([this, s, m](const Variable& leaf) {
-        const SiteMember& member = sites_[s].members[m];
-        return straight_through(masked_leaf(member.parameter, leaf), {}, member, masks_[s][m], GradientFlow::dense);
-      });
-    }
+  set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
+    const SiteMember& member = sites_[s].members[m];
+    return straight_through(masked_leaf(member.parameter, leaf), {}, member, masks_[s][m], GradientFlow::dense);
+  });
 }
 
-void NetworkSurgery::detach() {
-  for (const Site& site : sites_)
-    for (const SiteMember& member : site.members)
-      if (Parameter parameter = member.parameter; member.masked) parameter.set_transform(nullptr);
-}
+void NetworkSurgery::detach() { set_transforms(sites_, nullptr); }
 
 void NetworkSurgery::set_exists(std::vector<std::vector<bool>> exists) {
   exists_ = std::move(exists);
-  masks_.clear();
-  for (size_t s = 0; s < sites_.size(); ++s) {
-    masks_.emplace_back();
-    for (const SiteMember& member : sites_[s].members)
-      masks_.back().push_back(member.masked ? member_mask(member, exists_[s]) : Mask());
-  }
+  masks_ = member_masks(sites_, exists_);
 }
 
 std::vector<double> NetworkSurgery::magnitudes(const Site& site) const {
@@ -101,7 +78,7 @@ void NetworkSurgery::update() {
     for (size_t s = 0; s < sites_.size(); ++s) {
       double c = options_.c;
       for (const auto& [name, own] : options_.c_of)
-        if (names(name, sites_[s].name)) c = own;
+        if (fits_name(name, sites_[s].name)) c = own;
       double mean = 0, square = 0;
       for (double value : values[s]) mean += value;
       mean /= static_cast<double>(values[s].size());
@@ -119,16 +96,7 @@ void NetworkSurgery::update() {
   set_exists(std::move(exists));
 }
 
-double NetworkSurgery::sparsity() const {
-  int64_t total = 0, gone = 0;
-  for (const auto& masks : masks_)
-    for (const Mask& mask : masks) {
-      if (!mask.defined()) continue;
-      total += mask.num_elements();
-      gone += mask.num_elements() - mask.count_elements();
-    }
-  return total == 0 ? 0 : static_cast<double>(gone) / static_cast<double>(total);
-}
+double NetworkSurgery::sparsity() const { return count_masked(masks_).sparsity(); }
 
 void NetworkSurgery::harden() {
   if (hard_) return;
@@ -160,12 +128,7 @@ std::vector<std::pair<std::string, Tensor>> NetworkSurgery::state() const {
 }
 
 void NetworkSurgery::load_state(const std::vector<std::pair<std::string, Tensor>>& state) {
-  const auto find = [&](const std::string& name) {
-    for (const auto& [key, tensor] : state)
-      if (key == name) return tensor;
-    fail<FileError>("NetworkSurgery",
-                    "the checkpoint has no '{}': it is of a training without surgery, or with other callbacks", name);
-  };
+  const auto find = [&](const std::string& name) { return find_state("NetworkSurgery", state, name); };
   std::vector<std::vector<bool>> exists;
   for (size_t s = 0; s < sites_.size(); ++s)
     exists.push_back(unpack_bits(find(fmt::format("exists/{}", s)), static_cast<size_t>(sites_[s].units)));

@@ -3,7 +3,7 @@
 
 #include "pruning/schedules/adaptive.h"
 #include "pruning/schedules/lottery.h"
-#include "pruning/snapshot.h"
+#include "layers/snapshot.h"
 #include "tests/training/support.h"
 
 namespace espalier {

@@ -1,4 +1,4 @@
-#include "pruning/snapshot.h"
+#include "layers/snapshot.h"
 
 namespace espalier {
 
