@@ -1,9 +1,9 @@
 // Retraining, lottery tickets and adaptive pruning: rounds of trainings.
 #include <cmath>
 
+#include "layers/snapshot.h"
 #include "pruning/schedules/adaptive.h"
 #include "pruning/schedules/lottery.h"
-#include "layers/snapshot.h"
 #include "tests/training/support.h"
 
 namespace espalier {
