@@ -1,20 +1,13 @@
 #include "core/kernels.h"
 
-#include <cstdlib>
 #include <cstring>
 
 namespace espalier {
 
 const Kernels& kernels(Device device) { return device.is_cpu() ? cpu::table() : cuda::table(); }
 
-void* device_allocate(Device device, size_t bytes) {
-  if (!device.is_cpu()) return cuda::allocate(device.index(), bytes);
-  return std::aligned_alloc(64, bytes);
-}
-
-void device_free(Device device, void* pointer, size_t bytes) {
-  if (!device.is_cpu()) return cuda::deallocate(device.index(), pointer, bytes);
-  std::free(pointer);
+void synchronize(Device device) {
+  if (!device.is_cpu()) cuda::synchronize(device.index());
 }
 
 void device_copy(void* to, Device to_device, const void* from, Device from_device, size_t bytes) {

@@ -11,8 +11,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "core/mask.h"
 #include "core/random.h"
 #include "core/tensor.h"
 
@@ -74,8 +76,7 @@ struct Pool2dShape {
   int64_t padding_h = 0, padding_w = 0;
 };
 
-/// Update rules of the optimisers, one fused kernel call for each parameter. All tensors contiguous and of one dtype.
-/// `grad` is never written: weight decay goes into the update, so that saliency read later is that of the loss.
+/// Update rules of the optimisers.
 struct SgdUpdate {
   double lr, momentum, dampening, weight_decay;
   bool nesterov, first_step;  ///< first_step: the velocity starts as the gradient, as in PyTorch
@@ -89,7 +90,13 @@ struct RmspropUpdate {
   double lr, alpha, epsilon, weight_decay, momentum;
 };
 
-struct MaskLayout;  // core/mask.h
+/// What an optimiser's step does to one parameter. All tensors are contiguous and of one shape, dtype and device.
+/// `grad` is never written: weight decay goes into the update, so that saliency read later is that of the loss.
+struct ParameterStep {
+  Tensor grad, weight;
+  Tensor first, second;  ///< state, undefined where the rule keeps none: velocity; m, v; or v, velocity
+  Mask mask;             ///< where it is defined, the weights it masks are 0 after the step
+};
 
 struct Kernels {
   const char* name;  ///< "cpu", "cuda"
@@ -168,10 +175,10 @@ struct Kernels {
   void (*lstm_cell_grad)(const Tensor& gates, const Tensor& c_prev, const Tensor& c, const Tensor& dh, const Tensor& dc,
                          Tensor& dgates, Tensor& dc_prev);
 
-  // --- optimisers (optimizer). Contiguous; accumulate into weight and state. -----------------------------------
-  void (*sgd)(const SgdUpdate& update, const Tensor& grad, Tensor& weight, Tensor& velocity);  ///< velocity: momentum
-  void (*adam)(const AdamUpdate& update, const Tensor& grad, Tensor& weight, Tensor& m, Tensor& v);
-  void (*rmsprop)(const RmspropUpdate& update, const Tensor& grad, Tensor& weight, Tensor& v, Tensor& velocity);
+  // --- optimisers (optimizer). Accumulate into weight and state of many parameters in one call. ----------------
+  void (*sgd)(const SgdUpdate& update, std::span<const ParameterStep> parameters);  ///< velocity: with momentum
+  void (*adam)(const AdamUpdate& update, std::span<const ParameterStep> parameters);
+  void (*rmsprop)(const RmspropUpdate& update, std::span<const ParameterStep> parameters);
 
   // --- masks (mask). x (f32, f64) contiguous; words: i64, one bit for each unit of the layout. ----------------------
   /// In place: x = 0 where the weight's unit does not exist.
@@ -181,10 +188,10 @@ struct Kernels {
 /// The kernels of a device. Throws UnavailableError when the build or the machine has no such backend.
 const Kernels& kernels(Device device);
 
-/// Memory of a device, for Storage. `bytes` is a multiple of 64. Returns nullptr when there is none left.
-void* device_allocate(Device device, size_t bytes);
-void device_free(Device device, void* pointer, size_t bytes);
-/// Copies between devices or within one; complete on return.
+/// Waits until the device has done all it was asked for, for timing; throws what its kernels could not say earlier.
+void synchronize(Device device);
+/// Copies between devices or within one. `from` may change once this returns; what `to` holds is seen by later kernels
+/// of its device, and by the host at once.
 void device_copy(void* to, Device to_device, const void* from, Device from_device, size_t bytes);
 
 namespace cpu {
@@ -195,9 +202,24 @@ namespace cuda {
 const Kernels& table();
 bool is_available();
 std::string why_unavailable();
+/// Lines about the backend for people: versions, and each device with its memory.
+std::vector<std::string> describe_devices();
+
+/// Memory from a device's stream-ordered pool; nullptr when there is none left.
 void* allocate(int index, size_t bytes);
-void deallocate(int index, void* pointer, size_t bytes);
+void deallocate(int index, void* pointer);
+/// Gives what the pool keeps for reuse back to the driver.
+void release(int index);
+struct PoolStats {
+  uint64_t used = 0, reserved = 0;  ///< bytes handed out, bytes taken from the driver
+  size_t device_free = 0, device_total = 0;
+};
+PoolStats pool_stats(int index);
+uint64_t pool_reserved(int index);  ///< PoolStats::reserved alone, which is quick to ask for
+
 void copy(void* to, Device to_device, const void* from, Device from_device, size_t bytes);
+/// Waits for the device and throws what its kernels could not.
+void synchronize(int index);
 }  // namespace cuda
 
 }  // namespace espalier

@@ -1,6 +1,7 @@
 #include "core/storage.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -10,26 +11,25 @@
 namespace espalier {
 namespace {
 
-/// Keeps freed blocks in lists by size, so that a training loop, which asks for the same sizes in every step, takes
-/// nothing from the system after its first step. Sizes are rounded up to bound the number of lists and the waste (1/8).
+/// Hands out the memory of one device and counts it. Of the CPU's it keeps freed blocks in lists by size, so that a
+/// training loop, which asks for the same sizes in every step, takes nothing from the system after its first step.
+/// Sizes are rounded up to bound the number of lists and the waste (1/8). CUDA has a pool of that kind itself, which
+/// also knows the order of streams; there every block has its exact size.
 class CachingAllocator {
  public:
   explicit CachingAllocator(Device device) : device_(device) {}
 
   void* allocate(size_t bytes, size_t& capacity) {
-    capacity = round_up(bytes);
+    capacity = device_.is_cpu() ? round_up(bytes) : std::max<size_t>(bytes, 1);
     std::lock_guard lock(mutex_);
     void* block = take_cached(capacity);
     if (!block) {
-      block = device_allocate(device_, capacity);
+      block = take_new(capacity);
       if (!block) {  // the cache may hold enough, in blocks of other sizes
         release_locked();
-        block = device_allocate(device_, capacity);
+        block = take_new(capacity);
       }
-      if (!block)
-        fail<Error>("allocate", "out of memory on {}: asked for {} bytes, {} are in use (peak {}); use a smaller batch",
-                    device_.name(), bytes, stats_.current, stats_.peak);
-      ++stats_.system_calls;
+      if (!block) fail_out_of_memory(bytes);
     }
     stats_.current += capacity;
     stats_.peak = std::max(stats_.peak, stats_.current);
@@ -39,6 +39,7 @@ class CachingAllocator {
   void deallocate(void* block, size_t capacity) {
     std::lock_guard lock(mutex_);
     stats_.current -= capacity;
+    if (!device_.is_cpu()) return cuda::deallocate(device_.index(), block);
     stats_.cached += capacity;
     free_[capacity].push_back(block);
   }
@@ -50,7 +51,12 @@ class CachingAllocator {
 
   MemoryStats stats() {
     std::lock_guard lock(mutex_);
-    return stats_;
+    MemoryStats stats = stats_;
+    if (!device_.is_cpu()) {
+      const cuda::PoolStats pool = cuda::pool_stats(device_.index());
+      stats.cached = pool.reserved - pool.used;
+    }
+    return stats;
   }
 
   void reset_peak() {
@@ -75,16 +81,46 @@ class CachingAllocator {
     return block;
   }
 
+  void* take_new(size_t capacity) {
+    if (device_.is_cpu()) {
+      void* block = std::aligned_alloc(64, capacity);
+      if (block) ++stats_.system_calls;
+      return block;
+    }
+    void* block = cuda::allocate(device_.index(), capacity);
+    if (const uint64_t reserved = cuda::pool_reserved(device_.index()); reserved > reserved_) {
+      ++stats_.system_calls;  // the pool has grown
+      reserved_ = reserved;
+    }
+    return block;
+  }
+
   void release_locked() {
+    if (!device_.is_cpu()) {
+      cuda::release(device_.index());
+      reserved_ = cuda::pool_reserved(device_.index());
+      return;
+    }
     for (auto& [capacity, blocks] : free_)
-      for (void* block : blocks) device_free(device_, block, capacity);
+      for (void* block : blocks) std::free(block);
     free_.clear();
     stats_.cached = 0;
+  }
+
+  [[noreturn]] void fail_out_of_memory(size_t bytes) const {
+    std::string device;
+    if (!device_.is_cpu()) {
+      const cuda::PoolStats pool = cuda::pool_stats(device_.index());
+      device = fmt::format(", {} of the device's {} are free", pool.device_free, pool.device_total);
+    }
+    fail<Error>("allocate", "out of memory on {}: asked for {} bytes, {} are in use (peak {}){}; use a smaller batch",
+                device_.name(), bytes, stats_.current, stats_.peak, device);
   }
 
   Device device_;
   std::mutex mutex_;
   std::unordered_map<size_t, std::vector<void*>> free_;
+  uint64_t reserved_ = 0;  ///< the most that CUDA's pool has held
   MemoryStats stats_;
 };
 

@@ -10,9 +10,16 @@ namespace {
 
 const Kernels& table() { unavailable(); }
 bool is_available() { return false; }
-std::string why_unavailable() { return "this build has no CUDA backend"; }
+std::string why_unavailable() {
+  return "this build has no CUDA backend; build with the preset cuda (docs/cuda.md) where the CUDA toolkit is";
+}
+std::vector<std::string> describe_devices() { return {}; }
 void* allocate(int, size_t) { unavailable(); }
-void deallocate(int, void*, size_t) { unavailable(); }
+void deallocate(int, void*) { unavailable(); }
+void release(int) { unavailable(); }
+PoolStats pool_stats(int) { unavailable(); }
+uint64_t pool_reserved(int) { unavailable(); }
 void copy(void*, Device, const void*, Device, size_t) { unavailable(); }
+void synchronize(int) { unavailable(); }
 
 }  // namespace espalier::cuda

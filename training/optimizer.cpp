@@ -80,8 +80,29 @@ void Optimizer::zero_grad() {
 }
 
 void Optimizer::step() {
+  // Everything is checked before anything changes.
+  pending_.clear();
+  steps_.clear();
   for (const ParameterGroup& group : groups_)
-    for (const auto& [name, parameter] : group.parameters) step_parameter(group, name, parameter);
+    for (const auto& [name, parameter] : group.parameters) prepare(group, name, parameter);
+  // Neighbours of one rule, device and type share a kernel call.
+  for (size_t begin = 0, end = 0; begin < steps_.size(); begin = end) {
+    const Tensor& first = steps_[begin].weight;
+    while (end < steps_.size() && pending_[end].settings == pending_[begin].settings &&
+           steps_[end].weight.device() == first.device() && steps_[end].weight.dtype() == first.dtype())
+      ++end;
+    update(pending_[begin].settings, first.device(), std::span(steps_).subspan(begin, end - begin));
+  }
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    ++pending_[i].state->steps;
+    if (steps_[i].weight.storage() != pending_[i].weight.storage()) {
+      pending_[i].weight.copy_(steps_[i].weight);
+    } else {
+      pending_[i].weight.bump_version();
+    }
+  }
+  pending_.clear();
+  steps_.clear();
 }
 
 void Optimizer::follow_mask(const State& state, const Parameter& parameter) {
@@ -91,7 +112,7 @@ void Optimizer::follow_mask(const State& state, const Parameter& parameter) {
   state.mask_version = mask.version();
 }
 
-void Optimizer::step_parameter(const ParameterGroup& group, const std::string& name, const Parameter& parameter) {
+void Optimizer::prepare(const ParameterGroup& group, const std::string& name, const Parameter& parameter) {
   Tensor grad = parameter.grad();
   if (!grad.defined() || !parameter.requires_grad()) return;
   Tensor weight = parameter.data();
@@ -114,15 +135,10 @@ void Optimizer::step_parameter(const ParameterGroup& group, const std::string& n
   follow_mask(state, parameter);
   const Mask& mask = parameter.mask();
   if (mask.defined() && parameter.gradient_flow() == GradientFlow::dense) grad = mask.apply(grad.contiguous());
-  const Settings settings{lr_ * group.lr_scale, group.weight_decay.value_or(weight_decay_), ++state.steps};
-  Tensor dense = weight.contiguous();
-  update(settings, grad.contiguous(), dense, state.slots);
-  if (mask.defined()) mask.apply_(dense);
-  if (dense.storage() != weight.storage()) {
-    weight.copy_(dense);
-  } else {
-    weight.bump_version();
-  }
+  const auto slot = [&](size_t i) { return i < state.slots.size() ? state.slots[i] : Tensor(); };
+  pending_.push_back(
+      {{lr_ * group.lr_scale, group.weight_decay.value_or(weight_decay_), state.steps + 1}, &state, weight});
+  steps_.push_back({grad.contiguous(), weight.contiguous(), slot(0), slot(1), mask});
 }
 
 Tensor* Optimizer::state(const Parameter& parameter, const std::string& slot) {

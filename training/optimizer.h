@@ -1,15 +1,17 @@
 // Optimisers: parameter groups, state by parameter, and the update rules SGD, Adam, AdamW and RMSprop.
-// The semantics are PyTorch's; the arithmetic is one fused kernel call for each parameter (core/kernels.h).
+// The semantics are PyTorch's; the arithmetic is one fused kernel call for many parameters (core/kernels.h).
 #pragma once
 
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "core/kernels.h"
 #include "core/safetensors.h"
 #include "layers/module.h"
 
@@ -95,10 +97,11 @@ class Optimizer {
   struct Settings {
     double lr, weight_decay;
     int64_t step;  ///< 1 for the parameter's first
+    bool operator==(const Settings&) const = default;
   };
   Optimizer(ParameterGroups groups, double lr, double weight_decay, std::vector<std::string> slots);
-  /// One parameter's update; all tensors contiguous, `state` one tensor for each slot.
-  virtual void update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) = 0;
+  /// The update of parameters on one device; their states are the slots, in that order.
+  virtual void update(const Settings& settings, Device device, std::span<const ParameterStep> parameters) = 0;
 
  private:
   struct State {
@@ -109,12 +112,21 @@ class Optimizer {
   /// Clears what the slots hold of weights that were masked since.
   static void follow_mask(const State& state, const Parameter& parameter);
   std::unordered_map<const void*, State> read(const OptimizerState& saved) const;
-  void step_parameter(const ParameterGroup& group, const std::string& name, const Parameter& parameter);
+  /// A parameter whose turn it is: its step stands at the same place in steps_.
+  struct Pending {
+    Settings settings;
+    State* state;
+    Tensor weight;
+  };
+  /// Checks one parameter and, if it has a gradient, adds it to pending_ and steps_.
+  void prepare(const ParameterGroup& group, const std::string& name, const Parameter& parameter);
 
   std::vector<ParameterGroup> groups_;
   double lr_, weight_decay_;
   std::vector<std::string> slots_;
   std::unordered_map<const void*, State> states_;  ///< by Parameter::id()
+  std::vector<Pending> pending_;                   ///< of the step that runs; members, so that a step allocates nothing
+  std::vector<ParameterStep> steps_;
 };
 
 struct SgdOptions {
@@ -135,7 +147,7 @@ class Sgd : public Optimizer {
   void set_momentum(double momentum) override;
 
  protected:
-  void update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) override;
+  void update(const Settings& settings, Device device, std::span<const ParameterStep> parameters) override;
 
  private:
   SgdOptions options_;
@@ -158,7 +170,7 @@ class Adam : public Optimizer {
 
  protected:
   Adam(ParameterGroups groups, AdamOptions options, bool decoupled);
-  void update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) override;
+  void update(const Settings& settings, Device device, std::span<const ParameterStep> parameters) override;
 
  private:
   AdamOptions options_;
@@ -197,7 +209,7 @@ class RmsProp : public Optimizer {
   void set_momentum(double momentum) override;
 
  protected:
-  void update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) override;
+  void update(const Settings& settings, Device device, std::span<const ParameterStep> parameters) override;
 
  private:
   RmsPropOptions options_;

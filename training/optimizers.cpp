@@ -37,15 +37,14 @@ void Sgd::set_momentum(double momentum) {
   options_.momentum = momentum;
 }
 
-void Sgd::update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) {
-  Tensor none;
+void Sgd::update(const Settings& settings, Device device, std::span<const ParameterStep> parameters) {
   const SgdUpdate rule{.lr = settings.lr,
                        .momentum = options_.momentum,
                        .dampening = options_.dampening,
                        .weight_decay = settings.weight_decay,
                        .nesterov = options_.nesterov,
                        .first_step = settings.step == 1};
-  kernels(weight.device()).sgd(rule, grad, weight, state.empty() ? none : state[0]);
+  kernels(device).sgd(rule, parameters);
 }
 
 Adam::Adam(ParameterGroups groups, AdamOptions options) : Adam(std::move(groups), options, false) {}
@@ -63,7 +62,7 @@ void Adam::set_momentum(double momentum) {
   options_.beta1 = momentum;
 }
 
-void Adam::update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) {
+void Adam::update(const Settings& settings, Device device, std::span<const ParameterStep> parameters) {
   const AdamUpdate rule{.lr = settings.lr,
                         .beta1 = options_.beta1,
                         .beta2 = options_.beta2,
@@ -71,7 +70,7 @@ void Adam::update(const Settings& settings, const Tensor& grad, Tensor& weight, 
                         .weight_decay = settings.weight_decay,
                         .decoupled = decoupled_,
                         .step = settings.step};
-  kernels(weight.device()).adam(rule, grad, weight, state[0], state[1]);
+  kernels(device).adam(rule, parameters);
 }
 
 AdamW::AdamW(ParameterGroups groups, AdamWOptions options)
@@ -96,14 +95,13 @@ void RmsProp::set_momentum(double momentum) {
   options_.momentum = momentum;
 }
 
-void RmsProp::update(const Settings& settings, const Tensor& grad, Tensor& weight, std::vector<Tensor>& state) {
-  Tensor none;
+void RmsProp::update(const Settings& settings, Device device, std::span<const ParameterStep> parameters) {
   const RmspropUpdate rule{.lr = settings.lr,
                            .alpha = options_.alpha,
                            .epsilon = options_.epsilon,
                            .weight_decay = settings.weight_decay,
                            .momentum = options_.momentum};
-  kernels(weight.device()).rmsprop(rule, grad, weight, state[0], state.size() > 1 ? state[1] : none);
+  kernels(device).rmsprop(rule, parameters);
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const std::string& name, ParameterGroups groups,

@@ -72,9 +72,9 @@ void lstm_cell_grad(const Tensor& gates, const Tensor& c_prev, const Tensor& c, 
                     Tensor& dgates, Tensor& dc_prev);
 
 // optimizer.cpp
-void sgd(const SgdUpdate& update, const Tensor& grad, Tensor& weight, Tensor& velocity);
-void adam(const AdamUpdate& update, const Tensor& grad, Tensor& weight, Tensor& m, Tensor& v);
-void rmsprop(const RmspropUpdate& update, const Tensor& grad, Tensor& weight, Tensor& v, Tensor& velocity);
+void sgd(const SgdUpdate& update, std::span<const ParameterStep> parameters);
+void adam(const AdamUpdate& update, std::span<const ParameterStep> parameters);
+void rmsprop(const RmspropUpdate& update, std::span<const ParameterStep> parameters);
 
 // mask.cpp
 void apply_mask(const MaskLayout& layout, const Tensor& words, Tensor& x);

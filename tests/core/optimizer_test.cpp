@@ -1,5 +1,6 @@
 // The update kernels against PyTorch's published algorithms, written out for one scalar in double, over several steps.
 
+#include <array>
 #include <functional>
 
 #include <fmt/format.h>
@@ -59,7 +60,7 @@ TEST(Sgd, FollowsPyTorch) {
             SgdUpdate update = base;
             update.first_step = step == 1;
             Tensor none;
-            cpu().sgd(update, grad, w, base.momentum == 0 ? none : a);
+            cpu().sgd(update, std::array{ParameterStep{grad, w, base.momentum == 0 ? none : a, {}, {}}});
           },
           [&](int step, double g, Scalar& s) {
             g += base.weight_decay * s.w;
@@ -84,7 +85,7 @@ TEST(Adam, FollowsPyTorch) {
           [&](int step, const Tensor& grad, Tensor& w, Tensor& m, Tensor& v) {
             AdamUpdate update = base;
             update.step = step;
-            cpu().adam(update, grad, w, m, v);
+            cpu().adam(update, std::array{ParameterStep{grad, w, m, v, {}}});
           },
           [&](int step, double g, Scalar& s) {
             if (base.decoupled)
@@ -102,7 +103,7 @@ TEST(Adam, FollowsPyTorch) {
 
 TEST(Adam, ZeroGradientMovesNothing) {
   Tensor w = Tensor::ones({3}), m = Tensor::zeros({3}), v = Tensor::zeros({3});
-  cpu().adam({1e-3, 0.9, 0.999, 1e-8, 0, false, 1}, Tensor::zeros({3}), w, m, v);
+  cpu().adam({1e-3, 0.9, 0.999, 1e-8, 0, false, 1}, std::array{ParameterStep{Tensor::zeros({3}), w, m, v, {}}});
   EXPECT_EQ(w.to_vector<float>(), std::vector<float>(3, 1.0F));
 }
 
@@ -115,7 +116,7 @@ TEST(Rmsprop, FollowsPyTorch) {
           dtype, 0,
           [&](int, const Tensor& grad, Tensor& w, Tensor& v, Tensor& velocity) {
             Tensor none;
-            cpu().rmsprop(base, grad, w, v, base.momentum == 0 ? none : velocity);
+            cpu().rmsprop(base, std::array{ParameterStep{grad, w, v, base.momentum == 0 ? none : velocity, {}}});
           },
           [&](int, double g, Scalar& s) {
             g += base.weight_decay * s.w;
@@ -126,6 +127,21 @@ TEST(Rmsprop, FollowsPyTorch) {
           });
     }
   }
+}
+
+TEST(ParameterSteps, EachParameterIsUpdatedAndItsMaskApplied) {
+  const Shape shape{3, 4};
+  Tensor first = Tensor::ones(shape), second = Tensor::full({5}, 2), whole = Tensor::ones({2});
+  const std::vector<bool> exists{true, false, true};
+  const std::array steps{
+      ParameterStep{Tensor::ones(shape), first, {}, {}, Mask::from_units(shape, Pattern::channel(0), exists)},
+      ParameterStep{Tensor::ones({5}), second, {}, {}, {}},
+      ParameterStep{Tensor::zeros({2}), whole, {}, {}, Mask::all({2})}};
+  cpu().sgd({.lr = 0.5, .momentum = 0, .dampening = 0, .weight_decay = 0, .nesterov = false, .first_step = true},
+            steps);
+  EXPECT_EQ(first.to_vector<float>(), (std::vector<float>{.5, .5, .5, .5, 0, 0, 0, 0, .5, .5, .5, .5}));
+  EXPECT_EQ(second.to_vector<float>(), std::vector<float>(5, 1.5));
+  EXPECT_EQ(whole.to_vector<float>(), std::vector<float>(2, 1));
 }
 
 }  // namespace
