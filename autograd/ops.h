@@ -73,6 +73,7 @@ Variable pad(const Variable& x, const std::vector<std::pair<int64_t, int64_t>>& 
 // --- indexing (ops/indexing.cpp) -----------------------------------------------------------------------------------
 Variable gather(const Variable& x, int axis, const Tensor& index);
 Variable scatter_add(const Variable& x, int axis, const Tensor& index, const Variable& values);
+/// The index may be on the CPU whatever device x is on; then the graph knows which elements go where.
 Variable index_select(const Variable& x, int axis, const Tensor& index);
 Variable index_add(const Variable& x, int axis, const Tensor& index, const Variable& values);
 /// Rows of table (V,D) for i64 ids of any shape S: (S...,D).

@@ -1,4 +1,4 @@
-// Time and memory of training steps: training_step MODEL [BATCH] [STEPS].
+// Time and memory of training steps: training_step MODEL [BATCH] [STEPS] [DEVICE].
 // Prints min and median step times, and what the allocator took from the system after the first ten steps: a loop in
 // its steady state takes nothing.
 #include <algorithm>
@@ -21,15 +21,17 @@ int64_t positive(const char* text) {
   return value;
 }
 
-void run(const std::string& name, int64_t batch, int64_t steps) {
+void run(const std::string& name, int64_t batch, int64_t steps, Device device) {
   constexpr int64_t kWarmUp = 10;
   set_seed(0);
   const ModulePtr model = make_model(name);
   const Shape image = model_image(name);
+  model->to(device);
   Sgd optimizer(*model, {.lr = 0.01, .momentum = 0.9});
-  const Variable images = randn({batch, image[0], image[1], image[2]});
+  const Variable images = randn({batch, image[0], image[1], image[2]}).to(device);
   Tensor labels = Tensor::zeros({batch}, DType::i64);
   for (int64_t i = 0; i < batch; ++i) labels.select(0, i).fill_(static_cast<double>(i % 10));
+  labels = labels.to(device);
 
   std::vector<double> seconds;
   MemoryStats warm;
@@ -40,16 +42,17 @@ void run(const std::string& name, int64_t batch, int64_t steps) {
     const Variable loss = cross_entropy((*model)(images), labels);
     loss.backward();
     optimizer.step();
+    synchronize(device);
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     last_loss = loss.item();
     if (step == 0) first_loss = last_loss;
-    if (step + 1 == std::min(kWarmUp, steps)) warm = memory_stats();
+    if (step + 1 == std::min(kWarmUp, steps)) warm = memory_stats(device);
   }
-  const MemoryStats end = memory_stats();
+  const MemoryStats end = memory_stats(device);
   std::sort(seconds.begin(), seconds.end());
   const double fastest = seconds.front(), median = seconds[seconds.size() / 2];
-  std::printf("%s, batch %lld, %lld steps, %d threads\n", name.c_str(), static_cast<long long>(batch),
-              static_cast<long long>(steps), num_threads());
+  std::printf("%s, batch %lld, %lld steps, %s, %d threads\n", name.c_str(), static_cast<long long>(batch),
+              static_cast<long long>(steps), device.name().c_str(), num_threads());
   std::printf("  step        min %.1f ms, median %.1f ms\n", fastest * 1e3, median * 1e3);
   std::printf("  images/s    %.0f (median)\n", static_cast<double>(batch) / median);
   std::printf("  loss        %.4f -> %.4f\n", first_loss, last_loss);
@@ -64,12 +67,14 @@ void run(const std::string& name, int64_t batch, int64_t steps) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2 || argc > 4) {
-    std::fprintf(stderr, "usage: training_step MODEL [BATCH] [STEPS]\nexample: training_step resnet20 128 1000\n");
+  if (argc < 2 || argc > 5) {
+    std::fprintf(stderr,
+                 "usage: training_step MODEL [BATCH] [STEPS] [DEVICE]\nexample: training_step resnet20 128 1000\n");
     return 2;
   }
   try {
-    run(argv[1], argc > 2 ? positive(argv[2]) : 128, argc > 3 ? positive(argv[3]) : 50);
+    run(argv[1], argc > 2 ? positive(argv[2]) : 128, argc > 3 ? positive(argv[3]) : 50,
+        Device::parse(argc > 4 ? argv[4] : "cpu"));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;

@@ -13,8 +13,7 @@ int64_t count_inputs(std::string_view where, const std::vector<int64_t>& inputs,
 
 Variable select_inputs(const Variable& x, int axis, const std::vector<int64_t>& inputs) {
   if (inputs.empty()) return x;
-  const Tensor index = Tensor::from(inputs, {static_cast<int64_t>(inputs.size())});
-  return index_select(x, axis, index.to(x.device()));
+  return index_select(x, axis, Tensor::from(inputs, {static_cast<int64_t>(inputs.size())}));
 }
 
 std::vector<int64_t> keep_inputs(std::string_view where, const std::vector<int64_t>& inputs, int64_t size,

@@ -131,6 +131,11 @@ void Module::train(bool training) {
   for (const auto& [name, module] : named_modules()) module->training_ = training;
 }
 
+Device Module::device() const {
+  const std::vector<Parameter> all = parameters();
+  return all.empty() ? Device::cpu() : all.front().data().device();
+}
+
 void Module::to(Device device) {
   for (Parameter& parameter : parameters()) parameter.to(device);
   for (const auto& [name, module] : named_modules())

@@ -75,6 +75,8 @@ class Module : public std::enable_shared_from_this<Module> {
   void eval() { train(false); }
   bool is_training() const { return training_; }
 
+  /// Where its parameters are; the CPU without any.
+  Device device() const;
   void to(Device device);
   /// Converts parameters and floating-point buffers.
   void to(DType dtype);

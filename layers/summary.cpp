@@ -31,11 +31,10 @@ ModelSummary summarize(Module& module, const Shape& input_shape, DType input_dty
   summary.input = input_shape;
   std::unordered_map<const Module*, std::string> names;
   for (const auto& [name, part] : module.named_modules()) names.emplace(part.get(), name);
-  Device device = Device::cpu();
+  const Device device = module.device();
   for (const Parameter& parameter : module.parameters()) {
     summary.parameters += parameter.numel();
     if (parameter.requires_grad()) summary.trainable += parameter.numel();
-    device = parameter.data().device();
     if (is_floating(input_dtype)) input_dtype = parameter.data().dtype();
   }
 

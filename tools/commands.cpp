@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/precision.h"
 #include "core/threads.h"
 
 namespace espalier::tools {
@@ -148,7 +149,12 @@ void add_threads_and_device(CLI::App& app, std::optional<int>& threads, std::str
   app.add_option("--threads", threads, "Threads of the kernels (default: all cores, or\nOMP_NUM_THREADS)")
       ->type_name("N")
       ->group(kGeneralGroup);
-  app.add_option("--device", device, "cpu or cuda (default: cpu)")->type_name("NAME")->group(kGeneralGroup);
+  app.add_option("--device", device, "cpu, cuda or cuda:N (default: cpu)")->type_name("NAME")->group(kGeneralGroup);
+  app.add_option_function<std::string>(
+         "--precision", [](const std::string& name) { set_matmul_precision(parse_matmul_precision(name)); },
+         "How a GPU multiplies: f32 (default), tf32 or bf16")
+      ->type_name("NAME")
+      ->group(kGeneralGroup);
 }
 
 void use_threads(const std::optional<int>& threads) {

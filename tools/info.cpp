@@ -51,7 +51,9 @@ int about_this_machine(Output& output) {
   output.result("  vectors   {}", vector_extensions());
   output.result("  threads   {} (OMP_NUM_THREADS or --threads change it)", num_threads());
   output.result("  BLAS      {}", openblas_get_config());
-  output.result("  cuda      {}", cuda::is_available() ? "available" : cuda::why_unavailable());
+  std::vector<std::string> gpus = {cuda::why_unavailable()};
+  if (cuda::is_available()) gpus = cuda::describe_devices();
+  output.result("  cuda      {}", fmt::join(gpus, "\n            "));
   output.result("  tensors   {} in use, {} at most, {} cached", bytes_text(static_cast<int64_t>(stats.current)),
                 bytes_text(static_cast<int64_t>(stats.peak)), bytes_text(static_cast<int64_t>(stats.cached)));
   const std::vector<std::string> places = data_places();
@@ -67,6 +69,7 @@ int about_this_machine(Output& output) {
                  {"memory_bytes", memory},
                  {"blas", openblas_get_config()},
                  {"cuda", cuda::is_available()},
+                 {"cuda_devices", gpus},
                  {"data_places", places}});
   return kSuccess;
 }

@@ -1,6 +1,7 @@
 // espalier sensitivity: how much each layer can lose.
 #include <nlohmann/json.hpp>
 
+#include "core/kernels.h"
 #include "pruning/sensitivity.h"
 #include "pruning/structure/graph.h"
 #include "tools/commands.h"
@@ -11,7 +12,7 @@ namespace espalier::tools {
 namespace {
 
 struct Options {
-  std::string model, data, data_dir, pattern = "element", criterion = "magnitude";
+  std::string model, data, data_dir, pattern = "element", criterion = "magnitude", device = "cpu";
   std::vector<double> sparsities;
   int64_t images = 5000;
   double tolerance = 0.02;
@@ -20,10 +21,13 @@ struct Options {
 
 int run(const Options& options, Output& output) {
   use_threads(options.threads);
+  const Device device = Device::parse(options.device);
+  kernels(device);  // says now what is missing
   check(options.images > 0, "sensitivity", "--images: expected at least 1, got {}", options.images);
   const ModelFile file = open_model(find_model(options.model));
   check(file.data.has_value(), "sensitivity", "{} doesn't say what images it takes: it was not written by a training",
         file.path);
+  file.module->to(device);
   const Splits data =
       load_dataset(options.data.empty() ? file.data->name : options.data, {.data_dir = options.data_dir});
   // Images of the training set: the test set chooses nothing.
@@ -32,7 +36,8 @@ int run(const Options& options, Output& output) {
   std::vector<Site> sites;
   if (options.pattern == "channels") {
     const Shape& image = file.data->image;
-    sites = channel_sites(DependencyGraph::trace(*file.module, Tensor::zeros({1, image[0], image[1], image[2]})));
+    sites = channel_sites(
+        DependencyGraph::trace(*file.module, Tensor::zeros({1, image[0], image[1], image[2]}, DType::f32, device)));
   } else {
     sites = weight_sites(*file.module, Pattern::parse(options.pattern));
   }
@@ -73,7 +78,7 @@ void add_sensitivity(CLI::App& parent, Commands& commands) {
   app->add_option("--sparsities", options->sparsities, "Rising, such as 0.5 0.9")->type_name("X...");
   app->add_option("--images", options->images, "Training images to measure with (default: 5000)")->type_name("N");
   app->add_option("--tolerance", options->tolerance, "How much loss a layer may cost (default: 0.02)")->type_name("X");
-  app->add_option("--threads", options->threads, "Threads of the kernels")->type_name("N");
+  add_threads_and_device(*app, options->threads, options->device);
   add_json_flag(*app);
   commands.push_back({app, [options](Output& output) { return run(*options, output); }});
 }

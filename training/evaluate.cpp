@@ -27,7 +27,8 @@ Evaluation evaluate(Module& module, const Dataset& dataset, const EvaluateOption
   const auto started = std::chrono::steady_clock::now();
   const EvalMode mode(module);
   const NoGrad no_grad;
-  module.to(options.device);
+  const Device device = options.device.value_or(module.device());
+  module.to(device);
 
   Evaluation result{.loss = 0, .confusion = ConfusionMatrix(dataset.num_classes(), dataset.class_names)};
   Average loss;
@@ -35,7 +36,7 @@ Evaluation evaluate(Module& module, const Dataset& dataset, const EvaluateOption
   progress.begin("evaluate", dataset.size());
   const DataLoader loader(dataset, {.batch_size = std::min(options.batch_size, dataset.size())});
   for (const Batch& loaded : loader.batches()) {
-    const Batch batch = to(loaded, options.device);
+    const Batch batch = to(loaded, device);
     const Variable outputs = module(batch.images);
     check(outputs.rank() == 2 && outputs.size(1) == dataset.num_classes(), "evaluate",
           "'{}' has {} classes, the network's outputs have shape {}; build it with as many outputs", dataset.name,

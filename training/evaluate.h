@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include <nlohmann/json_fwd.hpp>
@@ -18,8 +19,8 @@ using LossFunction = std::function<Variable(const Variable& outputs, const Batch
 
 struct EvaluateOptions {
   int64_t batch_size = 256;
-  Device device = Device::cpu();
-  LossFunction loss = {};  ///< default: cross-entropy
+  std::optional<Device> device = {};  ///< where the module is moved; default: it stays where it is
+  LossFunction loss = {};             ///< default: cross-entropy
   ProgressMode progress = ProgressMode::silent;
   std::function<bool()> stop = {};  ///< asked after each batch; true leaves early, with what was counted so far
 };
@@ -36,8 +37,8 @@ struct Evaluation {
   nlohmann::json to_json() const;
 };
 
-/// Runs the network over the data in evaluation mode, without gradients; its mode comes back afterwards. The module is
-/// moved to options.device. Throws if the outputs are not (N, number of classes).
+/// Runs the network over the data in evaluation mode, without gradients; its mode comes back afterwards. Throws if the
+/// outputs are not (N, number of classes).
 Evaluation evaluate(Module& module, const Dataset& dataset, const EvaluateOptions& options = {});
 
 /// The batch with its tensors on `device`; the same one if they are there already.

@@ -35,9 +35,10 @@ Variable scatter_add(const Variable& x, int axis, const Tensor& index, const Var
 }
 
 Variable index_select(const Variable& x, int axis, const Tensor& index) {
+  const Tensor places = index.defined() ? index.to(x.device()) : index;
   return record(
-      "index_select", index_select(x.data(), axis, index), {x},
-      [axis, s = Saved(index), shape = x.shape()](const BackwardContext& c) -> Variables {
+      "index_select", index_select(x.data(), axis, places), {x},
+      [axis, s = Saved(places), shape = x.shape()](const BackwardContext& c) -> Variables {
         return {index_add(zeros_like_shape(shape, c.grad()), axis, s.unpack(c).data(), c.grad())};
       },
       SaveOutputs::no, selection_attributes(normalize_axis(axis, x.rank(), "index_select"), index));

@@ -14,11 +14,17 @@ void check_same_shape(const Variable& x, const Variable& y, const char* operatio
 }
 
 /// What each log-probability counts: weight_c * ((1-s)*[c is the target] + s/C), 0 for ignored examples (N,C); and the
-/// sum of the targets' weights, by which the mean divides.
+/// sum of the targets' weights, by which the mean divides (a scalar).
 struct TargetWeights {
-  Tensor weights;
-  double total = 0;
+  Tensor weights, total;
 };
+
+void check_labels(const Tensor& targets, int64_t classes, int64_t ignored, const char* name) {
+  const std::vector<int64_t> labels = targets.to_vector<int64_t>();
+  for (size_t i = 0; i < labels.size(); ++i)
+    check(labels[i] == ignored || (labels[i] >= 0 && labels[i] < classes), name,
+          "expected targets from 0 to {}, got {} for example {}", classes - 1, labels[i], i);
+}
 
 TargetWeights target_weights(const Variable& x, const Tensor& targets, const CrossEntropyOptions& o, const char* name) {
   check(x.rank() == 2 && is_floating(x.dtype()), name, "expected f32 or f64 of shape (N,C), got {}",
@@ -30,29 +36,21 @@ TargetWeights target_weights(const Variable& x, const Tensor& targets, const Cro
         o.label_smoothing);
   check(!o.class_weights.defined() || o.class_weights.shape() == Shape{classes}, name,
         "expected class weights of shape ({}), got {}", classes, describe(o.class_weights));
-  const std::vector<int64_t> labels = targets.to_vector<int64_t>();
-  const std::vector<double> class_weight = o.class_weights.defined()
-                                               ? o.class_weights.to_vector<double>()
-                                               : std::vector<double>(static_cast<size_t>(classes), 1.0);
-  TargetWeights result{Tensor::zeros({n, classes}, x.dtype()), 0};
-  dispatch_floating(x.dtype(), name, [&](auto zero) {
-    using T = decltype(zero);
-    T* row = result.weights.data<T>();
-    for (int64_t i = 0; i < n; ++i, row += classes) {
-      const int64_t label = labels[static_cast<size_t>(i)];
-      if (label == o.ignore_index) continue;
-      check(label >= 0 && label < classes, name, "expected targets from 0 to {}, got {} for example {}", classes - 1,
-            label, i);
-      const double spread = o.label_smoothing / static_cast<double>(classes);
-      for (int64_t c = 0; c < classes; ++c) {
-        const double share = spread + (c == label ? 1 - o.label_smoothing : 0);
-        row[c] = static_cast<T>(share * class_weight[static_cast<size_t>(c)]);
-      }
-      result.total += class_weight[static_cast<size_t>(label)];
-    }
-  });
-  result.weights = result.weights.to(x.device());
-  return result;
+  // On a GPU the labels stay where they are, and a wrong one is found by the kernel that uses it.
+  if (targets.device().is_cpu()) check_labels(targets, classes, o.ignore_index, name);
+  const Tensor counted = targets != static_cast<double>(o.ignore_index);
+  const Tensor labels = where(counted, targets, Tensor::scalar(0, DType::i64, targets.device()));
+  // (N): what each example counts
+  Tensor examples = counted.to(x.dtype());
+  Tensor weights =
+      one_hot(labels, classes, x.dtype()) * (1 - o.label_smoothing) + o.label_smoothing / static_cast<double>(classes);
+  weights = weights * examples.unsqueeze(1);
+  if (o.class_weights.defined()) {
+    const Tensor class_weights = o.class_weights.to(x.dtype()).to(x.device());
+    weights = weights * class_weights;
+    examples = examples * index_select(class_weights, 0, labels);
+  }
+  return {weights, sum(examples)};
 }
 
 /// -sum(weights * log_probabilities), reduced.
@@ -62,7 +60,7 @@ Variable weighted_nll(const Variable& log_probabilities, const TargetWeights& ta
   const Variable weighted = where(target.weights != 0.0, log_probabilities * Variable(target.weights), zero);
   if (reduction == Reduction::none) return -sum(weighted, {1});
   const Variable total = -sum(weighted);
-  return reduction == Reduction::sum ? total : total / target.total;
+  return reduction == Reduction::sum ? total : total / Variable(target.total);
 }
 
 }  // namespace

@@ -57,8 +57,7 @@ Distillation::Distillation(ModulePtr student, std::shared_ptr<Teacher> teacher, 
 
   const DataLoader loader(data.first(2), {.batch_size = std::min<int64_t>(data.size(), 2), .prefetch = 0});
   BatchStream stream = loader.batches();
-  const std::vector<Parameter> own = student_->parameters();
-  const Device device = own.empty() ? Device::cpu() : own.front().data().device();
+  const Device device = student_->device();
   const Batch batch = to(*stream.next(), device);
   const RandomGuard random(options.seed);
   const NoGrad no_grad;

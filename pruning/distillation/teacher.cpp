@@ -111,9 +111,7 @@ NetworkView Teacher::operator()(const Batch& batch, const std::vector<std::strin
 NetworkView Teacher::forward(const Batch& batch, const std::vector<std::string>& layers) {
   const EvalMode mode(*module_);
   const NoGrad no_grad;
-  const std::vector<Parameter> parameters = module_->parameters();
-  if (!parameters.empty() && parameters.front().data().device() != batch.images.device())
-    module_->to(batch.images.device());
+  if (module_->device() != batch.images.device()) module_->to(batch.images.device());
   ++forwards_;
   return run_and_watch(*module_, batch.images, layers);
 }

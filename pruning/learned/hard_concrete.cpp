@@ -31,11 +31,11 @@ HardConcreteGates::HardConcreteGates(ModulePtr module, std::vector<Site> sites, 
       check(member.pattern.kind() != Pattern::Kind::n_of_m, "HardConcreteGates",
             "gates open one by one, so that they can't keep the pattern {} of '{}'", member.pattern.to_string(),
             site.name);
-    const DType type = site.members.front().parameter.data().dtype();
-    Tensor initial = Tensor::empty({site.units}, type);
+    const Tensor& like = site.members.front().parameter.data();
+    Tensor initial = Tensor::empty({site.units}, like.dtype(), like.device());
     normal_(initial, std::log(options.open / (1 - options.open)), 0.01, generator);
     log_alphas_.emplace_back("log_alpha." + site.name, Parameter("log_alpha." + site.name, initial));
-    weights_.push_back(Tensor::from(unit_weights(site), {site.units}).to(type));
+    weights_.push_back(Tensor::from(unit_weights(site), {site.units}).to(like.dtype()).to(like.device()));
   }
   attach();
 }
@@ -47,10 +47,7 @@ HardConcreteGates::~HardConcreteGates() {
 void HardConcreteGates::attach() {
   set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
     const SiteMember& member = sites_[s].members[m];
-    const Variable z =
-        module_->is_training()
-            ? sample(s)
-            : Variable(Tensor::from(gates(s), {sites_[s].units}).to(log_alphas_[s].second.data().dtype()));
+    const Variable z = module_->is_training() ? sample(s) : Variable(gate_tensor(s));
     return masked_leaf(member.parameter, leaf) *
            spread_over_units(values_of_member(z, member), leaf.shape(), member.pattern);
   });
@@ -67,7 +64,7 @@ std::vector<bool> HardConcreteGates::open_units(size_t site) const {
 
 Variable HardConcreteGates::sample(size_t site) const {
   const Parameter& log_alpha = log_alphas_[site].second;
-  Tensor u = Tensor::empty(log_alpha.shape(), log_alpha.data().dtype());
+  Tensor u = Tensor::empty_like(log_alpha.data());
   Generator generator(options_.seed, kGateStream + site);
   // The counter of step n starts where n draws would have left it: two values of f64 take a block.
   generator.set_state({options_.seed, kGateStream + site,
@@ -85,6 +82,11 @@ std::vector<double> HardConcreteGates::gates(size_t site) const {
     value = std::clamp(s * (options_.zeta - options_.gamma) + options_.gamma, 0.0, 1.0);
   }
   return values;
+}
+
+Tensor HardConcreteGates::gate_tensor(size_t site) const {
+  const Tensor& like = log_alphas_[site].second.data();
+  return Tensor::from(gates(site), {sites_[site].units}).to(like.dtype()).to(like.device());
 }
 
 Tensor HardConcreteGates::open_probability(size_t site) const {
@@ -111,11 +113,10 @@ void HardConcreteGates::harden() {
   hard_ = true;
   const NoGrad no_grad;
   for (size_t s = 0; s < sites_.size(); ++s) {
-    const std::vector<double> z = gates(s);
     std::vector<bool> exists = open_units(s);
     if (std::find(exists.begin(), exists.end(), true) == exists.end())
       exists[static_cast<size_t>(argmax(log_alphas_[s].second.data(), 0).item())] = true;
-    const Variable values(Tensor::from(z, {sites_[s].units}).to(log_alphas_[s].second.data().dtype()));
+    const Variable values(gate_tensor(s));
     for (const SiteMember& member : sites_[s].members) {
       if (!member.masked) continue;
       Tensor weight = member.parameter.data();

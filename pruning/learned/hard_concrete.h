@@ -63,6 +63,8 @@ class HardConcreteGates : public Callback {
   void detach();
   /// Units of a site that exist and whose gates are open in evaluation.
   std::vector<bool> open_units(size_t site) const;
+  /// gates() in the type and on the device of the site's parameters.
+  Tensor gate_tensor(size_t site) const;
   /// sigmoid(log a - beta*log(-gamma/zeta)): the probability that a gate is not 0.
   Tensor open_probability(size_t site) const;
 

@@ -24,8 +24,8 @@ LearnedMasks::LearnedMasks(ModulePtr module, std::vector<Site> sites, const Lear
     Saliencies magnitudes;
     for (const SiteMember& member : site.members)
       if (member.masked) magnitudes[member.parameter.id()] = abs(member.parameter.data());
-    const DType type = site.members.front().parameter.data().dtype();
-    Tensor initial = Tensor::zeros({site.units}, type);
+    const Tensor& like = site.members.front().parameter.data();
+    Tensor initial = Tensor::zeros({site.units}, like.dtype(), like.device());
     if (options.initial == InitialScores::magnitude)
       initial.copy_(Tensor::from(unit_scores(site, magnitudes), {site.units}));
     scores_.emplace_back("scores." + site.name, Parameter("scores." + site.name, initial));

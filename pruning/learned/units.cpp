@@ -24,7 +24,7 @@ bool is_elementwise(const MaskLayout& layout) {
 /// The sum of x over each unit of a pattern, in x's type.
 Tensor unit_sums(const Tensor& x, const Pattern& pattern) {
   if (is_elementwise(mask_layout(x.shape(), pattern))) return x.contiguous().reshape({x.numel()});
-  return Mask::sum_over_units(x, pattern).to(x.dtype());
+  return Mask::sum_over_units(x, pattern).to(x.dtype()).to(x.device());
 }
 
 /// d(sum of g * spread(z))/dz.
@@ -54,6 +54,7 @@ Variable spread_over_units(const Variable& z, const Shape& weight, const Pattern
   check(z.rank() == 1 && z.size(0) == layout.units(), "spread_over_units",
         "expected a value for each of the {} units of pattern {} on the weight {}, got {}", layout.units(),
         pattern.to_string(), weight, z.shape());
+  if (!z.device().is_cpu()) return to(spread_over_units(to(z, Device::cpu()), weight, pattern), z.device());
   const Tensor from = z.data().contiguous();
   Tensor spread;
   if (is_elementwise(layout)) {
@@ -78,11 +79,11 @@ Variable spread_over_units(const Variable& z, const Shape& weight, const Pattern
 
 Variable values_of_member(const Variable& values, const SiteMember& member) {
   if (member.site_units.empty()) return values;
-  const Variable padded = cat({values, Variable(Tensor::ones({1}, values.dtype()))}, 0);
+  const Variable padded = cat({values, Variable(Tensor::ones({1}, values.dtype(), values.device()))}, 0);
   std::vector<int64_t> index = member.site_units;
   for (int64_t& unit : index)
     if (unit < 0) unit = values.numel();
-  return index_select(padded, 0, Tensor::from(index, {static_cast<int64_t>(index.size())}));
+  return index_select(padded, 0, Tensor::from(index, {static_cast<int64_t>(index.size())}).to(values.device()));
 }
 
 void check_disjoint(const char* operation, const std::vector<Site>& sites) {
@@ -148,8 +149,9 @@ Variable straight_through(const Variable& weight, const Variable& scores, const 
                   std::vector<int64_t> index = units;
                   for (int64_t& unit : index)
                     if (unit < 0) unit = count;
-                  const Tensor places = Tensor::from(index, {static_cast<int64_t>(index.size())});
-                  grads[1] = index_add(Tensor::zeros({count + 1}, type), 0, places, sums).slice(0, 0, count);
+                  const Tensor places = Tensor::from(index, {static_cast<int64_t>(index.size())}).to(sums.device());
+                  grads[1] =
+                      index_add(Tensor::zeros({count + 1}, type, sums.device()), 0, places, sums).slice(0, 0, count);
                   return grads;
                 });
 }

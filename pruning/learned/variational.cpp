@@ -63,7 +63,8 @@ Mask VariationalLayer::mask() const {
 
 Variable VariationalLayer::evaluation_weight() const {
   const Tensor log_alpha = log_alpha_of(weight_.data(), log_sigma2_.data());
-  return where(log_alpha <= threshold_, weight_, Variable(Tensor::scalar(0, weight_.data().dtype())));
+  return where(log_alpha <= threshold_, weight_,
+               Variable(Tensor::scalar(0, weight_.data().dtype(), weight_.data().device())));
 }
 
 nlohmann::json VariationalLayer::config_of(const nlohmann::json& plain) const {

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "autograd/node.h"
+#include "autograd/ops.h"
 #include "core/ops.h"
 #include "core/random.h"
 #include "core/threads.h"
@@ -39,7 +40,11 @@ void typed(const char* operation, const Tensor& a, const Tensor& b, F&& f) {
 
 }  // namespace
 
+// These loops run on the CPU. Tensors on another device take the way there and back; `to` is differentiable.
+
 Tensor log_alpha_of(const Tensor& weight, const Tensor& log_sigma2) {
+  const Device cpu = Device::cpu();
+  if (weight.device() != cpu) return log_alpha_of(weight.to(cpu), log_sigma2.to(cpu)).to(weight.device());
   const Tensor w = weight.contiguous(), s = log_sigma2.contiguous();
   Tensor result = Tensor::empty(w.shape(), w.dtype());
   typed("log_alpha", w, s, [&](auto zero) {
@@ -58,6 +63,8 @@ Tensor log_alpha_of(const Tensor& weight, const Tensor& log_sigma2) {
 }
 
 Variable variational_variance(const Variable& weight, const Variable& log_sigma2) {
+  const Device cpu = Device::cpu();
+  if (weight.device() != cpu) return to(variational_variance(to(weight, cpu), to(log_sigma2, cpu)), weight.device());
   const Tensor w = weight.data().contiguous();
   const Tensor log_alpha = log_alpha_of(w, log_sigma2.data());
   Tensor variance = exp(log_alpha);
@@ -90,6 +97,8 @@ Variable variational_variance(const Variable& weight, const Variable& log_sigma2
 }
 
 Variable gaussian_sample(const Variable& mean, const Variable& variance) {
+  const Device cpu = Device::cpu();
+  if (mean.device() != cpu) return to(gaussian_sample(to(mean, cpu), to(variance, cpu)), mean.device());
   const Tensor m = mean.data().contiguous(), v = variance.data().contiguous();
   Tensor noise = Tensor::empty(m.shape(), m.dtype(), m.device());
   normal_(noise);
@@ -116,6 +125,13 @@ Variable gaussian_sample(const Variable& mean, const Variable& variance) {
 namespace {
 /// Adds scale * d(KL)/dw and scale * d(KL)/d(log sigma^2).
 void add_kl_gradient(const Tensor& weight, const Tensor& log_sigma2, double scale, Tensor& dw, Tensor& ds) {
+  if (const Device cpu = Device::cpu(); weight.device() != cpu) {
+    Tensor host_dw = dw.to(cpu), host_ds = ds.to(cpu);
+    add_kl_gradient(weight.to(cpu), log_sigma2.to(cpu), scale, host_dw, host_ds);
+    dw.copy_(host_dw);
+    ds.copy_(host_ds);
+    return;
+  }
   const Tensor w = weight.contiguous(), la = log_alpha_of(w, log_sigma2);
   const Tensor gate = unary(UnaryOp::sigmoid, la * kK3 + kK2), rest = unary(UnaryOp::sigmoid, la);
   typed("variational_kl", w, dw, [&](auto zero) {
@@ -141,7 +157,7 @@ Variable variational_kl(const Variable& weight, const Variable& log_sigma2) {
   const Tensor value = sum(tail * 0.5 - gate * kK1) + kK1 * static_cast<double>(w.numel());
   return record("variational_kl", value, {weight, log_sigma2}, [w, s](const BackwardContext& c) -> Variables {
     require_first_derivative_only(c);
-    Tensor dw = Tensor::zeros(w.shape(), w.dtype()), ds = Tensor::zeros(s.shape(), s.dtype());
+    Tensor dw = Tensor::zeros_like(w), ds = Tensor::zeros_like(s);
     add_kl_gradient(w, s, c.grad().item(), dw, ds);
     return {dw, ds};
   });

@@ -14,12 +14,6 @@
 
 namespace espalier::recovery {
 
-/// Where a module's parameters are.
-inline Device device_of(const Module& module) {
-  const std::vector<Parameter> parameters = module.parameters();
-  return parameters.empty() ? Device::cpu() : parameters.front().data().device();
-}
-
 /// Calls f with at most `batches` batches on `device`, drawn in an order that depends on the seed.
 inline void for_batches(const char* operation, const Dataset& data, int64_t batch_size, int64_t batches, uint64_t seed,
                         Device device, const std::function<void(const Batch&)>& f) {

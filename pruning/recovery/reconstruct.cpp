@@ -180,7 +180,7 @@ Reconstruction reconstruct_layer(Module& pruned, const std::string& layer, Modul
   Samples samples(target, with_bias);
   Generator generator(options.seed, 0x5EC0);
 
-  const Device device = recovery::device_of(pruned);
+  const Device device = pruned.device();
   dense.to(device);
   const EvalMode pruned_mode(pruned), dense_mode(dense);
   const NoGrad no_grad;
@@ -230,7 +230,7 @@ Reconstruction reconstruct_layer(Module& pruned, const std::string& layer, Modul
 std::vector<Reconstruction> reconstruct(Module& pruned, Module& dense, const Dataset& data,
                                         const ReconstructOptions& options) {
   Tensor example;
-  recovery::for_batches("reconstruct", data, 1, 1, options.seed, recovery::device_of(pruned),
+  recovery::for_batches("reconstruct", data, 1, 1, options.seed, pruned.device(),
                         [&](const Batch& batch) { example = batch.images; });
   std::vector<Reconstruction> results;
   for (const auto& [name, module] : recovery::call_order(pruned, example))

@@ -46,7 +46,7 @@ Saliencies dense_gradients(Module& module, const std::vector<Site>& sites, const
   Saliencies gradients;
   int64_t examples = 0;
   recovery::for_batches("dense_gradients", data, options.batch_size, options.batches, options.seed,
-                        recovery::device_of(module), [&](const Batch& batch) {
+                        module.device(), [&](const Batch& batch) {
                           const Variable outputs = module(batch.images);
                           const Variable loss =
                               options.loss ? options.loss(outputs, batch) : cross_entropy(outputs, batch.labels);

@@ -61,7 +61,7 @@ Measured measure(Module& network, const std::string& layer, const Dataset& data,
   const EvalMode mode(network);
   const NoGrad no_grad;
   recovery::for_batches("compensate_bias", data, options.batch_size, options.batches, options.seed,
-                        recovery::device_of(network), [&](const Batch& batch) {
+                        network.device(), [&](const Batch& batch) {
                           Variable output;
                           const ForwardObserver observer([&](Module& module, const Variable& x, const Variable& y) {
                             if (&module == target.get()) {
@@ -131,16 +131,16 @@ int64_t recalibrate_batch_norm(Module& module, const Dataset& data, const Recali
   const int64_t batch_size = std::min(options.batch_size, data.size());
   const int64_t full = data.size() / batch_size;
   recovery::for_batches("recalibrate_batch_norm", data, batch_size, std::min(options.batches, full), options.seed,
-                        recovery::device_of(module), [&](const Batch& batch) { module(batch.images); });
+                        module.device(), [&](const Batch& batch) { module(batch.images); });
   return static_cast<int64_t>(norms.size());
 }
 
 std::vector<Compensation> compensate_bias(Module& pruned, Module& dense, const Dataset& data,
                                           const CompensateOptions& options) {
   Tensor example;
-  recovery::for_batches("compensate_bias", data, 1, 1, options.seed, recovery::device_of(pruned),
+  recovery::for_batches("compensate_bias", data, 1, 1, options.seed, pruned.device(),
                         [&](const Batch& batch) { example = batch.images; });
-  dense.to(recovery::device_of(pruned));
+  dense.to(pruned.device());
   std::vector<Compensation> results;
   for (const auto& [name, module] : recovery::call_order(pruned, example)) {
     const recovery::WeightLayer layer = recovery::weight_layer(name, *module);

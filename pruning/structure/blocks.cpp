@@ -89,13 +89,11 @@ bool is_masked_block(const Module& block) {
 std::vector<BlockImportance> block_importances(Module& net, const Dataset& data,
                                                const BlockImportanceOptions& options) {
   check(options.batches >= 0, "block_importances", "expected batches of at least 0, got {}", options.batches);
-  const std::vector<Parameter> parameters = net.parameters();
-  const Device device = parameters.empty() ? Device::cpu() : parameters.front().data().device();
   const auto loss = [&] {
     int64_t batches = 0;
     const auto enough = [&] { return ++batches == options.batches; };
     return evaluate(net, data,
-                    {.batch_size = options.batch_size, .device = device, .loss = options.loss, .stop = enough})
+                    {.batch_size = options.batch_size, .loss = options.loss, .stop = enough})
         .loss;
   };
   const double whole = loss();
