@@ -4,8 +4,10 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <optional>
+#include <set>
 
 #include "pruning/names.h"
 
@@ -42,11 +44,89 @@ struct Queue {
   int64_t removable = 0;         ///< how many of `order` may go
   int64_t removed = 0;
   int64_t removed_weights = 0;
+  bool is_protected = false;
 
   bool can_remove() const { return removed < removable; }
+  int64_t next_unit() const { return order[static_cast<size_t>(removed)]; }
   int64_t next_weights() const { return weights[static_cast<size_t>(removed)]; }
   void remove() { removed_weights += weights[static_cast<size_t>(removed++)]; }
-  double next_score() const { return score[static_cast<size_t>(order[static_cast<size_t>(removed)])]; }
+  double next_score() const { return score[static_cast<size_t>(next_unit())]; }
+};
+
+/// Weights that units of several sites have in common: rows of a layer in one site, its input features in another. They
+/// go with whichever unit goes first, and count once.
+class CommonWeights {
+ public:
+  explicit CommonWeights(const std::vector<Site>& sites) : members_(sites.size()) {
+    std::map<const void*, std::set<size_t>> masked_by;
+    for (size_t i = 0; i < sites.size(); ++i)
+      for (const SiteMember& member : sites[i].members)
+        if (member.masked) masked_by[member.parameter.id()].insert(i);
+    std::map<const void*, size_t> index;
+    for (size_t i = 0; i < sites.size(); ++i)
+      for (const SiteMember& member : sites[i].members) {
+        const void* id = member.parameter.id();
+        if (!member.masked || masked_by[id].size() < 2) continue;
+        const auto [known, fresh] = index.try_emplace(id, gone_with_.size());
+        if (fresh) gone_with_.emplace_back(static_cast<size_t>(member.parameter.numel()), kNobody);
+        Member common{.parameter = known->second,
+                      .layout = mask_layout(member.parameter.shape(), member.pattern),
+                      .units = std::vector<std::vector<int64_t>>(static_cast<size_t>(sites[i].units))};
+        for (int64_t unit = 0; unit < common.layout.units(); ++unit)
+          if (const int64_t to = member.site_unit(unit); to >= 0) common.units[static_cast<size_t>(to)].push_back(unit);
+        members_[i].push_back(std::move(common));
+      }
+  }
+
+  /// Weights of a unit that went with units of other sites.
+  int64_t gone(size_t site, int64_t unit) const {
+    int64_t count = 0;
+    for_each_weight(site, unit, [&](size_t parameter, size_t weight) {
+      const int64_t by = gone_with_[parameter][weight];
+      if (by != kNobody && by != static_cast<int64_t>(site)) ++count;
+    });
+    return count;
+  }
+  void remove(size_t site, int64_t unit) {
+    for_each_weight(site, unit, [&](size_t parameter, size_t weight) {
+      int64_t& by = gone_with_[parameter][weight];
+      if (by == kNobody) by = static_cast<int64_t>(site);
+    });
+  }
+  bool have_in_common(size_t a, size_t b) const {
+    for (const Member& x : members_[a])
+      for (const Member& y : members_[b])
+        if (x.parameter == y.parameter) return true;
+    return false;
+  }
+
+ private:
+  static constexpr int64_t kNobody = -1;
+  struct Member {
+    size_t parameter;  ///< index into gone_with_
+    MaskLayout layout;
+    std::vector<std::vector<int64_t>> units;  ///< of the pattern, for each unit of the site
+  };
+
+  template <class F>
+  void for_each_weight(size_t site, int64_t site_unit, const F& f) const {
+    for (const Member& member : members_[site])
+      for (const int64_t unit : member.units[static_cast<size_t>(site_unit)]) {
+        const MaskLayout& layout = member.layout;
+        const int64_t first = unit % layout.grid_columns * layout.block_columns;
+        for (int64_t row = 0; row < layout.rows; ++row) {
+          const bool own_row = row % layout.row_period / layout.block_rows == unit / layout.grid_columns;
+          if (own_row)
+            for (int64_t column = first; column < first + layout.block_columns; ++column)
+              f(member.parameter, static_cast<size_t>(row * layout.columns + column));
+          else if (layout.recurrent)
+            f(member.parameter, static_cast<size_t>(row * layout.columns + unit));
+        }
+      }
+  }
+
+  std::vector<std::vector<Member>> members_;     ///< of each site, those that others mask too
+  std::vector<std::vector<int64_t>> gone_with_;  ///< the site, by parameter and weight
 };
 
 /// Weights that go with each unit of `order` when those before it have gone. Two hidden units of an LSTM share weights
@@ -113,32 +193,33 @@ Queue make_queue(const Site& site, const std::vector<double>& scores, const std:
   });
   queue.weights = weights_in_order(site, queue.order);
   queue.total = std::accumulate(queue.weights.begin(), queue.weights.end(), int64_t{0});
-  const bool is_protected = std::any_of(options.protect.begin(), options.protect.end(),
-                                        [&](const std::string& name) { return fits_name(name, site.name); });
-  queue.removable = is_protected ? gone : std::max(gone, site.units - std::min(options.min_units, site.units));
+  queue.is_protected = std::any_of(options.protect.begin(), options.protect.end(),
+                                   [&](const std::string& name) { return fits_name(name, site.name); });
+  queue.removable = queue.is_protected ? gone : std::max(gone, site.units - std::min(options.min_units, site.units));
   queue.gone = gone;
-  while (queue.removed < gone) queue.remove();
   return queue;
 }
 
 /// Densities eps*(sum of dimensions)/(product of dimensions), at most 1, that together leave 1 - sparsity of the
-/// weights.
-std::vector<double> erk_sparsities(const std::vector<Site>& sites, const std::vector<Queue>& queues, double sparsity) {
-  std::vector<double> raw;
+/// weights of these sites; 1 for protected ones.
+std::vector<double> erk_sparsities(const std::vector<Site>& sites, const std::vector<Queue>& queues,
+                                   const std::vector<size_t>& which, double sparsity) {
+  std::vector<double> raw(sites.size(), 0);
+  std::vector<bool> dense(sites.size(), false);
   double all = 0;
-  for (size_t i = 0; i < sites.size(); ++i) {
+  for (const size_t i : which) {
     const Shape& shape = sites[i].members.front().parameter.shape();
     double sum = 0;
     for (int64_t size : shape) sum += static_cast<double>(size);
-    raw.push_back(sum / static_cast<double>(shape.numel()));
+    raw[i] = sum / static_cast<double>(shape.numel());
     all += static_cast<double>(queues[i].total);
+    dense[i] = queues[i].is_protected;
   }
-  std::vector<bool> dense(sites.size(), false);
   double epsilon = 0;
   for (bool changed = true; changed;) {  // layers whose density would pass 1 are dense; the others share the rest
     changed = false;
     double wanted = (1 - sparsity) * all, divisor = 0;
-    for (size_t i = 0; i < sites.size(); ++i) {
+    for (const size_t i : which) {
       const auto total = static_cast<double>(queues[i].total);
       if (dense[i])
         wanted -= total;
@@ -146,22 +227,98 @@ std::vector<double> erk_sparsities(const std::vector<Site>& sites, const std::ve
         divisor += raw[i] * total;
     }
     epsilon = divisor > 0 ? std::max(0.0, wanted / divisor) : 0;
-    for (size_t i = 0; i < sites.size(); ++i)
+    for (const size_t i : which)
       if (!dense[i] && epsilon * raw[i] > 1) dense[i] = changed = true;
   }
-  std::vector<double> result;
-  for (size_t i = 0; i < sites.size(); ++i) result.push_back(dense[i] ? 0 : 1 - epsilon * raw[i]);
+  std::vector<double> result(sites.size(), 0);
+  for (const size_t i : which)
+    if (!dense[i]) result[i] = 1 - epsilon * raw[i];
   return result;
 }
 
-void remove_share(Queue& queue, double sparsity) {
-  // To the nearest unit, as round() does for a layer on its own.
-  const double wanted = sparsity * static_cast<double>(queue.total);
-  while (queue.can_remove()) {
-    if (static_cast<double>(queue.removed_weights) + 0.5 * static_cast<double>(queue.next_weights()) > wanted) return;
-    queue.remove();
+/// The queues of all sites, and what went with their units so far.
+class Removal {
+ public:
+  Removal(const std::vector<Site>& sites, std::vector<Queue> queues) : common_(sites), queues_(std::move(queues)) {}
+
+  const std::vector<Queue>& queues() const { return queues_; }
+  /// Weights that the next unit of a site takes along.
+  int64_t next_weights(size_t i) const { return queues_[i].next_weights() - common_.gone(i, queues_[i].next_unit()); }
+  void remove(size_t i) {
+    common_.remove(i, queues_[i].next_unit());
+    queues_[i].remove();
   }
-}
+  /// The weights that sites still have, or, of those, what may go.
+  int64_t weights_left(const std::vector<size_t>& which) const { return count(which, false); }
+  int64_t weights_removable(const std::vector<size_t>& which) const { return count(which, true); }
+
+  /// Removes what is gone already or has to go.
+  void remove_gone() {
+    for (size_t i = 0; i < queues_.size(); ++i)
+      while (queues_[i].removed < queues_[i].gone) remove(i);
+  }
+  /// Removes a share of a site's own weights, to the nearest unit, as round() does for a layer on its own.
+  void remove_share(size_t i, double sparsity) {
+    const Queue& queue = queues_[i];
+    const double wanted = sparsity * static_cast<double>(queue.total);
+    while (queue.can_remove()) {
+      if (static_cast<double>(queue.removed_weights) + 0.5 * static_cast<double>(queue.next_weights()) > wanted) return;
+      remove(i);
+    }
+  }
+  /// Removes from sites that have weights in common until `removed` of their weights, which have gone, are `wanted`.
+  /// They take turns, so that each is as far along as its share says.
+  void remove_together(const std::vector<size_t>& which, const std::vector<double>& shares, double removed,
+                       double wanted) {
+    const auto progress = [&](size_t i) {
+      return static_cast<double>(queues_[i].removed_weights) / (shares[i] * static_cast<double>(queues_[i].total));
+    };
+    for (;;) {
+      const size_t* next = nullptr;
+      for (const size_t& i : which)
+        if (queues_[i].can_remove() && shares[i] > 0 && (next == nullptr || progress(i) < progress(*next))) next = &i;
+      if (next == nullptr) return;
+      const auto weights = static_cast<double>(next_weights(*next));
+      if (removed + 0.5 * weights > wanted) return;
+      remove(*next);
+      removed += weights;
+    }
+  }
+  /// The sites that each of these has weights in common with, itself among them, each once.
+  std::vector<std::vector<size_t>> families(const std::vector<size_t>& which) const {
+    std::vector<std::vector<size_t>> families;
+    for (const size_t i : which) {
+      std::vector<size_t> family = {i};
+      std::erase_if(families, [&](const std::vector<size_t>& other) {
+        const bool related =
+            std::any_of(other.begin(), other.end(), [&](size_t k) { return common_.have_in_common(i, k); });
+        if (related) family.insert(family.end(), other.begin(), other.end());
+        return related;
+      });
+      std::sort(family.begin(), family.end());
+      families.push_back(std::move(family));
+    }
+    return families;
+  }
+
+ private:
+  int64_t count(const std::vector<size_t>& which, bool only_removable) const {
+    CommonWeights later = common_;
+    int64_t weights = 0;
+    for (const size_t i : which) {
+      const Queue& queue = queues_[i];
+      const size_t end = only_removable ? static_cast<size_t>(queue.removable) : queue.order.size();
+      for (auto k = static_cast<size_t>(queue.removed); k < end; ++k) {
+        weights += queue.weights[k] - later.gone(i, queue.order[k]);
+        later.remove(i, queue.order[k]);
+      }
+    }
+    return weights;
+  }
+
+  CommonWeights common_;
+  std::vector<Queue> queues_;
+};
 
 }  // namespace
 
@@ -181,67 +338,74 @@ std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const st
 
   std::vector<Queue> queues;
   std::vector<std::optional<double>> by_hand;
+  std::vector<size_t> which;  // sites that share out the common sparsity
+  int64_t largest = 0;
   for (size_t i = 0; i < sites.size(); ++i) {
     queues.push_back(make_queue(sites[i], scores[i], candidates[i], options));
     by_hand.emplace_back();
     for (const auto& [name, value] : options.sparsity_of)
       if (fits_name(name, sites[i].name)) by_hand.back() = value;
+    // By layers what is protected takes no part; else the others make up for it.
+    if (!by_hand[i] && !(options.scope == Scope::layer && queues[i].is_protected)) which.push_back(i);
+    for (const int64_t weights : queues[i].weights) largest = std::max(largest, weights);
   }
+  std::vector<double> shares(sites.size(), sparsity);
+  if (options.scope == Scope::erk) shares = erk_sparsities(sites, queues, which, sparsity);
 
-  // What stays to be shared out among the sites without a sparsity of their own.
-  int64_t shared = 0, limit = 0;
-  double wanted = 0;
-  for (size_t i = 0; i < sites.size(); ++i) {
-    if (by_hand[i]) {
-      remove_share(queues[i], *by_hand[i]);
-      continue;
-    }
-    shared += queues[i].total;
-    for (int64_t unit = 0; unit < queues[i].removable; ++unit) limit += queues[i].weights[static_cast<size_t>(unit)];
-  }
-  wanted = sparsity * static_cast<double>(shared);
+  // By layers and densities, sites with weights in common are one layer.
+  Removal removal(sites, std::move(queues));
+  const std::vector<std::vector<size_t>> families = removal.families(which);
+  std::vector<double> totals;
+  for (const std::vector<size_t>& family : families)
+    totals.push_back(static_cast<double>(removal.weights_left(family)));
+  const double total = std::accumulate(totals.begin(), totals.end(), 0.0);
+  removal.remove_gone();
+  for (size_t i = 0; i < sites.size(); ++i)
+    if (by_hand[i]) removal.remove_share(i, *by_hand[i]);
+
+  const double wanted = sparsity * total, gone = total - static_cast<double>(removal.weights_left(which));
+  const double limit = gone + static_cast<double>(removal.weights_removable(which));
   // Half a unit of slack: a sparsity that falls between two units is met by the nearer one.
-  int64_t largest = 0;
-  for (const Queue& queue : queues)
-    for (int64_t weights : queue.weights) largest = std::max(largest, weights);
-  check(wanted <= static_cast<double>(limit) + 0.5 * static_cast<double>(largest), "allocate",
+  check(wanted <= limit + 0.5 * static_cast<double>(largest), "allocate",
         "a sparsity of {} is out of reach: protected sites and the least number of units leave at most {:.4f}; protect "
         "less or ask for less",
-        sparsity, shared == 0 ? 0.0 : static_cast<double>(limit) / static_cast<double>(shared));
+        sparsity, total == 0 ? 0.0 : limit / total);
 
   if (options.scope == Scope::global) {
-    double removed = 0;
-    for (size_t i = 0; i < sites.size(); ++i)
-      if (!by_hand[i]) removed += static_cast<double>(queues[i].removed_weights);
+    double removed = gone;
     using Next = std::pair<double, size_t>;  // lowest score first, then the site
     std::vector<Next> heap;
-    for (size_t i = 0; i < sites.size(); ++i)
-      if (!by_hand[i] && queues[i].can_remove()) heap.emplace_back(queues[i].next_score(), i);
+    for (const size_t i : which)
+      if (removal.queues()[i].can_remove()) heap.emplace_back(removal.queues()[i].next_score(), i);
     std::make_heap(heap.begin(), heap.end(), std::greater<>());
     while (!heap.empty()) {
       std::pop_heap(heap.begin(), heap.end(), std::greater<>());
       const size_t i = heap.back().second;
       heap.pop_back();
-      Queue& queue = queues[i];
-      const auto next = static_cast<double>(queue.next_weights());
+      const auto next = static_cast<double>(removal.next_weights(i));
       if (removed + 0.5 * next > wanted) break;
-      queue.remove();
+      removal.remove(i);
       removed += next;
-      if (queue.can_remove()) {
-        heap.emplace_back(queue.next_score(), i);
+      if (removal.queues()[i].can_remove()) {
+        heap.emplace_back(removal.queues()[i].next_score(), i);
         std::push_heap(heap.begin(), heap.end(), std::greater<>());
       }
     }
   } else {
-    std::vector<double> shares(sites.size(), sparsity);
-    if (options.scope == Scope::erk) shares = erk_sparsities(sites, queues, sparsity);
-    for (size_t i = 0; i < sites.size(); ++i)
-      if (!by_hand[i]) remove_share(queues[i], shares[i]);
+    for (size_t f = 0; f < families.size(); ++f) {
+      double own = 0, share = 0;
+      for (const size_t i : families[f]) {
+        own += static_cast<double>(removal.queues()[i].total);
+        share += shares[i] * static_cast<double>(removal.queues()[i].total);
+      }
+      const auto left = static_cast<double>(removal.weights_left(families[f]));
+      removal.remove_together(families[f], shares, totals[f] - left, share / std::max(own, 1.0) * totals[f]);
+    }
   }
 
   std::vector<std::vector<bool>> exists;
   for (size_t i = 0; i < sites.size(); ++i) {
-    const Queue& queue = queues[i];
+    const Queue& queue = removal.queues()[i];
     const int64_t kept = sites[i].units - queue.removed;
     // Rounding up brings no unit back that is gone or that n of m has no place for.
     const int64_t up = (kept + options.round_to - 1) / options.round_to * options.round_to;

@@ -11,9 +11,9 @@
 namespace espalier {
 
 enum class Scope : uint8_t {
-  layer,   ///< every site loses the same share
+  layer,   ///< every site loses the same share; sites that have weights in common lose it together
   global,  ///< the lowest scores of all sites go first
-  erk,     ///< densities proportional to (sum of dimensions)/(product of dimensions), Evci et al. 2020, section 3
+  erk,     ///< densities proportional to (sum of dimensions)/(product of dimensions), Evci et al. 2020
 };
 /// "layer", "global", "erk".
 const char* name_of(Scope scope);
@@ -34,8 +34,10 @@ struct AllocationOptions {
 
 /// Which units of each site stay when `sparsity` of the sites' weights go. `scores`: one for each unit of each site;
 /// units that `candidates` rules out (already removed) go first, whatever their score. Of equal scores the higher index
-/// goes first. Throws when sparsity is outside [0,1), when a score is NaN, when a name fits no site, and when the
-/// limits (protect, min_units) leave less than that to remove, saying what the most is.
+/// goes first. Weights that units of two sites have in common, rows and input features of one layer, count once. Of
+/// Scope::layer protected sites have no part; with the other scopes the rest makes up for them. Throws when sparsity is
+/// outside [0,1), when a score is NaN, when a name fits no site, and when the limits (protect, min_units) leave less
+/// than that to remove, saying what the most is.
 std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const std::vector<std::vector<double>>& scores,
                                         const std::vector<std::vector<bool>>& candidates, double sparsity,
                                         const AllocationOptions& options = {});

@@ -39,7 +39,7 @@ struct SensitivityOptions {
 
 /// Prunes each site of the pruner on its own, by the pruner's criterion, to each sparsity, and evaluates on `dataset`
 /// with the pruner's loss. Afterwards weights and masks are what they were, to the bit. Li et al. 2017, "Pruning
-/// filters for efficient ConvNets", section 3.2. Throws without data and on sparsities that don't rise in (0,1).
+/// filters for efficient ConvNets". Throws without data and on sparsities that don't rise in (0,1).
 Sensitivity measure_sensitivity(const Pruner& pruner, const Dataset& dataset, const SensitivityOptions& options = {});
 
 /// The highest sparsity of each site up to which its curve stays within loss + tolerance, between two points of the

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -143,6 +144,16 @@ void add_model(CLI::App& app, std::string& model) {
 
 void add_data_dir(CLI::App& app, std::string& data_dir) {
   app.add_option("--data-dir", data_dir, "Folder with data sets, looked into before\nESPALIER_DATA")->type_name("DIR");
+}
+
+CLI::Validator is_seed() {
+  return {[](std::string& text) {
+            const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+            const std::string most = std::to_string(std::numeric_limits<int64_t>::max());
+            const bool fits = text.size() < most.size() || (text.size() == most.size() && text <= most);
+            return digits && fits ? "" : fmt::format("expected a whole number from 0 to {}, got {}", most, text);
+          },
+          ""};
 }
 
 void add_threads_and_device(CLI::App& app, std::optional<int>& threads, std::string& device) {

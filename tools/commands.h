@@ -46,6 +46,8 @@ void add_json_flag(CLI::App& app);
 /// A trained network as first argument; find_model reads "" as the newest one.
 void add_model(CLI::App& app, std::string& model);
 void add_data_dir(CLI::App& app, std::string& data_dir);
+/// For options that are seeds: what a recipe can hold. The parser alone would read -1 as a large number.
+CLI::Validator is_seed();
 void add_threads_and_device(CLI::App& app, std::optional<int>& threads, std::string& device);
 /// Obeys --threads. Throws ArgumentError for a number that makes no sense.
 void use_threads(const std::optional<int>& threads);

@@ -135,7 +135,9 @@ std::shared_ptr<Options> add_stage_command(CLI::App* app, const char* type, Comm
   app->add_option("--validation", options->validation,
                   "Share of the training images that choose the epoch\n(default: 0.1)")
       ->type_name("X");
-  app->add_option("--seed", options->seed, "Of order, augmentation, validation split (default: 0)")->type_name("N");
+  app->add_option("--seed", options->seed, "Of order, augmentation, validation split (default: 0)")
+      ->type_name("N")
+      ->check(is_seed());
   add_data_dir(*app, options->data_dir);
   app->add_flag("--resume", options->resume, "Go on with the run in --out");
   app->add_flag("--overwrite", options->overwrite, "Start anew in a folder that holds a run");

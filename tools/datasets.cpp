@@ -225,7 +225,9 @@ void add_datasets(CLI::App& parent, Commands& commands) {
   show_app->add_option("--split", options->split, "train or test (default: train)")->type_name("NAME");
   show_app->add_option("--class", options->only, "Only images of this class")->type_name("NAME");
   show_app->add_option("--index", options->index, "This image")->type_name("I");
-  show_app->add_option("--seed", options->seed, "Which images are chosen (default: 0)")->type_name("N");
+  show_app->add_option("--seed", options->seed, "Which images are chosen (default: 0)")
+      ->type_name("N")
+      ->check(is_seed());
   show_app->add_option("--save", options->save, "Write the first of them as a PNG image")->type_name("FILE");
   show_app->add_option("--style", options->style, "auto, ascii or colour (default: auto)")->type_name("NAME");
   add_data_dir(*show_app, options->data_dir);

@@ -50,7 +50,7 @@ void add_run(CLI::App& parent, Commands& commands) {
   app->add_option("recipe", options->recipe, "The recipe, a TOML file")->type_name("RECIPE")->required();
   app->add_option("--out,-o", options->out, "Folder of the run (default: runs/RECIPE)")->type_name("DIR");
   app->add_option("--data,-d", options->data, "Data set, instead of the recipe's")->type_name("NAME");
-  app->add_option("--seed", options->seed, "First seed, instead of the recipe's")->type_name("N");
+  app->add_option("--seed", options->seed, "First seed, instead of the recipe's")->type_name("N")->check(is_seed());
   app->add_option("--seeds", options->seeds, "Number of seeds, instead of the recipe's")->type_name("N");
   add_data_dir(*app, options->data_dir);
   app->add_flag("--resume", options->resume, "Go on with the run in --out; the same result as\nif it had not stopped");

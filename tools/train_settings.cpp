@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "layers/models/zoo.h"
+#include "tools/commands.h"
 #include "tools/defaults.h"
 
 namespace espalier::tools {
@@ -95,7 +96,7 @@ void add_train_flags(CLI::App& app, TrainFlags& f) {
       "Share of the training images set aside; the\nbest epoch on them is kept (default: 0, the\nlast epoch is kept)")
       ->group("Training");
   add("--patience", f.patience, "EPOCHS", "Stop when validation doesn't improve for so long")->group("Training");
-  add("--seed", f.seed, "N", "Of weights, order, augmentation (default: 0)")->group("Training");
+  add("--seed", f.seed, "N", "Of weights, order, augmentation (default: 0)")->check(is_seed())->group("Training");
   add("--seeds", f.seeds, "N", "Train with N seeds from --seed on; report mean and\nstandard deviation")->group("Run");
   add("--data-dir", f.data_dir, "DIR", "Folder with data sets, looked into before\nESPALIER_DATA")->group("What");
   add("--checkpoint-every", f.checkpoint_every, "STEPS", "Save more often than after every epoch")->group("Run");
@@ -183,8 +184,11 @@ std::string schedule_text(const TrainSettings& s) {
   return s.warmup > 0 ? fmt::format("warmup:{:g}+{}", s.warmup, s.schedule) : s.schedule;
 }
 
-std::unique_ptr<Optimizer> build_optimizer(const TrainSettings& s, const Module& module) {
-  return make_optimizer(s.optimizer, no_decay_groups(module, s.weight_decay),
+std::unique_ptr<Optimizer> build_optimizer(const TrainSettings& s, const Module& module,
+                                           const NamedParameters& others) {
+  std::vector<ParameterGroup> groups = no_decay_groups(module, s.weight_decay);
+  if (!others.empty()) groups.push_back({.parameters = others, .weight_decay = 0.0});
+  return make_optimizer(s.optimizer, std::move(groups),
                         {.lr = s.lr, .momentum = s.momentum, .weight_decay = s.weight_decay, .nesterov = s.nesterov});
 }
 

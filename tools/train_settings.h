@@ -46,8 +46,9 @@ std::string describe_optimizer(const TrainSettings& settings);
 /// The schedule as text for parse_schedule, warm-up included.
 std::string schedule_text(const TrainSettings& settings);
 
-/// Weight decay leaves out biases and normalisation layers.
-std::unique_ptr<Optimizer> build_optimizer(const TrainSettings& settings, const Module& module);
+/// Weight decay leaves out biases and normalisation layers, and `others`: what is trained along with the module.
+std::unique_ptr<Optimizer> build_optimizer(const TrainSettings& settings, const Module& module,
+                                           const NamedParameters& others = {});
 /// Without folder, device and callbacks, which are no settings of the training.
 TrainerOptions trainer_options(const TrainSettings& settings);
 

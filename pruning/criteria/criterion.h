@@ -65,16 +65,16 @@ CriterionPtr energy_criterion();
 /// layers of different scale can be compared. Masked weights score 0 and don't count in t.
 CriterionPtr sigma_criterion(double k = 1);
 /// The threshold mean(|w|) - k*stddev(|w|) over the weights that exist (all, without a mask); stddev divides by their
-/// number. k may be negative: the "quality parameter" times the standard deviation of Han et al. 2015, section 3.1,
-/// measured from the mean. Gives a mask directly: Mask::from_threshold(w.shape(), Pattern::element(), abs(w), t).
-/// Throws when there is no weight.
+/// number. k may be negative: the "quality parameter" times the standard deviation of Han et al. 2015, "Learning both
+/// weights and connections", measured from the mean. Throws when there is no weight. Gives a mask directly:
+/// Mask::from_threshold(w.shape(), Pattern::element(), abs(w), t).
 double sigma_threshold(const Tensor& weight, double k, const Mask& mask = {});
 /// 1 for each weight of a matrix or filter that exists, 0 for masked ones, biases and scales: a unit has its number of
 /// connections, those of its row and, in a site with readers, of the columns that read it.
 CriterionPtr connections_criterion();
 /// w^2 / (sum of v^2 over the parameter's weights v that are at least as large): in every layer the largest weight has
 /// 1, so that global pruning can't empty a layer. Of equal weights those of higher index count as larger. Lee et al.
-/// 2021, "Layer-adaptive sparsity for the magnitude-based pruning", eq. 3.
+/// 2021, "Layer-adaptive sparsity for the magnitude-based pruning", the LAMP score.
 CriterionPtr lamp_criterion();
 
 // --- gradients (gradient.cpp) ----------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ CriterionPtr lamp_criterion();
 // does nothing. They average over all examples drawn. Of parameters that the loss doesn't depend on the gradient is 0.
 
 /// |g|, g the gradient of the mean loss. With GradientFlow::dense masked weights score what they would be worth to
-/// have back: the growth criterion of RigL, Evci et al. 2020, section 3.
+/// have back: the growth criterion of RigL, Evci et al. 2020.
 CriterionPtr gradient_criterion();
 
 struct TaylorOptions {
@@ -90,25 +90,25 @@ struct TaylorOptions {
   bool squared = true;
 };
 /// First-order Taylor expansion of the loss change, with the gradient g of one batch, averaged over the batches:
-/// (g*w)^2, Molchanov et al. 2019, "Importance estimation for neural network pruning", eq. 8; or |g*w|, Molchanov et
-/// al. 2017, "Pruning convolutional neural networks for resource efficient inference", section 2.2, here for weights
+/// (g*w)^2, Molchanov et al. 2019, "Importance estimation for neural network pruning", to first order; or |g*w|,
+/// Molchanov et al. 2017, "Pruning convolutional neural networks for resource efficient inference", here for weights
 /// where the paper has feature maps. A unit has the sum over its weights.
 CriterionPtr taylor_criterion(const TaylorOptions& options = {});
 
 // --- at initialisation (initialization.cpp) --------------------------------------------------------------------------
 /// |g*w| with the gradient g of the mean loss over all examples drawn, divided by the sum over all parameters. Lee et
-/// al. 2019, "SNIP: single-shot network pruning based on connection sensitivity", eq. 6.
+/// al. 2019, "SNIP: single-shot network pruning based on connection sensitivity".
 CriterionPtr snip_criterion();
 /// w*(H g), H the Hessian and g the gradient of the mean loss: the paper scores -w*(H g) and removes the highest, here
 /// the sign is turned, so that the lowest goes, as everywhere. To first order removing w adds -2*w*(H g) to |g|^2: low
 /// (negative) scores are weights whose removal makes the gradient flow more. Without the paper's temperature. Wang et
-/// al. 2020, "Picking winning tickets before training by preserving gradient flow", eq. 8.
+/// al. 2020, "Picking winning tickets before training by preserving gradient flow" (GraSP).
 CriterionPtr grasp_criterion();
 /// |w| * dR/d|w|, with R the sum of the outputs for an image of ones when every weight is replaced by its absolute
 /// value, biases are 0 and BatchNorm only scales by |weight|. No example is looked at: `image` (C,H,W) is all it needs;
 /// left empty, it is taken from the data. Works in double precision on a copy of the module (so the module must be one
 /// that clone() can copy) and gives f64. Prune in many rounds, or layers collapse. Tanaka et al. 2020, "Pruning neural
-/// networks without any data by iteratively conserving synaptic flow", section 5. Throws NumericError on overflow.
+/// networks without any data by iteratively conserving synaptic flow". Throws NumericError on overflow.
 CriterionPtr synflow_criterion(const Shape& image = {});
 
 // --- curvature (curvature.cpp; woodfisher.h has the criterion that also updates weights)
@@ -123,8 +123,8 @@ struct ObdOptions {
 };
 /// 1/2*h*w^2, h the diagonal of the Hessian of the mean loss: the loss that removing w costs at a minimum. Estimates by
 /// Hutchinson may be negative (saddle points, few probes); they are left as they are. LeCun et al. 1990, "Optimal brain
-/// damage", eq. 5. "obd", and with the empirical Fisher "fisher": Theis et al. 2018, "Faster gaze prediction with dense
-/// networks and Fisher pruning", eq. 7.
+/// damage". "obd", and with the empirical Fisher "fisher": Theis et al. 2018, "Faster gaze prediction with dense
+/// networks and Fisher pruning".
 CriterionPtr obd_criterion(const ObdOptions& options = {});
 
 struct WoodFisherOptions {
@@ -143,7 +143,7 @@ struct WandaOptions {
 /// |w| * ||x||_2, x all values of the input feature (convolution: input channel, over all pixels) that w is multiplied
 /// with. Sees inputs of Linear, Conv2d and LSTM (for weight_hh the hidden states; initial states are taken to be 0, and
 /// all sequences full). Biases and scales score 0; throws for other weights, and for layers that aren't called with ().
-/// Sun et al. 2024, "A simple and effective pruning approach for large language models", eq. 1 and section 3.
+/// Sun et al. 2024, "A simple and effective pruning approach for large language models" (Wanda).
 CriterionPtr wanda_criterion(const WandaOptions& options = {});
 
 // --- whole units -----------------------------------------------------------------------------------------------------
@@ -155,22 +155,22 @@ CriterionPtr wanda_criterion(const WandaOptions& options = {});
 // blocks or kernels get the score of their row, evenly spread. They throw for a site without a producing member.
 
 /// |weight| of BatchNorm: a unit has the sum over the BatchNorms in its site. Other parameters score 0; throws for a
-/// site without one. Liu et al. 2017, "Learning efficient convolutional networks through network slimming", section 3;
+/// site without one. Liu et al. 2017, "Learning efficient convolutional networks through network slimming";
 /// SlimmingPenalty in slimming.h makes the scales sparse in training.
 CriterionPtr bn_scale_criterion();
 /// The sum of the Euclidean distances from a filter to all others of its layer that exist: small near the geometric
 /// median, where others can stand in for it. An LSTM's unit is judged by its rows of weight_ih. He et al. 2019, "Filter
-/// pruning via geometric median", eq. 6.
+/// pruning via geometric median".
 CriterionPtr fpgm_criterion();
 /// 1 - APoZ: the share of a unit's activations that are above 0, over examples and pixels. The activation is max(0, z),
 /// z the output of the Linear or Conv2d, or of the BatchNorm that is called on this output. Hu et al. 2016, "Network
-/// trimming", eq. 1. Throws for LSTMs, which have no ReLU.
+/// trimming", the average percentage of zeros. Throws for LSTMs, which have no ReLU.
 CriterionPtr apoz_criterion();
 struct HRankOptions {
   double tolerance = 1e-6;  ///< relative, for each row or column of a map: see matrix_rank
 };
 /// The mean rank of the feature maps max(0, z) (z as for apoz) over the examples; 1 x 1 maps of a Linear have rank 0 or
-/// 1. Lin et al. 2020, "HRank: filter pruning using high-rank feature map", eq. 4.
+/// 1. Lin et al. 2020, "HRank: filter pruning using high-rank feature map".
 CriterionPtr hrank_criterion(const HRankOptions& options = {});
 /// The rank of a matrix (M,N) by Gaussian elimination with complete pivoting: pivots above tolerance * max(M,N) * the
 /// largest element count.

@@ -17,7 +17,7 @@ struct SlimmingOptions {
 
 /// Adds lambda * sum |weight| over the BatchNorms to the loss, as its subgradient lambda * sign(weight) (0 at 0) in the
 /// gradients of every step. The loss that the trainer reports is without it. Frozen weights are left alone. Liu et al.
-/// 2017, "Learning efficient convolutional networks through network slimming", eq. 1. Throws at the start of the
+/// 2017, "Learning efficient convolutional networks through network slimming". Throws at the start of the
 /// training when there is no BatchNorm with a weight, or a name to exclude fits none.
 class SlimmingPenalty : public Callback {
  public:

@@ -9,8 +9,8 @@ namespace espalier {
 /// single examples; its inverse is kept as it grows by Sherman-Morrison: A -= (A g)(A g)^T / (N + g^T A g), from
 /// A = I/lambda, for blocks of block_size neighbouring weights of one parameter. A weight scores w^2 / (2 A_ww), what
 /// removing it costs when the others of its block then move to their best.
-/// Singh & Alistarh 2020, "WoodFisher", section 3; Hassibi & Stork 1992, "Second order derivatives for network pruning:
-/// optimal brain surgeon", eq. 5.
+/// Singh & Alistarh 2020, "WoodFisher"; Hassibi & Stork 1992, "Second order derivatives for network pruning:
+/// optimal brain surgeon".
 ///
 /// Not stateless: score() remembers A (8 bytes * block_size for each weight) and the weights, for update():
 ///   auto surgeon = std::make_shared<BrainSurgeon>();
@@ -26,7 +26,7 @@ class BrainSurgeon : public Criterion {
 
   /// Moves the weights that still exist to the minimum of the quadratic model, given that those masked since score()
   /// are 0: w_K -= A_KQ (A_QQ)^-1 w_Q in each block, Q the masked ones, all together (Kurtic et al. 2022, "The optimal
-  /// BERT surgeon", eq. 3), not one by one. Once for each score(), before any training: throws when the existing
+  /// BERT surgeon"), not one by one. Once for each score(), before any training: throws when the existing
   /// weights are not those that were scored, and then changes nothing. NumericError when a block is singular to
   /// rounding: take more damping.
   void update();

@@ -41,7 +41,7 @@ struct KnowledgeDistillationOptions {
   double label_smoothing = 0;  ///< of the labels' cross-entropy
 };
 /// alpha*T^2*KL(softmax(teacher/T) || softmax(student/T)) + (1-alpha)*cross-entropy.
-/// Hinton, Vinyals & Dean 2015, "Distilling the knowledge in a neural network", section 2.
+/// Hinton, Vinyals & Dean 2015, "Distilling the knowledge in a neural network", section "Distillation".
 DistillationTermPtr knowledge_distillation(KnowledgeDistillationOptions options = {});
 
 /// Cross-entropy with the labels, to go with terms that only look at features.
@@ -49,7 +49,7 @@ DistillationTermPtr label_loss(double label_smoothing = 0);
 
 /// Mean squared error between a teacher layer's output and a learned projection of a student layer's: a 1x1 convolution
 /// of (N,C,H,W), a linear map of the last axis of (N,C) and (T,N,C). All other axes must agree.
-/// Romero et al. 2015, "FitNets: hints for thin deep nets", equation 3 (there half the sum).
+/// Romero et al. 2015, "FitNets: hints for thin deep nets", hint-based training (there half the sum).
 DistillationTermPtr hint(std::string student_layer, std::string teacher_layer);
 
 /// A student's layer and the teacher's layer that it is compared with.
@@ -57,7 +57,7 @@ using LayerPair = std::pair<std::string, std::string>;
 
 /// 1/2 * sum over the pairs of ||Q_s/||Q_s|| - Q_t/||Q_t||||_2, Q = the sum over channels of squared activations
 /// (N,C,H,W) -> (N,H*W), averaged over the examples. Channels may differ, height and width not.
-/// Zagoruyko & Komodakis 2017, "Paying more attention to attention", equation 2 with p = 2, without beta (the weight).
+/// Zagoruyko & Komodakis 2017, "Paying more attention to attention", of activations, p = 2, without beta (the weight).
 DistillationTermPtr attention_transfer(std::vector<LayerPair> layers);
 
 /// Which layers' outputs are compared as embeddings of the examples; "": the networks' outputs.
@@ -65,10 +65,10 @@ struct RelationalOptions {
   std::string student_layer = {}, teacher_layer = {};
 };
 /// Huber loss between the distances of all pairs of examples, each network's divided by its mean distance; the mean
-/// over pairs. Park et al. 2019, "Relational knowledge distillation", section 3.2, distance-wise loss (there the sum).
+/// over pairs. Park et al. 2019, "Relational knowledge distillation", distance-wise loss (there the sum).
 DistillationTermPtr relational_distance(RelationalOptions options = {});
 /// Huber loss between the cosines of the angles that all triples of examples form; the mean over triples.
-/// Park et al. 2019, section 3.2, angle-wise loss (there the sum).
+/// Park et al. 2019, angle-wise loss (there the sum).
 DistillationTermPtr relational_angle(RelationalOptions options = {});
 
 }  // namespace espalier

@@ -23,7 +23,7 @@ struct HardConcreteOptions {
 /// each unit of each site, drawn anew for every step, the same for all members of the site. The expected number of
 /// weights, sum of |unit| * sigmoid(log a - beta*log(-gamma/zeta)), is the penalty. In evaluation z = clip(sigmoid(log
 /// a)*(zeta - gamma) + gamma, 0, 1). Louizos, Welling & Kingma 2018, "Learning sparse neural networks through L0
-/// regularization", equations 10 to 13.
+/// regularization", hard concrete gates.
 ///
 /// Give the optimiser log_alphas() besides the network's parameters, without weight decay. The recorded losses are
 /// those of the data. Noise is a function of seed and step, checkpoints hold log a: a resumed training gives the same

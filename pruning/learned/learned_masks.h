@@ -48,8 +48,8 @@ struct LearnedMaskOptions {
 ///   auto optimizer = std::make_shared<Sgd>(all, SgdOptions{.lr = 0.1});
 ///
 /// With SGD without momentum, initial zero and top_k this is movement pruning, Sanh, Wolf & Rush 2020, "Movement
-/// pruning", equations 3 to 5 (S = -sum of lr*g*w, for weights outside the mask too); with threshold and penalty its
-/// soft variant (section 4). Frozen weights and magnitude-free scores: Ramanujan et al. 2020.
+/// pruning" (S = -sum of lr*g*w, for weights outside the mask too); with threshold and penalty its
+/// soft variant. Frozen weights and magnitude-free scores: Ramanujan et al. 2020.
 ///
 /// Checkpoints hold scores and masks: a resumed training gives the same bits. No epoch before hardening counts as best.
 class LearnedMasks : public Callback {

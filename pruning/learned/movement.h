@@ -7,7 +7,7 @@
 namespace espalier {
 
 /// S = -sum over the steps of lr*g*w: positive when the weight grew, negative when it shrank towards 0. Sanh, Wolf &
-/// Rush 2020, "Movement pruning: adaptive sparsity by fine-tuning", equation 4. It remembers: one object is the
+/// Rush 2020, "Movement pruning: adaptive sparsity by fine-tuning". It remembers: one object is the
 /// Pruner's criterion and, placed before the pruning schedule, a callback of the training:
 ///
 ///   auto movement = std::make_shared<MovementCriterion>(net->parameters());

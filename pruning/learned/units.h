@@ -35,7 +35,7 @@ SparsityCount count_masked(const std::vector<std::vector<Mask>>& masks);
 /// weight where the mask's weights exist, else 0. Its gradient goes to the weight as if there were no mask (dense), or
 /// only where weights exist (masked); and to `scores` (units of the member's site; or undefined) as the sum over each
 /// unit of g*w, also for units that don't exist: the straight-through estimator of Bengio et al. 2013, for scores of
-/// Ramanujan et al. 2020, "What's hidden in a randomly weighted neural network?", section 3. First derivatives only.
+/// Ramanujan et al. 2020, "What's hidden in a randomly weighted neural network?". First derivatives only.
 Variable straight_through(const Variable& weight, const Variable& scores, const SiteMember& member, const Mask& mask,
                           GradientFlow flow);
 

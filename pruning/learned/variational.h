@@ -18,7 +18,7 @@ struct VariationalOptions {
 /// "log_sigma2" of the weight's shape. In training the outputs are drawn from the Gaussian that the weights imply
 /// (local reparameterisation, one draw for each output of each example); in evaluation the weights are their means,
 /// with 0 where log alpha exceeds the threshold. Molchanov, Ashukha & Vetrov 2017; log sigma^2 as parameter:
-/// section 4.3.
+/// their additive noise reparameterisation.
 class VariationalLayer : public Module {
  public:
   const Parameter& weight() const { return weight_; }

@@ -15,11 +15,11 @@ Tensor log_alpha_of(const Tensor& weight, const Tensor& log_sigma2);
 /// The variance alpha w^2 of every weight. Where log alpha is clipped, log sigma^2 has no gradient.
 Variable variational_variance(const Variable& weight, const Variable& log_sigma2);
 
-/// A draw from N(mean, variance), elementwise, differentiable in both (Kingma, Salimans & Welling 2015, equation 6).
+/// A draw from N(mean, variance), elementwise, differentiable in both (Kingma, Salimans & Welling 2015).
 /// The noise comes from the default generator.
 Variable gaussian_sample(const Variable& mean, const Variable& variance);
 
-/// The sum over the weights of KL(q || log-uniform prior) in the approximation of section 4.2, equation 14:
+/// The sum over the weights of KL(q || log-uniform prior) in the approximation of Molchanov et al. 2017:
 /// -KL = k1 sigmoid(k2 + k3 log alpha) - log(1 + 1/alpha)/2 - k1. A scalar of the weights' type.
 Variable variational_kl(const Variable& weight, const Variable& log_sigma2);
 

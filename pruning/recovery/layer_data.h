@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <functional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "datasets/data_loader.h"
@@ -45,22 +44,11 @@ inline WeightLayer weight_layer(const std::string& name, Module& module) {
   return {};
 }
 
-/// The name of every module in the order of the calls of one forward pass in evaluation mode; of one called twice, the
-/// first call counts.
-inline std::vector<std::pair<std::string, Module*>> call_order(Module& network, const Tensor& images) {
-  const auto named = network.named_modules();
-  std::vector<std::pair<std::string, Module*>> order;
-  const EvalMode mode(network);
-  const NoGrad no_grad;
-  const ForwardObserver observer([&](Module& module, const Variable&, const Variable&) {
-    for (const auto& [name, known] : order)
-      if (known == &module) return;
-    for (const auto& [name, known] : named)
-      if (known.get() == &module) order.emplace_back(name, &module);
-  });
-  network(images);
-  return order;
-}
+/// The layers whose outputs pruning has damaged, in the order of the calls of one forward pass: those with a masked
+/// weight, and those that have lost an input, as a masked channel is: over a batch it varies in `dense` and is constant
+/// in `pruned`. As in ThiNet (Luo et al. 2017) it is the next layer that is to make up for a channel.
+std::vector<WeightLayer> layers_to_repair(const char* operation, Module& pruned, Module& dense, const Dataset& data,
+                                          int64_t batch_size, uint64_t seed);
 
 /// Whether element i of a parameter exists.
 inline std::vector<bool> existing_elements(const Parameter& parameter) {

@@ -229,13 +229,10 @@ Reconstruction reconstruct_layer(Module& pruned, const std::string& layer, Modul
 
 std::vector<Reconstruction> reconstruct(Module& pruned, Module& dense, const Dataset& data,
                                         const ReconstructOptions& options) {
-  Tensor example;
-  recovery::for_batches("reconstruct", data, 1, 1, options.seed, pruned.device(),
-                        [&](const Batch& batch) { example = batch.images; });
   std::vector<Reconstruction> results;
-  for (const auto& [name, module] : recovery::call_order(pruned, example))
-    if (recovery::weight_layer(name, *module).is_masked())
-      results.push_back(reconstruct_layer(pruned, name, dense, data, options));
+  for (const WeightLayer& layer :
+       recovery::layers_to_repair("reconstruct", pruned, dense, data, options.batch_size, options.seed))
+    results.push_back(reconstruct_layer(pruned, layer.name, dense, data, options));
   return results;
 }
 

@@ -29,14 +29,15 @@ struct Reconstruction {
 /// inputs that the pruned network gives it, come as near as they can to the outputs of the same layer in `dense`: for
 /// each output the least-squares solution on the inputs that its mask leaves, in double, with a ridge around the
 /// present weights. The sampled error never grows; masked weights stay 0; outputs without any weight or bias stay as
-/// they are. He, Zhang & Sun 2017, "Channel pruning for accelerating very deep neural networks", section 3.1
-/// (reconstruction); Luo et al. 2017, "ThiNet", section 3.2. Both networks run in evaluation mode and keep their modes
+/// they are. He, Zhang & Sun 2017, "Channel pruning for accelerating very deep neural networks", the step of
+/// reconstruction; Luo et al. 2017, "ThiNet". Both networks run in evaluation mode and keep their modes
 /// and gradients. Throws on an unknown layer, another type of layer, and networks whose layers have different shapes.
 Reconstruction reconstruct_layer(Module& pruned, const std::string& layer, Module& dense, const Dataset& data,
                                  const ReconstructOptions& options = {});
 
-/// reconstruct_layer for every Linear and Conv2d with a masked weight, in the order of the forward pass: each is fitted
-/// to the inputs that the repaired layers before it give.
+/// reconstruct_layer for every Linear and Conv2d with a masked weight, and for those that have lost an input, as a
+/// masked channel is (over a batch it varies in `dense` and is constant here), in the order of the forward pass: each
+/// is fitted to the inputs that the repaired layers before it give.
 std::vector<Reconstruction> reconstruct(Module& pruned, Module& dense, const Dataset& data,
                                         const ReconstructOptions& options = {});
 

@@ -25,7 +25,7 @@ struct RegrowOptions {
 /// Brings back the `count` removed units, of all sites together, whose weights have the largest sum of |gradient| (of
 /// equal ones the first), all of them when there are fewer. Their weights start at 0, so that the network computes the
 /// same until the next step. Returns for each site how many came back. Evci et al. 2020, "Rigging the lottery" (RigL),
-/// section 3, step "grow". Throws on a negative count and on gradients that are NaN.
+/// step "grow". Throws on a negative count and on gradients that are NaN.
 std::vector<int64_t> regrow(const std::vector<Site>& sites, const Saliencies& gradients, int64_t count,
                             const RegrowOptions& options = {});
 /// The same for one site.

@@ -137,17 +137,13 @@ int64_t recalibrate_batch_norm(Module& module, const Dataset& data, const Recali
 
 std::vector<Compensation> compensate_bias(Module& pruned, Module& dense, const Dataset& data,
                                           const CompensateOptions& options) {
-  Tensor example;
-  recovery::for_batches("compensate_bias", data, 1, 1, options.seed, pruned.device(),
-                        [&](const Batch& batch) { example = batch.images; });
-  dense.to(pruned.device());
   std::vector<Compensation> results;
-  for (const auto& [name, module] : recovery::call_order(pruned, example)) {
-    const recovery::WeightLayer layer = recovery::weight_layer(name, *module);
-    if (!layer.is_masked()) continue;
-    const Measured wanted = measure(dense, name, data, options), found = measure(pruned, name, data, options);
+  for (const recovery::WeightLayer& layer :
+       recovery::layers_to_repair("compensate_bias", pruned, dense, data, options.batch_size, options.seed)) {
+    const Measured wanted = measure(dense, layer.name, data, options),
+                   found = measure(pruned, layer.name, data, options);
     const std::vector<double> shift = differences(wanted, found, layer.weight);
-    Compensation result{.layer = name, .target = {}, .largest_shift = largest(shift), .largest_remaining = 0};
+    Compensation result{.layer = layer.name, .target = {}, .largest_shift = largest(shift), .largest_remaining = 0};
     std::vector<double> left = shift;
     const auto settle = [&](const Parameter& bias) {  // what a masked bias cannot take stays
       const std::vector<bool> exists = recovery::existing_elements(bias);

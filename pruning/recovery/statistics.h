@@ -36,12 +36,13 @@ struct Compensation {
   double largest_remaining = 0;  ///< the same afterwards
 };
 
-/// For every Linear and Conv2d with a masked weight, in the order of the forward pass: measures on the data how far
+/// For every Linear and Conv2d with a masked weight, and those that have lost an input, as a masked channel is (over a
+/// batch it varies in `dense` and is constant here), in the order of the forward pass: measures on the data how far
 /// each output's mean is from the mean in `dense`, and adds the difference to the layer's bias; of a layer without
 /// bias, to the shift of the BatchNorm that takes its output (scaled as that scales, so that running statistics stay).
 /// Masked biases and outputs of which no weight is left stay 0. Both networks run in evaluation mode. Bias correction
-/// as in Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section 4.2, with
-/// measured means. Throws on networks whose layers have different shapes.
+/// as in Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", with measured
+/// means. Throws on networks whose layers have different shapes.
 std::vector<Compensation> compensate_bias(Module& pruned, Module& dense, const Dataset& data,
                                           const CompensateOptions& options = {});
 

@@ -14,7 +14,7 @@ enum class SparsityCurve : uint8_t {
   one_shot,   ///< all at once, at the start
   linear,     ///< equal shares of all weights
   geometric,  ///< equal shares of the remaining weights: iterative pruning, Han et al. 2015
-  cubic,      ///< fast first: s_f + (s_i - s_f)(1 - t)^3, Zhu & Gupta 2017, equation 1
+  cubic,      ///< fast first: s_f + (s_i - s_f)(1 - t)^3, Zhu & Gupta 2017
 };
 /// "one-shot", "linear", "geometric", "cubic".
 const char* name_of(SparsityCurve curve);

@@ -41,9 +41,9 @@ struct LotteryResult {
   bool finished = true;  ///< false when it was stopped; with a folder, call it again
 };
 
-/// Iterative magnitude pruning with rewinding. Frankle & Carbin 2019, "The lottery ticket hypothesis", section 2;
+/// Iterative magnitude pruning with rewinding. Frankle & Carbin 2019, "The lottery ticket hypothesis";
 /// weights of step k instead of the initial ones: Frankle et al. 2020, "Linear mode connectivity and the lottery ticket
-/// hypothesis", algorithm 2. Every round gets a fresh optimiser. Afterwards the network has the weights and masks of
+/// hypothesis". Every round gets a fresh optimiser. Afterwards the network has the weights and masks of
 /// the last round. Sites must be of `network`. Data sets may be empty, but for the training set. Throws FileError when
 /// the folder belongs to another search.
 LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Site>& sites, const Dataset& train,

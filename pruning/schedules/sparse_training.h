@@ -31,8 +31,8 @@ struct SparseTrainingOptions {
 /// A callback that gives a network random masks before its first step and then, every few steps, drops the units with
 /// the smallest |w| (sum over the unit) and lets as many others exist, starting from 0: the number of units of each
 /// site never changes. Updates take place between the gradient and the step, so a new weight's first value is its first
-/// step. A dropped unit may be chosen again, and goes on with its weights then. Evci et al. 2020, section 3,
-/// algorithm 1.
+/// step. A dropped unit may be chosen again, and goes on with its weights then. Evci et al. 2020, its
+/// algorithm.
 ///
 /// With Growth::gradient the gradients of weights that don't exist are computed in the steps of an update only. It is a
 /// function of the step and the masks: a resumed training gives the same bits.

@@ -25,7 +25,7 @@ struct SurgeryOptions {
 /// Cuts units whose |w| (mean over the unit) is below a and splices those above b, while all weights, the cut ones too,
 /// go on learning from the gradient of what the network computes with the remaining ones. Mean and standard deviation
 /// are those of the units' |w| when surgery begins. Guo, Yao & Chen 2016, "Dynamic network surgery for efficient DNNs",
-/// equations 2 to 4.
+/// with its probability of updates and its two thresholds.
 ///
 /// Until the masks are final the parameters hold all weights and have no masks, the network computes with the masked
 /// ones. Checkpoints hold masks and thresholds: a resumed training gives the same bits. No epoch before the final masks

@@ -44,7 +44,7 @@ struct BlockImportanceOptions {
 
 /// The loss when each block in turn is bypassed, in evaluation mode. Leaves the network as it was. Layer-wise
 /// ablation: Veit, Wilber & Belongie 2016, "Residual networks behave like ensembles of relatively shallow networks",
-/// section 4.1.
+/// deleting individual layers.
 std::vector<BlockImportance> block_importances(Module& net, const Dataset& data,
                                                const BlockImportanceOptions& options = {});
 

@@ -57,7 +57,7 @@ class DependencyGraph {
  public:
   /// Runs `example` (one input of the network, batch 1 is enough) through the network in evaluation mode and follows
   /// the tape. Throws, naming it, on an operation whose axis map is not known. As in Fang et al. 2023, "DepGraph",
-  /// section 3, but for single indices of axes, and without a table of layer types: from operations.
+  /// but for single indices of axes, and without a table of layer types: from operations.
   static DependencyGraph trace(Module& module, const Tensor& example);
 
   /// Every group with a parameter in it, in the order of the forward pass.

@@ -73,6 +73,55 @@ TEST(Pruner, NoLayerCollapsesUnlessAsked) {
   EXPECT_EQ(kept(*net), (std::vector<int64_t>{0, 3}));
 }
 
+TEST(Pruner, ByLayersProtectedOnesSetNoLimit) {
+  const ModulePtr net = counted_network();  // of 12 weights 8 are protected
+  Pruner pruner(net, weight_sites(*net), {.allocation = {.scope = Scope::layer, .protect = {"0.*"}}});
+  pruner.prune(0.75);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{8, 1}));
+  const ModulePtr other = counted_network();
+  Pruner all(other, weight_sites(*other), {.allocation = {.scope = Scope::layer, .protect = {"*"}}});
+  EXPECT_NO_THROW(all.prune(0.75));
+  EXPECT_EQ(kept(*other), (std::vector<int64_t>{8, 4}));
+}
+
+TEST(Pruner, ErkMakesUpForWhatIsProtected) {
+  const ModulePtr net = counted_network();
+  Pruner(net, weight_sites(*net), {.allocation = {.scope = Scope::erk, .protect = {"1.*"}}}).prune(0.5);
+  EXPECT_EQ(kept(*net), (std::vector<int64_t>{2, 4}));
+}
+
+TEST(Pruner, WeightsOfTwoSitesCountOnce) {
+  // Rows and columns of one weight (8,8): half of it stays with 6 of one and 5 or 6 of the other, not with 4 and 4.
+  for (const Scope scope : {Scope::global, Scope::layer, Scope::erk}) {
+    set_seed(1);
+    const ModulePtr net = share(Sequential(Linear(8, 8, {.bias = false})));
+    const Parameter weight = net->parameters()[0];
+    const std::vector<Site> sites = {site_of("rows", weight, Pattern::channel(0)),
+                                     site_of("columns", weight, Pattern::channel(1))};
+    Pruner pruner(net, sites, {.allocation = {.scope = scope}});
+    pruner.prune(0.5);
+    EXPECT_NEAR(pruner.sparsity(), 0.5, 4.0 / 64) << name_of(scope);
+    EXPECT_NEAR(pruner.removed_share(), 0.5, 4.0 / 64) << name_of(scope);
+    pruner.prune(0.75);
+    EXPECT_NEAR(pruner.sparsity(), 0.75, 4.0 / 64) << name_of(scope);
+    if (scope == Scope::global) continue;
+    const std::vector<bool> rows = existing_units(sites[0]), columns = existing_units(sites[1]);
+    EXPECT_EQ(std::count(rows.begin(), rows.end(), true), 4) << name_of(scope);
+    EXPECT_EQ(std::count(columns.begin(), columns.end(), true), 4) << name_of(scope);
+  }
+}
+
+TEST(Pruner, ASparsityByHandIsOfTheSitesOwnWeights) {
+  set_seed(1);
+  const ModulePtr net = share(Sequential(Linear(8, 8, {.bias = false})));
+  const Parameter weight = net->parameters()[0];
+  const std::vector<Site> sites = {site_of("rows", weight, Pattern::channel(0)),
+                                   site_of("columns", weight, Pattern::channel(1))};
+  Pruner pruner(net, sites, {.allocation = {.sparsity_of = {{"rows", 0.5}, {"columns", 0.25}}}});
+  pruner.prune(0.5);
+  EXPECT_EQ(weight.mask().count_elements(), 4 * 6);
+}
+
 TEST(Pruner, RoundsTheNumberOfUnitsUp) {
   const ModulePtr net = share(Sequential(Linear(4, 10), Linear(10, 4)));
   Pruner(net, {site_of("0", net->parameters()[0], Pattern::channel(0))}, {.allocation = {.round_to = 4}}).prune(0.5);

@@ -90,6 +90,19 @@ TEST(Command, WrongNamesAndValuesExitWith2AndSuggestTheNearest) {
   EXPECT_FALSE(std::filesystem::exists(folder / "runs")) << "a refused training leaves no folder behind";
 }
 
+TEST(Command, SeedsAreWholeNumbersFrom0On) {
+  const Folder folder;
+  write_file(folder / "r.toml", "model = \"mlp:8\"\ndata = \"digits\"\nseed = -1\n[[stage]]\ntype = \"train\"");
+  for (const char* line :
+       {"train --model mlp:8 --data digits --seed -1", "run r.toml --seed -1", "prune m --seed=-1 --sparsity 0.5",
+        "distill m --seed 9223372036854775808", "datasets show digits --seed 1.5", "run r.toml"}) {
+    const Said said = run(folder, line);
+    EXPECT_EQ(said.status, 2) << line << said.all();
+    EXPECT_TRUE(contains(said.err, "seed") && contains(said.err, "a whole number")) << line << "\n" << said.err;
+  }
+  EXPECT_EQ(run(folder, "train --model mlp:8 --data digits --epochs 1 --seed 9223372036854775807").status, 0);
+}
+
 TEST(Command, WithJsonAnErrorIsAnObjectToo) {
   const Folder folder;
   for (const char* line :

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "layers/embedding.h"
 #include "layers/linear.h"
 #include "layers/models/zoo.h"
 #include "tests/training/support.h"
@@ -37,6 +38,14 @@ std::vector<std::shared_ptr<Optimizer>> optimizers_for(const Module& module) {
           std::make_shared<RmsProp>(module, RmsPropOptions{.lr = 0.1, .weight_decay = 0.1, .momentum = 0.9})};
 }
 
+/// Looks up every row of the table at least once, some twice, so that every weight has a gradient.
+void backward(Embedding& table, uint64_t seed) {
+  Generator generator(seed);
+  table.zero_grad();
+  const Tensor ids = Tensor::from<int64_t>({0, 1, 2, 3, 4, 5, 6, 5, 0}, {9});
+  sum(square(table(ids) - randn({9, 4}, generator))).backward();
+}
+
 class EveryOptimizer : public testing::TestWithParam<int> {};
 
 TEST_P(EveryOptimizer, NeverRevivesAMaskedWeight) {
@@ -64,6 +73,48 @@ TEST_P(EveryOptimizer, NeverRevivesAMaskedWeight) {
     }
     EXPECT_FALSE(identical(before, weight.data())) << "the other weights do learn";
   }
+}
+
+TEST_P(EveryOptimizer, NeverRevivesAMaskedEmbedding) {
+  const std::vector<Pattern> patterns = {Pattern::element(), Pattern::channel(0), Pattern::channel(1)};
+  for (const Pattern& pattern : patterns)
+    for (GradientFlow flow : {GradientFlow::masked, GradientFlow::dense}) {
+      set_seed(1);
+      Embedding table(7, 4);
+      const auto optimizer = optimizers_for(table)[static_cast<size_t>(GetParam())];
+      Parameter weight = table.weight();
+      for (uint64_t step = 0; step < 5; ++step) {
+        backward(table, step);
+        optimizer->step();
+      }
+      const Mask mask = random_mask(weight.shape(), pattern, 3);
+      weight.set_mask(mask, flow);
+      EXPECT_TRUE(is_masked(table(Tensor::arange(0, 7)).data(), mask)) << "what is looked up is what exists";
+      for (const std::string& slot : optimizer->slots())
+        EXPECT_TRUE(is_masked(*optimizer->state(weight, slot), mask)) << slot << " the moment the weight is masked";
+      const Tensor before = weight.data().clone();
+      for (uint64_t step = 5; step < 15; ++step) {
+        backward(table, step);
+        EXPECT_EQ(is_masked(weight.grad(), mask), flow == GradientFlow::masked);
+        optimizer->step();
+        ASSERT_TRUE(is_masked(weight.data(), mask)) << optimizer->type() << " step " << step;
+        for (const std::string& slot : optimizer->slots())
+          ASSERT_TRUE(is_masked(*optimizer->state(weight, slot), mask));
+      }
+      EXPECT_FALSE(identical(before, weight.data())) << "the other weights do learn";
+
+      const TemporaryFolder folder;
+      save_checkpoint(folder.file("table.safetensors"), table, optimizer.get());
+      const ModulePtr loaded = load_model(folder.file("table.safetensors"));
+      const Parameter& same = dynamic_cast<const Embedding&>(*loaded).weight();
+      EXPECT_TRUE(same.mask() == mask);
+      EXPECT_EQ(same.gradient_flow(), flow);
+      EXPECT_TRUE(identical(same.data(), weight.data()));
+      const auto other = optimizers_for(*loaded)[static_cast<size_t>(GetParam())];
+      restore(load_checkpoint(folder.file("table.safetensors")), *loaded, other.get());
+      for (const std::string& slot : optimizer->slots())
+        EXPECT_TRUE(identical(*other->state(same, slot), *optimizer->state(weight, slot))) << slot;
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Optimizers, EveryOptimizer, testing::Range(0, 4));

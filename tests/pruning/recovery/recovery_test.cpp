@@ -10,6 +10,7 @@
 #include "pruning/recovery/reconstruct.h"
 #include "pruning/recovery/regrow.h"
 #include "pruning/recovery/statistics.h"
+#include "pruning/structure/graph.h"
 #include "tests/training/support.h"
 
 namespace espalier {
@@ -170,6 +171,40 @@ TEST(Reconstruct, ANetworkComesNearerToItsDenseSelf) {
   for (const Parameter& p : net->parameters()) EXPECT_FALSE(p.mask().defined());
 }
 
+/// conv - BatchNorm - ReLU - conv - flatten - fc, whose first convolution loses three of six channels.
+struct ChannelPruned {
+  ModulePtr dense, pruned;
+  explicit ChannelPruned(uint64_t seed) {
+    set_seed(seed);
+    auto net = share(Sequential());
+    net->add("conv1", Conv2d(1, 6, {.kernel = 3, .padding = 1}));
+    net->add("norm", BatchNorm2d(6));
+    net->add("relu1", ReLU());
+    net->add("conv2", Conv2d(6, 6, {.kernel = 3, .stride = 2}));
+    net->add("flatten", Flatten());
+    net->add("fc", Linear(54, 10));
+    recalibrate_batch_norm(*net, digits(200));
+    dense = net;
+    dense->eval();
+    pruned = dense->clone();
+    const auto sites = channel_sites(DependencyGraph::trace(*pruned, batch_of(digits(1))));
+    Pruner(pruned, {sites[0]}).prune(0.5);
+  }
+};
+
+TEST(Reconstruct, LayersThatReadMaskedChannelsMakeUpForThem) {
+  const ChannelPruned nets(5);
+  const Tensor x = batch_of(digits(400));
+  const double before = mean_square((*nets.pruned)(x).data(), (*nets.dense)(x).data());
+  ASSERT_FALSE(nets.pruned->find<Conv2d>("conv2")->weight().mask().defined());
+  const auto results = reconstruct(*nets.pruned, *nets.dense, digits(400));
+  // conv1's remaining channels are what they were; conv2 reads the masked ones; fc has all of its inputs.
+  ASSERT_EQ(results.size(), 2u);
+  EXPECT_EQ(results[1].layer, "conv2");
+  EXPECT_LT(results[1].after, 0.5 * results[1].before);
+  EXPECT_LT(mean_square((*nets.pruned)(x).data(), (*nets.dense)(x).data()), 0.5 * before);
+}
+
 TEST(Reconstruct, BadInput) {
   const ModulePtr dense = small_network(1), pruned = dense->clone();
   expect_contains(message_of<ArgumentError>([&] { reconstruct_layer(*pruned, "9", *dense, digits(8)); }), "'9'");
@@ -265,6 +300,23 @@ TEST(CompensateBias, MakesTheMeanOutputsEqual) {
   }
   for (const char* name : {"conv", "norm", "fc"})
     EXPECT_TRUE(all_close(means[0][name], means[1][name], 1e-4, 1e-5)) << name;
+}
+
+TEST(CompensateBias, LayersThatReadMaskedChannelsGetTheirMeansBack) {
+  const ChannelPruned nets(5);
+  const auto results = compensate_bias(*nets.pruned, *nets.dense, digits(400));
+  ASSERT_EQ(results.size(), 2u);
+  EXPECT_EQ(results[1].target, "conv2.bias");
+  EXPECT_GT(results[1].largest_shift, 0.01);
+  std::vector<Tensor> means;
+  for (const ModulePtr& net : {nets.dense, nets.pruned}) {
+    const ModulePtr conv = net->find("conv2");
+    const ForwardObserver observer([&](Module& module, const Variable&, const Variable& y) {
+      if (&module == conv.get()) means.push_back(mean(y.data(), {0, 2, 3}));
+    });
+    (*net)(batch_of(digits(400)));
+  }
+  EXPECT_TRUE(all_close(means[0], means[1], 1e-4, 1e-5));
 }
 
 TEST(CompensateBias, LeavesRemovedOutputsAndLayersWithoutBiasAlone) {
