@@ -95,7 +95,8 @@ void for_each_element(const Sizes& x, F&& f) {
                    }
                  });
   } else {
-    parallel_for(x.n * x.c, std::max<int64_t>(1, kGrainElements / x.s), [&](int64_t begin, int64_t end) {
+    const int64_t grain = std::max<int64_t>(1, kGrainElements / std::max<int64_t>(x.s, 1));
+    parallel_for(x.n * x.c, grain, [&](int64_t begin, int64_t end) {
       for (int64_t plane = begin; plane < end; ++plane) {
         const int64_t c = plane % x.c;
 #pragma omp simd

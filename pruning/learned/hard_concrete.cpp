@@ -48,8 +48,8 @@ void HardConcreteGates::attach() {
   set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
     const SiteMember& member = sites_[s].members[m];
     const Variable z = module_->is_training() ? sample(s) : Variable(gate_tensor(s));
-    return masked_leaf(member.parameter, leaf) *
-           spread_over_units(values_of_member(z, member), leaf.shape(), member.pattern);
+    const Variable spread = spread_over_units(values_of_member(z, member), leaf.shape(), member.pattern);
+    return masked_leaf(member.parameter, leaf) * to(spread, leaf.device());
   });
 }
 
@@ -120,7 +120,8 @@ void HardConcreteGates::harden() {
     for (const SiteMember& member : sites_[s].members) {
       if (!member.masked) continue;
       Tensor weight = member.parameter.data();
-      weight.copy_(weight * spread_over_units(values_of_member(values, member), weight.shape(), member.pattern).data());
+      const Variable spread = spread_over_units(values_of_member(values, member), weight.shape(), member.pattern);
+      weight.copy_(weight * spread.data().to(weight.device()));
     }
     set_existing_units(sites_[s], exists);
     log_alphas_[s].second.zero_grad();

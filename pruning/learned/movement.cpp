@@ -25,8 +25,10 @@ Saliencies MovementCriterion::score(const std::vector<Parameter>& parameters, co
 
 void MovementCriterion::on_gradients(Trainer&, const StepRecord& record) {
   for (size_t i = 0; i < parameters_.size(); ++i)
-    if (const Tensor gradient = parameters_[i].grad(); gradient.defined())
+    if (const Tensor gradient = parameters_[i].grad(); gradient.defined()) {
+      scores_[i] = scores_[i].to(gradient.device());  // the network may have moved
       axpy_(-record.lr, gradient * parameters_[i].data(), scores_[i]);
+    }
   ++steps_;
 }
 

@@ -112,7 +112,8 @@ std::vector<std::vector<Mask>> member_masks(const std::vector<Site>& sites,
   for (size_t s = 0; s < sites.size(); ++s) {
     masks.emplace_back();
     for (const SiteMember& member : sites[s].members)
-      masks.back().push_back(member.masked ? member_mask(member, exists[s]) : Mask());
+      masks.back().push_back(member.masked ? member_mask(member, exists[s]).to(member.parameter.data().device())
+                                           : Mask());
   }
   return masks;
 }
@@ -128,19 +129,20 @@ SparsityCount count_masked(const std::vector<std::vector<Mask>>& masks) {
   return count;
 }
 
-Variable straight_through(const Variable& weight, const Variable& scores, const SiteMember& member, const Mask& mask,
+Variable straight_through(const Variable& weight, const Variable& scores, const SiteMember& member, const Mask& chosen,
                           GradientFlow flow) {
   const Tensor w = weight.data().contiguous();
+  const Mask mask = chosen.to(w.device());  // the network may have moved since it was chosen
   return record("straight_through", mask.apply(w), {weight, scores},
-                [w, mask, flow, pattern = member.pattern, units = member.site_units,
-                 count = scores.defined() ? scores.numel() : 0,
+                [w, mask, flow, device = scores.defined() ? scores.device() : w.device(), pattern = member.pattern,
+                 units = member.site_units, count = scores.defined() ? scores.numel() : 0,
                  type = scores.defined() ? scores.dtype() : DType::f32](const BackwardContext& c) -> Variables {
                   require_first_derivative_only(c);
                   const Tensor g = c.grad().data().contiguous();
                   Variables grads(2);
                   if (c.needs(0)) grads[0] = flow == GradientFlow::dense ? c.grad() : Variable(mask.apply(g));
                   if (!c.needs(1)) return grads;
-                  const Tensor sums = unit_sums(g * w, pattern).to(type);
+                  const Tensor sums = unit_sums(g * w, pattern).to(type).to(device);
                   if (units.empty()) {
                     grads[1] = sums;
                     return grads;

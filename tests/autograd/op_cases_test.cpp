@@ -1,13 +1,21 @@
-// Runs the table of operations: values, first and second derivatives, poisoned memory, strided inputs.
+// Runs the table of operations: values, first and second derivatives, poisoned memory, strided inputs. They run on the
+// device that ESPALIER_TEST_DEVICE names; another device's results are compared with the CPU's.
 #include "tests/op_cases.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include <gtest/gtest.h>
 
 namespace espalier::op_cases {
 namespace {
+
+Device device() {
+  static const char* const name = std::getenv("ESPALIER_TEST_DEVICE");
+  static const Device device = Device::parse(name ? name : "cpu");
+  return device;
+}
 
 class OpCases : public testing::TestWithParam<size_t> {
  protected:
@@ -59,9 +67,12 @@ Variables gradients_of(const Variables& outputs, const Variables& inputs, const 
 
 TEST_P(OpCases, ForwardEqualsReference) {
   for (DType dtype : {DType::f32, DType::f64}) {
-    const Variables inputs = make_inputs(op_case(), dtype);
+    const Variables inputs = make_inputs(op_case(), dtype, device());
     const Variables outputs = op_case().run(inputs);
-    for (const Variable& output : outputs) EXPECT_EQ(output.dtype(), dtype);
+    for (const Variable& output : outputs) {
+      EXPECT_EQ(output.dtype(), dtype);
+      EXPECT_EQ(output.device(), device());
+    }
     expect_near(outputs, op_case().reference(to_arrays(inputs)), tolerance(dtype, op_case().terms, op_case().scale),
                 fmt::format("{} output", name_of(dtype)));
   }
@@ -69,16 +80,19 @@ TEST_P(OpCases, ForwardEqualsReference) {
 
 TEST_P(OpCases, FirstDerivative) {
   if (op_case().derivatives < 1) GTEST_SKIP() << "too many elements for difference quotients";
+  if (!device().is_cpu()) GTEST_SKIP() << "difference quotients are taken on the CPU";
   EXPECT_TRUE(gradcheck(op_case().run, make_inputs(op_case(), DType::f64), op_case().gradcheck));
 }
 
 TEST_P(OpCases, SecondDerivative) {
   if (op_case().derivatives < 2) GTEST_SKIP() << "too many elements for difference quotients";
+  if (!device().is_cpu()) GTEST_SKIP() << "difference quotients are taken on the CPU";
   EXPECT_TRUE(gradgradcheck(op_case().run, make_inputs(op_case(), DType::f64), op_case().gradcheck));
 }
 
 TEST_P(OpCases, FloatGradientsEqualDouble) {
-  const Variables inputs = make_inputs(op_case(), DType::f32), reference = make_inputs(op_case(), DType::f64);
+  const Variables inputs = make_inputs(op_case(), DType::f32, device());
+  const Variables reference = make_inputs(op_case(), DType::f64);
   const Variables outputs = op_case().run(inputs), reference_outputs = op_case().run(reference);
   const Variables gradients = gradients_of(outputs, inputs, make_output_gradients(outputs));
   const Variables expected = gradients_of(reference_outputs, reference, make_output_gradients(reference_outputs));
@@ -87,13 +101,13 @@ TEST_P(OpCases, FloatGradientsEqualDouble) {
 
 /// Leaves every size of free block of the allocator, up to 32 KB, full of one value: what an operation allocates next
 /// holds it.
-void fill_free_memory(double value, Device device = Device::cpu()) {
-  release_cached_memory(device);
+void fill_free_memory(double value) {
+  release_cached_memory(device());
   std::vector<Tensor> blocks;
   for (int64_t size = 64; size <= 1 << 15;
        size += std::max<int64_t>(64, (int64_t{1} << (63 - __builtin_clzll(size))) / 8))
     for (int copies = 0; copies < (size <= 4096 ? 16 : 6); ++copies)
-      blocks.push_back(Tensor::full({size / 4}, value, DType::f32, device));
+      blocks.push_back(Tensor::full({size / 4}, value, DType::f32, device()));
 }
 
 /// Outputs, gradients and gradients of gradients.
@@ -116,9 +130,30 @@ std::vector<Tensor> everything(const OpCase& op_case, const Variables& inputs, c
   return results;
 }
 
+TEST_P(OpCases, SecondGradientsEqualTheCpus) {
+  if (device().is_cpu()) GTEST_SKIP() << "for other devices";
+  for (DType dtype : {DType::f32, DType::f64}) {
+    const auto run = [&](Device where) {
+      const Variables inputs = make_inputs(op_case(), dtype, where);
+      return everything(op_case(), inputs, make_output_gradients(op_case().run(inputs)));
+    };
+    const std::vector<Tensor> results = run(device()), expected = run(Device::cpu());
+    ASSERT_EQ(results.size(), expected.size());
+    // The second gradients are those of a sum over all gradients.
+    int64_t terms = 0;
+    for (const Tensor& x : expected) terms += x.numel();
+    for (size_t i = 0; i < results.size(); ++i) {
+      const double size = expected[i].numel() == 0 ? 0 : max(abs(expected[i])).item();
+      expect_near(results[i], to_arrays({Variable(expected[i])})[0],
+                  tolerance(dtype, op_case().terms + terms, op_case().scale) * std::max(1.0, size),
+                  fmt::format("{} result {}", name_of(dtype), i));
+    }
+  }
+}
+
 TEST_P(OpCases, PoisonedMemoryChangesNothing) {
   for (DType dtype : {DType::f32, DType::f64}) {
-    const Variables inputs = make_inputs(op_case(), dtype);
+    const Variables inputs = make_inputs(op_case(), dtype, device());
     const Variables start = make_output_gradients(op_case().run(inputs));
     fill_free_memory(0);
     const std::vector<Tensor> clean = everything(op_case(), inputs, start);
@@ -143,7 +178,7 @@ Tensor transposed_copy(const Tensor& x) {
 Tensor sliced_copy(const Tensor& x) {
   Shape larger = x.shape();
   for (int i = 0; i < x.rank(); ++i) larger[i] = 2 * larger[i] + 1;
-  Tensor view = Tensor::full(larger, std::numeric_limits<double>::quiet_NaN(), x.dtype());
+  Tensor view = Tensor::full(larger, std::numeric_limits<double>::quiet_NaN(), x.dtype(), x.device());
   for (int i = 0; i < x.rank(); ++i) view = view.slice(i, 1, larger[i], 2);
   view.copy_(x);
   return view;
@@ -165,7 +200,7 @@ Variables map(const Variables& inputs, const std::function<Tensor(const Tensor&)
 
 TEST_P(OpCases, StridedInputsGiveTheSame) {
   for (DType dtype : {DType::f32, DType::f64}) {
-    const Variables inputs = make_inputs(op_case(), dtype);
+    const Variables inputs = make_inputs(op_case(), dtype, device());
     const Variables outputs = op_case().run(inputs);
     const Variables start = make_output_gradients(outputs);
     const Arrays expected = to_arrays(outputs), expected_gradients = to_arrays(gradients_of(outputs, inputs, start));
@@ -183,7 +218,7 @@ TEST_P(OpCases, StridedInputsGiveTheSame) {
 TEST_P(OpCases, ExpandedInputsGiveTheSame) {
   for (DType dtype : {DType::f32, DType::f64}) {
     SCOPED_TRACE(name_of(dtype));
-    const Variables inputs = map(make_inputs(op_case(), dtype), expanded);
+    const Variables inputs = map(make_inputs(op_case(), dtype, device()), expanded);
     const Variables copies = map(inputs, [](const Tensor& x) { return x.clone(); });
     const Variables outputs = op_case().run(inputs), expected = op_case().run(copies);
     expect_near(outputs, to_arrays(expected), tolerance(dtype, op_case().terms, op_case().scale), "output");

@@ -1,0 +1,77 @@
+// The pointwise part of one LSTM step (Hochreiter & Schmidhuber 1997, with forget gates: Gers et al. 2000) and its
+// gradient, each one fused kernel with a thread for a hidden unit. The matrix products around it are matmul's. A row of
+// gates is (i, f, g, o), H values each.
+
+#include <cmath>
+
+#include "cuda/launch.h"
+#include "cuda/table.h"
+
+namespace espalier::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+/// 1 / (1 + e^-x), accurate on both tails.
+template <class T>
+__device__ T sigmoid(T x) {
+  const T e = std::exp(-std::abs(x));
+  return x < 0 ? e / (1 + e) : 1 / (1 + e);
+}
+
+template <class T>
+__global__ void cell_kernel(int64_t units, int64_t hidden, T* gates, const T* c_prev, T* c, T* h) {
+  const int64_t step = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t unit = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; unit < units; unit += step) {
+    const int64_t row = unit / hidden;
+    T* const i = gates + unit + row * 3 * hidden;  // row * 4H + j
+    T *const f = i + hidden, *const g = f + hidden, *const o = g + hidden;
+    const T input = sigmoid(*i), forget = sigmoid(*f), candidate = std::tanh(*g), output = sigmoid(*o);
+    const T cell = forget * c_prev[unit] + input * candidate;
+    *i = input, *f = forget, *g = candidate, *o = output;
+    c[unit] = cell;
+    h[unit] = output * std::tanh(cell);
+  }
+}
+
+template <class T>
+__global__ void cell_grad_kernel(int64_t units, int64_t hidden, const T* gates, const T* c_prev, const T* c,
+                                 const T* dh, const T* dc, T* dgates, T* dc_prev) {
+  const int64_t step = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t unit = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; unit < units; unit += step) {
+    const int64_t first = unit + unit / hidden * 3 * hidden;  // row * 4H + j
+    const T i = gates[first], f = gates[first + hidden], g = gates[first + 2 * hidden], o = gates[first + 3 * hidden];
+    const T t = std::tanh(c[unit]), d_h = dh[unit];
+    const T dcell = dc[unit] + d_h * o * (1 - t * t);
+    // Through each gate's activation: sigmoid' = s (1 - s), tanh' = 1 - t^2.
+    dgates[first] = dcell * g * i * (1 - i);
+    dgates[first + hidden] = dcell * c_prev[unit] * f * (1 - f);
+    dgates[first + 2 * hidden] = dcell * i * (1 - g * g);
+    dgates[first + 3 * hidden] = d_h * t * o * (1 - o);
+    dc_prev[unit] = dcell * f;
+  }
+}
+
+}  // namespace
+
+void lstm_cell(Tensor& gates, const Tensor& c_prev, Tensor& c, Tensor& h) {
+  if (c.numel() == 0) return;
+  Context& context = Context::of(c.device());
+  dispatch_floating(c.dtype(), "lstm_cell", [&]<class T>(T) {
+    launch(context, {"lstm.cell", blocks_for(context, c.numel(), kThreads), kThreads}, cell_kernel<T>, c.numel(),
+           c.size(1), gates.data<T>(), c_prev.data<T>(), c.data<T>(), h.data<T>());
+  });
+}
+
+void lstm_cell_grad(const Tensor& gates, const Tensor& c_prev, const Tensor& c, const Tensor& dh, const Tensor& dc,
+                    Tensor& dgates, Tensor& dc_prev) {
+  if (c.numel() == 0) return;
+  Context& context = Context::of(c.device());
+  dispatch_floating(c.dtype(), "lstm_cell_grad", [&]<class T>(T) {
+    launch(context, {"lstm.cell_grad", blocks_for(context, c.numel(), kThreads), kThreads}, cell_grad_kernel<T>,
+           c.numel(), c.size(1), gates.data<T>(), c_prev.data<T>(), c.data<T>(), dh.data<T>(), dc.data<T>(),
+           dgates.data<T>(), dc_prev.data<T>());
+  });
+}
+
+}  // namespace espalier::cuda

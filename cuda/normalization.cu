@@ -1,0 +1,276 @@
+// Batch normalisation (Ioffe & Szegedy 2015) of x seen as (N,C,S): statistics over N and S for each channel.
+//
+// Own kernels, not cuDNN's: the sums are taken in double, as on the CPU, and any N, C and S will do (cuDNN refuses
+// large batches of (N,C)). The N*S values of a channel are cut into parts, one block gives a part's sums, and these are
+// added in order: the same bits every time.
+
+#include <algorithm>
+
+#include "cuda/launch.h"
+#include "cuda/table.h"
+
+namespace espalier::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarp;
+constexpr int64_t kPartElements = 1 << 12;  // values of a channel that are worth a block
+
+/// x as (N,C,S).
+struct Sizes {
+  int64_t n, c, s = 1;
+
+  explicit Sizes(const Tensor& x) : n(x.size(0)), c(x.size(1)) {
+    for (int axis = 2; axis < x.rank(); ++axis) s *= x.size(axis);
+    if (s == 0) n = 0, s = 1;  // nothing either way, but S divides
+  }
+  __host__ __device__ int64_t count() const { return n * s; }  ///< values of one channel
+};
+
+/// Two sums over the values of a channel.
+struct Sums {
+  double first, second;
+};
+
+/// For the statistics: deviations from the channel's first value instead of from zero. One pass, and since that is a
+/// value of the data, the square of its distance from the mean is at most N*S variances, so little cancels.
+template <class T>
+struct Deviations {
+  const T* x;
+  int64_t s;
+
+  __device__ double shift(int64_t c) const { return static_cast<double>(x[c * s]); }
+  __device__ Sums operator()(int64_t i, int64_t c) const {
+    const double d = static_cast<double>(x[i]) - shift(c);
+    return {d, d * d};
+  }
+};
+
+/// For the gradient: sums of dy and of dy (x - mean).
+template <class T>
+struct Gradients {
+  const T *dy, *x, *mean;
+
+  __device__ Sums operator()(int64_t i, int64_t c) const {
+    const double g = static_cast<double>(dy[i]);
+    return {g, g * static_cast<double>(x[i] - mean[c])};
+  }
+};
+
+/// partial (parts,C): block b sums part b % parts of channel b / parts, in (n,s) order over its threads.
+template <class Values>
+__global__ void sum_planes_kernel(Values values, Sizes x, int64_t parts, Sums* partial) {
+  SHARED_ARRAY(double, first_of_warp, kWarps);
+  SHARED_ARRAY(double, second_of_warp, kWarps);
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  // A step of the block goes this far in (n,s): no division inside the loop.
+  const int64_t step_n = kThreads / x.s, step_s = kThreads % x.s;
+  for (int64_t task = blockIdx.x; task < parts * x.c; task += gridDim.x) {
+    const int64_t part = task % parts, c = task / parts;
+    const int64_t begin = x.count() * part / parts + threadIdx.x, end = x.count() * (part + 1) / parts;
+    Sums sum{0, 0};
+    int64_t n = begin / x.s, s = begin % x.s;
+    for (int64_t i = begin; i < end; i += kThreads) {
+      const Sums v = values((n * x.c + c) * x.s + s, c);
+      sum.first += v.first;
+      sum.second += v.second;
+      n += step_n, s += step_s;
+      if (s >= x.s) s -= x.s, ++n;
+    }
+    for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+      sum.first += __shfl_down_sync(kFullWarp, sum.first, offset);
+      sum.second += __shfl_down_sync(kFullWarp, sum.second, offset);
+    }
+    if (lane == 0) first_of_warp[warp] = sum.first, second_of_warp[warp] = sum.second;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      for (int other = 1; other < kWarps; ++other) {
+        sum.first += first_of_warp[other];
+        sum.second += second_of_warp[other];
+      }
+      partial[part * x.c + c] = sum;
+    }
+    __syncthreads();  // before the next task writes there
+  }
+}
+
+/// The same where S is 1: a warp's lanes take neighbouring channels of a row, its block's warps take turns in the rows.
+template <class Values>
+__global__ void sum_rows_kernel(Values values, Sizes x, int64_t parts, Sums* partial) {
+  SHARED_ARRAY(double, first_of, kThreads);
+  SHARED_ARRAY(double, second_of, kThreads);
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  for (int64_t task = blockIdx.x; task < parts * ((x.c + kWarp - 1) / kWarp); task += gridDim.x) {
+    const int64_t part = task % parts, c = task / parts * kWarp + lane;
+    Sums sum{0, 0};
+    if (c < x.c) {
+      for (int64_t n = x.n * part / parts + warp; n < x.n * (part + 1) / parts; n += kWarps) {
+        const Sums v = values(n * x.c + c, c);
+        sum.first += v.first;
+        sum.second += v.second;
+      }
+    }
+    first_of[threadIdx.x] = sum.first, second_of[threadIdx.x] = sum.second;
+    __syncthreads();
+    if (warp == 0 && c < x.c) {
+      for (int other = 1; other < kWarps; ++other) {
+        sum.first += first_of[other * kWarp + lane];
+        sum.second += second_of[other * kWarp + lane];
+      }
+      partial[part * x.c + c] = sum;
+    }
+    __syncthreads();  // before the next task writes there
+  }
+}
+
+/// The sums of one channel over all parts, in order.
+__device__ Sums sum_of_parts(const Sums* partial, int64_t parts, int64_t channels, int64_t c) {
+  Sums sum{0, 0};
+  for (int64_t part = 0; part < parts; ++part) {
+    sum.first += partial[part * channels + c].first;
+    sum.second += partial[part * channels + c].second;
+  }
+  return sum;
+}
+
+template <class T>
+__global__ void finish_stats_kernel(Deviations<T> values, Sizes x, int64_t parts, const Sums* partial, T* mean,
+                                    T* variance) {
+  const double scale = 1 / static_cast<double>(x.count());
+  for (int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < x.c; c += int64_t{gridDim.x} * blockDim.x) {
+    const Sums sum = sum_of_parts(partial, parts, x.c, c);
+    const double deviation = sum.first * scale, square = sum.second * scale - deviation * deviation;
+    mean[c] = static_cast<T>(x.count() > 0 ? values.shift(c) + deviation : deviation);
+    variance[c] = static_cast<T>(square < 0 ? 0.0 : square);
+  }
+}
+
+/// Coefficients of a channel's gradient.
+template <class T>
+struct Slopes {
+  T scale, mean_dy, slope;
+};
+
+template <class T>
+__global__ void finish_grad_kernel(Sizes x, int64_t parts, const Sums* partial, const T* inv_std, const T* weight,
+                                   Slopes<T>* slopes, T* dweight, T* dbias) {
+  const double count = static_cast<double>(x.count());
+  for (int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < x.c; c += int64_t{gridDim.x} * blockDim.x) {
+    const Sums sum = sum_of_parts(partial, parts, x.c, c);
+    const double inv = static_cast<double>(inv_std[c]);
+    dbias[c] = static_cast<T>(sum.first);
+    dweight[c] = static_cast<T>(sum.second * inv);
+    slopes[c] = {inv_std[c] * (weight ? weight[c] : T{1}), static_cast<T>(sum.first / count),
+                 static_cast<T>(sum.second * inv * inv / count)};
+  }
+}
+
+/// The channel of elements i, i + step, i + 2 step, ...: one division, then additions.
+struct ChannelWalk {
+  int64_t channels, spatial, step_c, step_s, c, s;
+
+  __device__ ChannelWalk(const Sizes& x, int64_t i, int64_t step)
+      : channels(x.c), spatial(x.s), step_c(step / x.s % x.c), step_s(step % x.s), c(i / x.s % x.c), s(i % x.s) {}
+  __device__ void advance() {
+    c += step_c, s += step_s;
+    if (s >= spatial) s -= spatial, ++c;
+    if (c >= channels) c -= channels;
+  }
+};
+
+template <class T>
+__global__ void normalize_kernel(const T* x, Sizes sizes, const T* mean, const T* inv_std, const T* weight,
+                                 const T* bias, T* y) {
+  const int64_t step = int64_t{gridDim.x} * blockDim.x, numel = sizes.count() * sizes.c;
+  int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  for (ChannelWalk at(sizes, i, step); i < numel; i += step, at.advance()) {
+    // The mean is subtracted before scaling: x * scale + shift would cancel where the mean is large.
+    const T scale = weight ? inv_std[at.c] * weight[at.c] : inv_std[at.c];
+    y[i] = (x[i] - mean[at.c]) * scale + (bias ? bias[at.c] : T{0});
+  }
+}
+
+/// With u = (x - mean) inv_std: dx = weight inv_std (dy - mean(dy) - u mean(dy u)).
+template <class T>
+__global__ void input_grad_kernel(Gradients<T> in, Sizes sizes, const Slopes<T>* slopes, T* dx) {
+  const int64_t step = int64_t{gridDim.x} * blockDim.x, numel = sizes.count() * sizes.c;
+  int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  for (ChannelWalk at(sizes, i, step); i < numel; i += step, at.advance()) {
+    const Slopes<T> k = slopes[at.c];
+    dx[i] = k.scale * (in.dy[i] - k.mean_dy - (in.x[i] - in.mean[at.c]) * k.slope);
+  }
+}
+
+/// How many parts fill the device, when each has enough to do.
+int64_t parts_of(const Context& context, const Sizes& x) {
+  const int64_t blocks_of_a_part = x.s == 1 ? (x.c + kWarp - 1) / kWarp : x.c;
+  const int64_t enough = x.s == 1 ? x.n / (kPartElements / kWarp) : x.count() / kPartElements;
+  return std::clamp<int64_t>(8 * context.multiprocessors() / std::max<int64_t>(blocks_of_a_part, 1), 1,
+                             std::max<int64_t>(enough, 1));
+}
+
+template <class Values>
+void sum_channels(Context& context, const Values& values, const Sizes& x, int64_t parts, Sums* partial) {
+  if (x.s == 1) {
+    const int64_t tasks = parts * ((x.c + kWarp - 1) / kWarp);
+    launch(context, {"normalization.sum_rows", blocks_for(context, tasks * kThreads, kThreads), kThreads},
+           sum_rows_kernel<Values>, values, x, parts, partial);
+  } else {
+    launch(context, {"normalization.sum_planes", blocks_for(context, parts * x.c * kThreads, kThreads), kThreads},
+           sum_planes_kernel<Values>, values, x, parts, partial);
+  }
+}
+
+template <class T>
+const T* data_or_null(const Tensor& x) {
+  return x.defined() ? x.data<T>() : nullptr;
+}
+
+}  // namespace
+
+void batch_norm_stats(const Tensor& x, Tensor& mean, Tensor& variance) {
+  const Sizes sizes(x);
+  if (sizes.c == 0) return;
+  Context& context = Context::of(x.device());
+  dispatch_floating(x.dtype(), "batch_norm_stats", [&]<class T>(T) {
+    const int64_t parts = parts_of(context, sizes);
+    const Scratch partial(context, static_cast<size_t>(parts * sizes.c) * sizeof(Sums));
+    const Deviations<T> values{x.data<T>(), sizes.s};
+    sum_channels(context, values, sizes, parts, partial.as<Sums>());
+    launch(context, {"normalization.finish_stats", blocks_for(context, sizes.c, kThreads), kThreads},
+           finish_stats_kernel<T>, values, sizes, parts, partial.as<Sums>(), mean.data<T>(), variance.data<T>());
+  });
+}
+
+void batch_norm(const Tensor& x, const Tensor& mean, const Tensor& inv_std, const Tensor& weight, const Tensor& bias,
+                Tensor& y) {
+  if (x.numel() == 0) return;
+  Context& context = Context::of(x.device());
+  dispatch_floating(x.dtype(), "batch_norm", [&]<class T>(T) {
+    launch(context, {"normalization.normalize", blocks_for(context, x.numel(), kThreads), kThreads},
+           normalize_kernel<T>, x.data<T>(), Sizes(x), mean.data<T>(), inv_std.data<T>(), data_or_null<T>(weight),
+           data_or_null<T>(bias), y.data<T>());
+  });
+}
+
+void batch_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& inv_std, const Tensor& weight,
+                     Tensor& dx, Tensor& dweight, Tensor& dbias) {
+  const Sizes sizes(x);
+  if (sizes.c == 0) return;
+  Context& context = Context::of(x.device());
+  dispatch_floating(x.dtype(), "batch_norm_grad", [&]<class T>(T) {
+    const int64_t parts = parts_of(context, sizes);
+    const Scratch partial(context, static_cast<size_t>(parts * sizes.c) * sizeof(Sums));
+    const Scratch slopes(context, static_cast<size_t>(sizes.c) * sizeof(Slopes<T>));
+    const Gradients<T> values{dy.data<T>(), x.data<T>(), mean.data<T>()};
+    sum_channels(context, values, sizes, parts, partial.as<Sums>());
+    launch(context, {"normalization.finish_grad", blocks_for(context, sizes.c, kThreads), kThreads},
+           finish_grad_kernel<T>, sizes, parts, partial.as<Sums>(), inv_std.data<T>(), data_or_null<T>(weight),
+           slopes.as<Slopes<T>>(), dweight.data<T>(), dbias.data<T>());
+    if (x.numel() == 0) return;
+    launch(context, {"normalization.input_grad", blocks_for(context, x.numel(), kThreads), kThreads},
+           input_grad_kernel<T>, values, sizes, slopes.as<Slopes<T>>(), dx.data<T>());
+  });
+}
+
+}  // namespace espalier::cuda
