@@ -1,12 +1,15 @@
 #include "tools/pipeline.h"
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
 #include <filesystem>
+#include <map>
 
 #include <nlohmann/json.hpp>
 
 #include "core/threads.h"
+#include "layers/models/zoo.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
 #include "tools/statistics.h"
@@ -81,11 +84,11 @@ nlohmann::json to_json(const SeedResult& r) {
 }
 
 void say_results(const Output& output, const std::vector<SeedResult>& results) {
-  std::vector<std::pair<std::string, ModelReport>> rows;
+  std::vector<ReportRow> rows;
   for (const SeedResult& r : results) {
     const std::string name = results.size() > 1 ? fmt::format("seed {} ", r.seed) : "";
-    if (r.before) rows.emplace_back(name + "before", *r.before);
-    rows.emplace_back(name + "after", r.after);
+    if (r.before) rows.push_back({name + "before", {*r.before}});
+    rows.push_back({name + "after", {r.after}});
   }
   output.result("\n{}", report_table(rows));
   if (results.size() > 1) {
@@ -101,19 +104,34 @@ void say_results(const Output& output, const std::vector<SeedResult>& results) {
 
 }  // namespace
 
-std::string report_table(const std::vector<std::pair<std::string, ModelReport>>& rows) {
+std::string report_table(const std::vector<ReportRow>& rows) {
   std::vector<std::vector<std::string>> cells = {
       {"network", "accuracy", "error", "macro F1", "sparsity", "parameters", "ratio", "MACs", "ratio", "file"}};
-  for (const auto& [name, r] : rows) {
-    const auto ratio = [](int64_t all, int64_t left) {
-      return fmt::format("{:.1f}x", static_cast<double>(all) / static_cast<double>(std::max<int64_t>(left, 1)));
+  // The reference for ratios is the first row: a compacted network no longer knows what it was.
+  const std::vector<ModelReport>& first = rows.front().second;
+  for (const auto& [name, reports] : rows) {
+    const auto mean = [](const std::vector<ModelReport>& of, auto value) {
+      return over(of, [&](const ModelReport& r) { return static_cast<double>(value(r)); }).mean;
     };
-    // The reference for ratios is the first row: a compacted network no longer knows what it was.
-    const ModelReport& first = rows.front().second;
-    cells.push_back({name, fmt::format("{:.2f} %", 100 * r.accuracy), fmt::format("{:.2f} %", 100 - 100 * r.accuracy),
-                     fmt::format("{:.4f}", r.macro_f1), fmt::format("{:.2f} %", 100 * r.sparsity),
-                     grouped(r.remaining_parameters), ratio(first.parameters, r.remaining_parameters),
-                     grouped(r.remaining_macs), ratio(first.macs, r.remaining_macs), bytes_text(r.bytes)});
+    const auto figure = [&, &of = reports](int digits, const char* unit, auto value) {
+      const MeanAndDeviation f = over(of, value);
+      return of.size() == 1 ? fmt::format("{:.{}f}{}", f.mean, digits, unit)
+                            : fmt::format("{:.{}f} +- {:.{}f}{}", f.mean, digits, f.deviation, digits, unit);
+    };
+    const auto size = [&, &of = reports](auto value) { return std::llround(mean(of, value)); };
+    const auto ratio = [&, &of = reports](auto all, auto left) {
+      return fmt::format("{:.1f}x", mean(first, all) / std::max(mean(of, left), 1.0));
+    };
+    const auto remaining_parameters = [](const ModelReport& r) { return r.remaining_parameters; };
+    const auto remaining_macs = [](const ModelReport& r) { return r.remaining_macs; };
+    cells.push_back({name, figure(2, " %", [](const ModelReport& r) { return 100 * r.accuracy; }),
+                     figure(2, " %", [](const ModelReport& r) { return 100 - 100 * r.accuracy; }),
+                     figure(4, "", [](const ModelReport& r) { return r.macro_f1; }),
+                     figure(2, " %", [](const ModelReport& r) { return 100 * r.sparsity; }),
+                     grouped(size(remaining_parameters)),
+                     ratio([](const ModelReport& r) { return r.parameters; }, remaining_parameters),
+                     grouped(size(remaining_macs)), ratio([](const ModelReport& r) { return r.macs; }, remaining_macs),
+                     bytes_text(size([](const ModelReport& r) { return r.bytes; }))});
   }
   return table(cells, {1, 2, 3, 4, 5, 6, 7, 8, 9});
 }

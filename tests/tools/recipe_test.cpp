@@ -1,4 +1,5 @@
 // espalier run, prune, distill, compact, compare, masks: whole stories on digits, and what bad recipes are told.
+#include <cmath>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -160,6 +161,44 @@ type = "recalibrate"
   // 90 % of the blocks, and single weights that surgery and noise removed inside of others.
   EXPECT_GE(said.json()["runs"][1]["after"]["sparsity"].get<double>(), 0.9);
   EXPECT_LT(said.json()["runs"][1]["after"]["sparsity"].get<double>(), 1);
+}
+
+TEST(Compare, ShowsMeanAndDeviationOfSeveralSeeds) {
+  const Folder folder;
+  write_file(folder / "r.toml", R"(
+model = "mlp:16"
+data = "digits"
+[[stage]]
+type = "train"
+epochs = 1
+[[stage]]
+type = "prune"
+sparsity = 0.9
+epochs = 1
+)");
+  const Said trained = run(folder, "run r.toml --seeds 3 --out r --json");
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  const Said said = run(folder, "compare r --rounds 1 --json");
+  ASSERT_EQ(said.status, 0) << said.err;
+  const nlohmann::json networks = said.json()["networks"];
+  ASSERT_EQ(networks.size(), 2u);
+  std::vector<double> accuracies;
+  double mean = 0, squares = 0;
+  const nlohmann::json runs = trained.json()["runs"];
+  for (const nlohmann::json& seed : runs) accuracies.push_back(seed["after"]["accuracy"]);
+  for (const double accuracy : accuracies) mean += accuracy / 3;
+  for (const double accuracy : accuracies) squares += (accuracy - mean) * (accuracy - mean) / 2;
+  EXPECT_NEAR(networks[1]["accuracy"].get<double>(), mean, 1e-12);
+  EXPECT_NEAR(networks[1]["accuracy_std"].get<double>(), std::sqrt(squares), 1e-12);
+  EXPECT_GT(squares, 0);
+  ASSERT_EQ(networks[1]["seeds"].size(), 3u);
+  EXPECT_EQ(networks[1]["seeds"][2]["file"], "r/seed-2/model.safetensors");
+  EXPECT_TRUE(contains(run(folder, "compare r --rounds 1").out, "r after, 3 seeds"));
+  // What is finished counts; of a training with several seeds too.
+  fs::remove(folder / "r/seed-2/model.safetensors");
+  EXPECT_EQ(run(folder, "compare r --rounds 1 --json").json()["networks"][1]["seeds"].size(), 2u);
+  ASSERT_EQ(run(folder, "train --model mlp:8 --data digits --epochs 1 --seeds 2 --out t").status, 0);
+  EXPECT_EQ(run(folder, "compare t --rounds 1 --json").json()["networks"][0]["seeds"].size(), 2u);
 }
 
 TEST(Run, BadRecipesAreToldWhereAndWhat) {
