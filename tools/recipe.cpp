@@ -107,6 +107,9 @@ class TableReader {
 void read_training(TableReader& reader, const Recipe& recipe, Stage& stage) {
   TrainFlags flags;
   flags.model = stage.model.empty() ? recipe.model : stage.model;
+  if (stage.model.empty())  // another network has taken over
+    for (const Stage& earlier : recipe.stages)
+      if (earlier.type == "distill") flags.model = earlier.model;
   flags.data = recipe.data;
   flags.data_dir = recipe.data_dir;
   reader.read("epochs", flags.epochs);

@@ -56,16 +56,20 @@ class SeedRun {
       const ModelFile start = open_model(file);
       network_ = start.module;
       index_map_ = index_map_of(start);
+      if (const auto settings = start.metadata.find("settings"); settings != start.metadata.end())
+        settings_ = settings->second;
       result.before = report(file);
     }
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const Stage& stage = recipe_.stages[i];
-      if (!(options_.resume && read_back(stage))) {
+      const bool done_before = options_.resume && read_back(stage);
+      if (!done_before) {
         output_.say("  {}/{} {}", i + 1, recipe_.stages.size(), describe(stage));
         run_stage(stage);
         if (InterruptGuard::requested()) return std::nullopt;
-        save_stage(stage);
       }
+      if (stage.trains && stage.type != "teacher") settings_ = settings_of(stage);
+      if (!done_before) save_stage(stage);
       if (!result.before && stage.type == "train" && i + 1 < recipe_.stages.size())
         result.before = report(stage_file(stage));
     }
@@ -92,7 +96,16 @@ class SeedRun {
                    static_cast<int64_t>(fs::file_size(file)), &test_);
   }
   void save_network(const std::string& path) const {
-    save_checkpoint(path, *network_, nullptr, {{"data", to_text(description_of(train_))}});
+    std::map<std::string, std::string> metadata = {{"data", to_text(description_of(train_))}};
+    if (!settings_.empty()) metadata["settings"] = settings_;
+    save_checkpoint(path, *network_, nullptr, metadata);
+  }
+  /// As `espalier train` writes them.
+  std::string settings_of(const Stage& stage) const {
+    TrainSettings settings = stage.train;
+    settings.seed = seed_;
+    settings.validation = recipe_.validation;
+    return to_json(settings).dump();
   }
 
   /// A finished stage of an earlier start.
@@ -327,7 +340,8 @@ class SeedRun {
   Dataset train_, validation_, test_;
   Tensor example_;
   ModulePtr network_;
-  IndexMap index_map_;  ///< of the network's last compaction
+  IndexMap index_map_;    ///< of the network's last compaction
+  std::string settings_;  ///< of the network's last training, as JSON; "": unknown
 };
 
 }  // namespace

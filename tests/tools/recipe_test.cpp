@@ -163,6 +163,44 @@ type = "recalibrate"
   EXPECT_LT(said.json()["runs"][1]["after"]["sparsity"].get<double>(), 1);
 }
 
+TEST(Run, FilesSayHowTheirNetworkWasTrained) {
+  const Folder folder;
+  write_file(folder / "r.toml", R"(
+model = "mlp:24"
+data = "digits"
+[[stage]]
+type = "train"
+epochs = 1
+optimizer = "adam"
+lr = 0.003
+[[stage]]
+type = "prune"
+sparsity = 0.5
+epochs = 0
+[[stage]]
+type = "distill"
+model = "mlp:12"
+epochs = 1
+[[stage]]
+type = "train"
+epochs = 1
+)");
+  const auto settings_of = [&](const std::string& file) {
+    const nlohmann::json info = run(folder, "info " + file + " --json").json();
+    return nlohmann::json::parse(info.at("metadata").value("settings", "{}"), nullptr, false);
+  };
+  ASSERT_EQ(run(folder, "run r.toml --out r").status, 0);
+  const nlohmann::json pruned = settings_of("r/2-prune/model.safetensors");
+  EXPECT_EQ(pruned.value("model", ""), "mlp:24");
+  EXPECT_EQ(pruned.value("optimizer", ""), "adam");
+  EXPECT_EQ(pruned.value("lr", 0.0), 0.003);
+  EXPECT_EQ(settings_of("r/model.safetensors").value("model", ""), "mlp:12") << "another network took over";
+  // Pruned again, and again: the recipe knows what network it is.
+  ASSERT_EQ(run(folder, "prune r --sparsity 0.3 --epochs 0 --out p").status, 0);
+  ASSERT_EQ(run(folder, "prune p --sparsity 0.4 --epochs 0 --out q").status, 0);
+  EXPECT_TRUE(contains(read_file(folder / "q/recipe.toml"), "model = 'mlp:12'")) << read_file(folder / "q/recipe.toml");
+}
+
 TEST(Compare, ShowsMeanAndDeviationOfSeveralSeeds) {
   const Folder folder;
   write_file(folder / "r.toml", R"(
