@@ -340,11 +340,16 @@ TEST(Prune, OnTheCommandLine) {
   ASSERT_EQ(student.status, 0) << student.err;
   EXPECT_EQ(student.json()["runs"][0]["after"]["parameters"], 64 * 8 + 8 + 8 * 10 + 10);
 
+  write_file(folder / "other.toml",
+             "model = \"lenet5\"\ndata = \"mnist\"\n[[stage]]\ntype = \"train\"\nteacher = \"m\"");
   for (const auto& [line, message] : std::vector<std::pair<std::string, std::string>>{
            {"prune m --sparsity 1 --out x", "in [0,1)"},
            {"prune m --pattern channels --milliseconds 0.0000001 --epochs 0 --out x", "can't be met"},
            {"prune m --out x", "either sparsity"},
            {"prune m --sparsity 0.5 --pattern \"block 7x1\" --out x", "7"},
+           {"prune m --sparsity 0.5 --pattern chanels --out x", "did you mean 'channels'?"},
+           {"prune m --sparsity 0.5 --data mnist --out x", "expected a network for mnist, images (1,28,28)"},
+           {"run other.toml --out x", "expected a teacher for mnist, images (1,28,28) in 10 classes; m was trained on"},
            {"prune m --sparsity 0.5 --criterion magnitud --out x", "did you mean 'magnitude'?"},
            {"distill m --out x", "needs a network"},
            {"compact nothing.safetensors", "nothing.safetensors"}}) {
