@@ -78,6 +78,8 @@ class CommonWeights {
       }
   }
 
+  /// Whether a site has weights in common with another.
+  bool has(size_t site) const { return !members_[site].empty(); }
   /// Weights of a unit that went with units of other sites.
   int64_t gone(size_t site, int64_t unit) const {
     int64_t count = 0;
@@ -308,6 +310,11 @@ class Removal {
     for (const size_t i : which) {
       const Queue& queue = queues_[i];
       const size_t end = only_removable ? static_cast<size_t>(queue.removable) : queue.order.size();
+      if (!common_.has(i)) {  // most networks, with millions of units
+        weights += std::accumulate(queue.weights.begin() + queue.removed,
+                                   queue.weights.begin() + static_cast<int64_t>(end), int64_t{0});
+        continue;
+      }
       for (auto k = static_cast<size_t>(queue.removed); k < end; ++k) {
         weights += queue.weights[k] - later.gone(i, queue.order[k]);
         later.remove(i, queue.order[k]);

@@ -8,6 +8,7 @@
 #include "tools/commands.h"
 #include "tools/model_file.h"
 #include "tools/pipeline.h"
+#include "tools/statistics.h"
 
 namespace espalier::tools {
 
@@ -22,32 +23,90 @@ struct Options {
   std::optional<int> threads;
 };
 
+/// A line of the tables: one network, or the same network of several seeds.
 struct Row {
-  std::string name, file;
+  std::string name;
+  std::vector<std::string> files = {};
+  std::vector<ModelReport> reports = {};
+  std::vector<Latency> one = {}, many = {};  ///< at batch 1 and 128
 };
+
+/// `file` in the folder of a run, or in those of its seeds, as far as they are finished.
+std::vector<std::string> files_of_seeds(const std::string& folder, const std::string& file) {
+  std::error_code error;
+  if (fs::exists(fmt::format("{}/{}", folder, file), error)) return {fmt::format("{}/{}", folder, file)};
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string inside = (entry.path() / file).string();
+    if (entry.path().filename().string().starts_with("seed-") && fs::exists(inside, error)) files.push_back(inside);
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
 
 /// The networks of an argument: a model file, or a run's network before compression (if there is one) and after.
 std::vector<Row> rows_of(const std::string& run) {
   std::vector<Row> rows;
   std::error_code error;
-  if (fs::is_directory(run, error) && fs::exists(run + "/recipe.toml", error)) {
+  std::vector<std::string> finished;
+  if (fs::is_directory(run, error)) finished = files_of_seeds(run, "model.safetensors");
+  if (!finished.empty() && fs::exists(run + "/recipe.toml", error)) {
     const Recipe recipe = load_recipe(run + "/recipe.toml");
-    const std::string folder = recipe.seeds == 1 ? run : fmt::format("{}/seed-{}", run, recipe.seed);
     const auto first = std::find_if(recipe.stages.begin(), recipe.stages.end(),
                                     [](const Stage& stage) { return stage.type == "train"; });
-    if (!recipe.start.empty())
-      rows.push_back({run + " before", find_model(recipe.start)});
-    else if (first != recipe.stages.end() && first + 1 != recipe.stages.end())
-      rows.push_back({run + " before", fmt::format("{}/{}/model.safetensors", folder, first->name)});
-    rows.push_back({rows.empty() ? run : run + " after", folder + "/model.safetensors"});
+    if (!recipe.start.empty()) {
+      rows.push_back({.name = run + " before", .files = {find_model(recipe.start)}});
+    } else if (first != recipe.stages.end() && first + 1 != recipe.stages.end()) {
+      rows.push_back({.name = run + " before", .files = files_of_seeds(run, first->name + "/model.safetensors")});
+    }
+    rows.push_back({.name = rows.empty() ? run : run + " after", .files = finished});
   } else {
-    rows.push_back({run, find_model(run)});
+    rows.push_back({.name = run, .files = finished.empty() ? std::vector{find_model(run)} : finished});
   }
+  for (Row& row : rows)
+    if (row.files.size() > 1) row.name += fmt::format(", {} seeds", row.files.size());
   return rows;
 }
 
-std::string milliseconds(const Latency& latency) {
-  return fmt::format("{:.2f} / {:.2f}", 1e3 * latency.p50, 1e3 * latency.p95);
+std::string milliseconds(const std::vector<Latency>& times) {
+  const auto p50 = over(times, [](const Latency& t) { return 1e3 * t.p50; });
+  const auto p95 = over(times, [](const Latency& t) { return 1e3 * t.p95; });
+  if (times.size() == 1) return fmt::format("{:.2f} / {:.2f}", p50.mean, p95.mean);
+  return fmt::format("{:.2f} +- {:.2f} / {:.2f} +- {:.2f}", p50.mean, p50.deviation, p95.mean, p95.deviation);
+}
+
+double mean_p50(const std::vector<Latency>& times) {
+  return over(times, [](const Latency& t) { return t.p50; }).mean;
+}
+
+/// Means over the seeds under the names of a single network's figures; deviations as NAME_std; each seed in "seeds".
+nlohmann::json to_json(const Row& row) {
+  std::vector<nlohmann::json> seeds;
+  for (size_t i = 0; i < row.files.size(); ++i) {
+    nlohmann::json seed = to_json(row.reports[i]);
+    seed["file"] = row.files[i];
+    seed["latency_1"] = {{"p50", row.one[i].p50}, {"p95", row.one[i].p95}};
+    seed["latency_128"] = {{"p50", row.many[i].p50}, {"p95", row.many[i].p95}};
+    seeds.push_back(std::move(seed));
+  }
+  nlohmann::json json = seeds.front();
+  const auto average = [&](const std::string& key) {
+    using Pointer = nlohmann::json::json_pointer;
+    const auto figure = over(seeds, [&](const nlohmann::json& seed) { return seed.at(Pointer(key)).get<double>(); });
+    json[Pointer(key)] = figure.mean;
+    json[Pointer(key + "_std")] = figure.deviation;
+  };
+  if (seeds.size() > 1) {
+    const nlohmann::json figures = to_json(row.reports.front());
+    for (const auto& [key, value] : figures.items()) {
+      average("/" + key);
+    }
+    for (const char* key : {"latency_1", "latency_128"})
+      for (const char* q : {"p50", "p95"}) average(fmt::format("/{}/{}", key, q));
+    json["seeds"] = seeds;
+  }
+  json["name"] = row.name;
+  return json;
 }
 
 int run(const Options& options, Output& output) {
@@ -58,38 +117,42 @@ int run(const Options& options, Output& output) {
     for (Row& row : rows_of(name)) rows.push_back(std::move(row));
   std::vector<ModulePtr> modules;
   std::vector<Shape> images;
-  std::vector<std::pair<std::string, ModelReport>> reports;
   std::map<std::string, Splits> data;
-  for (const Row& row : rows) {
-    const ModelFile file = open_model(row.file);
-    check(file.data.has_value(), "compare", "{} doesn't say what images it takes: it was not written by a training",
-          row.file);
-    const std::string name = options.data.empty() ? file.data->name : options.data;
-    if (!data.contains(name)) data[name] = load_dataset(name, {.data_dir = options.data_dir});
-    modules.push_back(file.module);
-    images.push_back(file.data->image);
-    reports.emplace_back(row.name, measure(*file.module, file.data->image,
-                                           static_cast<int64_t>(fs::file_size(row.file)), &data[name].test));
-  }
+  for (Row& row : rows)
+    for (const std::string& path : row.files) {
+      const ModelFile file = open_model(path);
+      check(file.data.has_value(), "compare", "{} doesn't say what images it takes: it was not written by a training",
+            path);
+      const std::string name = options.data.empty() ? file.data->name : options.data;
+      if (!data.contains(name)) data[name] = load_dataset(name, {.data_dir = options.data_dir});
+      modules.push_back(file.module);
+      images.push_back(file.data->image);
+      row.reports.push_back(
+          measure(*file.module, file.data->image, static_cast<int64_t>(fs::file_size(path)), &data[name].test));
+    }
   const std::vector<Latency> one = latencies(modules, images, 1, 10 * options.rounds);
   const std::vector<Latency> many = latencies(modules, images, 128, options.rounds);
 
-  output.result("{}", report_table(reports));
+  std::vector<ReportRow> reports;
   std::vector<std::vector<std::string>> cells = {
       {"network", "batch 1: p50 / p95 ms", "speed-up", "batch 128: p50 / p95 ms", "speed-up"}};
   nlohmann::json list = nlohmann::json::array();
-  for (size_t i = 0; i < rows.size(); ++i) {
-    cells.push_back({rows[i].name, milliseconds(one[i]), fmt::format("{:.2f}x", one[0].p50 / one[i].p50),
-                     milliseconds(many[i]), fmt::format("{:.2f}x", many[0].p50 / many[i].p50)});
-    nlohmann::json json = to_json(reports[i].second);
-    json["name"] = rows[i].name;
-    json["file"] = rows[i].file;
-    json["latency_1"] = {{"p50", one[i].p50}, {"p95", one[i].p95}};
-    json["latency_128"] = {{"p50", many[i].p50}, {"p95", many[i].p95}};
-    list.push_back(std::move(json));
+  size_t next = 0;
+  for (Row& row : rows) {
+    for (size_t i = 0; i < row.files.size(); ++i, ++next) {
+      row.one.push_back(one[next]);
+      row.many.push_back(many[next]);
+    }
+    reports.emplace_back(row.name, row.reports);
+    cells.push_back({row.name, milliseconds(row.one),
+                     fmt::format("{:.2f}x", mean_p50(rows.front().one) / mean_p50(row.one)), milliseconds(row.many),
+                     fmt::format("{:.2f}x", mean_p50(rows.front().many) / mean_p50(row.many))});
+    list.push_back(to_json(row));
   }
+  output.result("{}", report_table(reports));
   output.result("{}\nTimes: forward passes in turns, {} thread{}; ratios and speed-ups against the first row.",
                 table(cells, {1, 2, 3, 4}), num_threads(), num_threads() == 1 ? "" : "s");
+  if (modules.size() > rows.size()) output.result("Of several seeds: mean +- standard deviation.");
   output.finish({{"command", "compare"}, {"threads", num_threads()}, {"networks", list}});
   return kSuccess;
 }

@@ -77,11 +77,23 @@ void add_models(CLI::App& parent, Commands& commands) {
                                    {"espalier models show resnet20", "espalier models show lenet5 --data fashion-mnist",
                                     "espalier models show mlp:256,128 --channels 3 --size 32 --classes 100"});
   auto options = std::make_shared<ShowOptions>();
+  // 0 stands for a size that is not given.
+  const CLI::Validator positive(
+      [](std::string& text) {
+        const bool fits = text.find_first_not_of("0123456789") == std::string::npos &&
+                          text.find_first_not_of('0') != std::string::npos;
+        return fits ? "" : fmt::format("expected a whole number of at least 1, got {}", text);
+      },
+      "");
   show_app->add_option("model", options->model, "Name of the network")->type_name("NAME")->required();
   show_app->add_option("--data,-d", options->data, "Size it for the images of a data set")->type_name("NAME");
-  show_app->add_option("--channels", options->network.in_channels, "Channels of the images")->type_name("N");
-  show_app->add_option("--size", options->network.height, "Height and width of the images")->type_name("N");
-  show_app->add_option("--classes", options->network.classes, "Outputs (default: 10)")->type_name("N");
+  show_app->add_option("--channels", options->network.in_channels, "Channels of the images")
+      ->type_name("N")
+      ->check(positive);
+  show_app->add_option("--size", options->network.height, "Height and width of the images")
+      ->type_name("N")
+      ->check(positive);
+  show_app->add_option("--classes", options->network.classes, "Outputs (default: 10)")->type_name("N")->check(positive);
   show_app->add_option("--batch-size,-b", options->batch_size, "Images that shapes and MACs are for (default: 1)")
       ->type_name("N");
   add_json_flag(*show_app);

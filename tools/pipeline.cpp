@@ -1,12 +1,15 @@
 #include "tools/pipeline.h"
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
 #include <filesystem>
+#include <map>
 
 #include <nlohmann/json.hpp>
 
 #include "core/threads.h"
+#include "layers/models/zoo.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
 #include "tools/statistics.h"
@@ -29,10 +32,22 @@ void forget_older_run(const Recipe& recipe, const std::string& out) {
   for (int64_t i = 0; i < recipe.seeds; ++i) {
     const std::string folder = seed_folder(recipe, out, recipe.seed + static_cast<uint64_t>(i));
     for (const Stage& stage : recipe.stages)
-      for (const char* name :
-           {"done", "checkpoint.safetensors", "best.safetensors", "metrics.jsonl", "budget.json", "compaction.json"})
-        fs::remove(fmt::format("{}/{}/{}", folder, stage.name, name), ignored);
+      for (const char* name : {"done", "checkpoint.safetensors", "best.safetensors", "metrics.jsonl", "budget.json",
+                               "compaction.json", "rounds"})
+        fs::remove_all(fmt::format("{}/{}/{}", folder, stage.name, name), ignored);
   }
+}
+
+/// A network of a file takes the recipe's images and knows its classes.
+void check_fits(const Recipe& recipe, const std::string& whose, const std::string& path) {
+  const ModelFile file = open_model(find_model(path));
+  if (!file.data) return;
+  const DatasetInfo& data = dataset_info(recipe.data);
+  const Shape image{data.channels, data.height, data.width};
+  const auto classes = static_cast<int64_t>(file.data->classes.size());
+  check(file.data->image == image && classes == data.num_classes(), "run",
+        "{}: expected {} for {}, images {} in {} classes; {} was trained on {}, images {} in {} classes", recipe.source,
+        whose, recipe.data, image, data.num_classes(), path, file.data->name, file.data->image, classes);
 }
 
 /// Teachers that stand in files can be read: a mistake is told before anything is trained.
@@ -47,7 +62,46 @@ void check_teachers(const Recipe& recipe) {
     check(fs::exists(name), "run",
           "{}: stage '{}': expected teacher = one of {}, a model file or the folder of a run, got \"{}\"{}",
           recipe.source, stage->name, fmt::join(earlier, ", "), name, did_you_mean(name, earlier));
-    open_model(find_model(name));
+    check_fits(recipe, "a teacher", name);
+  }
+}
+
+/// The layers that terms compare are layers of their networks, as far as those are known: compaction and distillation
+/// keep or replace them as a whole.
+void check_layers(const Recipe& recipe) {
+  if (std::none_of(recipe.stages.begin(), recipe.stages.end(),
+                   [](const Stage& stage) { return stage.distill && !stage.distill->terms.empty(); }))
+    return;
+  const DatasetInfo& data = dataset_info(recipe.data);
+  const auto fresh = [&](const std::string& name) {
+    return make_model(
+        name,
+        {.classes = data.num_classes(), .in_channels = data.channels, .height = data.height, .width = data.width});
+  };
+  ModulePtr network = recipe.start.empty() ? fresh(recipe.model) : open_model(find_model(recipe.start)).module;
+  std::map<std::string, ModulePtr> after;  // of each stage
+  for (const Stage& stage : recipe.stages) {
+    const ModulePtr student = stage.model.empty() ? network : fresh(stage.model);
+    if (stage.distill && !stage.distill->terms.empty()) {
+      const std::string& name = stage.distill->teacher;
+      const ModulePtr teacher = name == "start"        ? network
+                                : after.contains(name) ? after.at(name)
+                                                       : open_model(find_model(name)).module;
+      const auto check_layer = [&](const char* whose, const Module& of, const std::string& layer) {
+        std::vector<std::string> known;
+        for (const auto& [known_name, module] : of.named_modules())
+          if (!known_name.empty()) known.push_back(known_name);
+        check(layer.empty() || std::find(known.begin(), known.end(), layer) != known.end(), "run",
+              "{}: stage '{}': the {} has no layer '{}'{}; its layers: {}", recipe.source, stage.name, whose, layer,
+              did_you_mean(layer, known), fmt::join(known, ", "));
+      };
+      for (const TermSettings& term : stage.distill->terms) {
+        check_layer("student", *student, term.student);
+        check_layer("teacher", *teacher, term.teacher);
+      }
+    }
+    after[stage.name] = student;
+    if (stage.type != "teacher") network = student;
   }
 }
 
@@ -59,7 +113,8 @@ class RunMark {
     if (!armed_ || std::uncaught_exceptions() == 0) return;
     const std::string folder = seed_folder(recipe_, out_, recipe_.seed) + "/" + recipe_.stages.front().name;
     std::error_code ignored;
-    if (!fs::exists(folder + "/done", ignored) && !fs::exists(folder + "/checkpoint.safetensors", ignored))
+    const auto has = [&](const char* name) { return fs::exists(fmt::format("{}/{}", folder, name), ignored); };
+    if (!has("done") && !has("checkpoint.safetensors") && !has("rounds/rounds.json"))
       fs::remove(out_ + "/recipe.toml", ignored);
   }
   RunMark(const RunMark&) = delete;
@@ -81,11 +136,11 @@ nlohmann::json to_json(const SeedResult& r) {
 }
 
 void say_results(const Output& output, const std::vector<SeedResult>& results) {
-  std::vector<std::pair<std::string, ModelReport>> rows;
+  std::vector<ReportRow> rows;
   for (const SeedResult& r : results) {
     const std::string name = results.size() > 1 ? fmt::format("seed {} ", r.seed) : "";
-    if (r.before) rows.emplace_back(name + "before", *r.before);
-    rows.emplace_back(name + "after", r.after);
+    if (r.before) rows.push_back({name + "before", {*r.before}});
+    rows.push_back({name + "after", {r.after}});
   }
   output.result("\n{}", report_table(rows));
   if (results.size() > 1) {
@@ -101,19 +156,34 @@ void say_results(const Output& output, const std::vector<SeedResult>& results) {
 
 }  // namespace
 
-std::string report_table(const std::vector<std::pair<std::string, ModelReport>>& rows) {
+std::string report_table(const std::vector<ReportRow>& rows) {
   std::vector<std::vector<std::string>> cells = {
       {"network", "accuracy", "error", "macro F1", "sparsity", "parameters", "ratio", "MACs", "ratio", "file"}};
-  for (const auto& [name, r] : rows) {
-    const auto ratio = [](int64_t all, int64_t left) {
-      return fmt::format("{:.1f}x", static_cast<double>(all) / static_cast<double>(std::max<int64_t>(left, 1)));
+  // The reference for ratios is the first row: a compacted network no longer knows what it was.
+  const std::vector<ModelReport>& first = rows.front().second;
+  for (const auto& [name, reports] : rows) {
+    const auto mean = [](const std::vector<ModelReport>& of, auto value) {
+      return over(of, [&](const ModelReport& r) { return static_cast<double>(value(r)); }).mean;
     };
-    // The reference for ratios is the first row: a compacted network no longer knows what it was.
-    const ModelReport& first = rows.front().second;
-    cells.push_back({name, fmt::format("{:.2f} %", 100 * r.accuracy), fmt::format("{:.2f} %", 100 - 100 * r.accuracy),
-                     fmt::format("{:.4f}", r.macro_f1), fmt::format("{:.2f} %", 100 * r.sparsity),
-                     grouped(r.remaining_parameters), ratio(first.parameters, r.remaining_parameters),
-                     grouped(r.remaining_macs), ratio(first.macs, r.remaining_macs), bytes_text(r.bytes)});
+    const auto figure = [&, &of = reports](int digits, const char* unit, auto value) {
+      const MeanAndDeviation f = over(of, value);
+      return of.size() == 1 ? fmt::format("{:.{}f}{}", f.mean, digits, unit)
+                            : fmt::format("{:.{}f} +- {:.{}f}{}", f.mean, digits, f.deviation, digits, unit);
+    };
+    const auto size = [&, &of = reports](auto value) { return std::llround(mean(of, value)); };
+    const auto ratio = [&, &of = reports](auto all, auto left) {
+      return fmt::format("{:.1f}x", mean(first, all) / std::max(mean(of, left), 1.0));
+    };
+    const auto remaining_parameters = [](const ModelReport& r) { return r.remaining_parameters; };
+    const auto remaining_macs = [](const ModelReport& r) { return r.remaining_macs; };
+    cells.push_back({name, figure(2, " %", [](const ModelReport& r) { return 100 * r.accuracy; }),
+                     figure(2, " %", [](const ModelReport& r) { return 100 - 100 * r.accuracy; }),
+                     figure(4, "", [](const ModelReport& r) { return r.macro_f1; }),
+                     figure(2, " %", [](const ModelReport& r) { return 100 * r.sparsity; }),
+                     grouped(size(remaining_parameters)),
+                     ratio([](const ModelReport& r) { return r.parameters; }, remaining_parameters),
+                     grouped(size(remaining_macs)), ratio([](const ModelReport& r) { return r.macs; }, remaining_macs),
+                     bytes_text(size([](const ModelReport& r) { return r.bytes; }))});
   }
   return table(cells, {1, 2, 3, 4, 5, 6, 7, 8, 9});
 }
@@ -129,10 +199,12 @@ int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& out
   if (options.resume) {
     if (!fs::exists(kept))
       fail<FileError>("run", "{}: expected a run to resume, found none; start it without --resume", kept);
-    check(read_text(kept) == resolved, "run",
+    check(to_toml(load_recipe(kept)) == resolved, "run",
           "{} was started with another recipe; choose another --out, or --overwrite", options.out);
   }
+  if (!recipe.start.empty()) check_fits(recipe, "a network", recipe.start);
   check_teachers(recipe);
+  check_layers(recipe);
   const InterruptGuard guard;
   const Splits data = load_dataset(recipe.data, {.data_dir = recipe.data_dir});
   std::error_code error;

@@ -38,7 +38,10 @@ std::optional<SeedResult> run_seed(const Recipe& recipe, uint64_t seed, const Sp
 /// All seeds; writes OUT/recipe.toml, OUT/result.json. Returns the exit status.
 int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& output);
 
-/// A table of networks with a heading line, as `run` and `compare` show it: one row for each.
-std::string report_table(const std::vector<std::pair<std::string, ModelReport>>& rows);
+/// A name, and a network's report or those of several seeds.
+using ReportRow = std::pair<std::string, std::vector<ModelReport>>;
+/// A table of networks with a heading line, as `run` and `compare` show it: one row for each. Of several seeds it shows
+/// mean +- standard deviation.
+std::string report_table(const std::vector<ReportRow>& rows);
 
 }  // namespace espalier::tools

@@ -1,112 +1,24 @@
 #include "tools/recipe.h"
 
 #include <algorithm>
-#include <set>
-#include <sstream>
 
-#include <toml++/toml.h>
 #include <nlohmann/json.hpp>
 
 #include "layers/models/zoo.h"
 #include "pruning/schedules/sparse_training.h"
 #include "pruning/sensitivity.h"
+#include "tools/recipe_reader.h"
 
 namespace espalier::tools {
 
 namespace {
 
-/// Strict access to one table: every error names file, line and key; what nobody read is an unknown key (finish).
-class TableReader {
- public:
-  TableReader(const toml::table& table, std::string source, std::string what)
-      : table_(table), source_(std::move(source)), what_(std::move(what)) {}
-
-  template <class T>
-  std::optional<T> get(const std::string& key) {
-    known_.push_back(key);
-    const toml::node* node = table_.get(key);
-    if (node == nullptr) return std::nullopt;
-    if constexpr (std::is_same_v<T, double>) {
-      if (node->is_number()) return node->value<double>();
-      fail_at(*node, key, "a number");
-    } else if constexpr (std::is_same_v<T, bool>) {
-      if (node->is_boolean()) return node->value<bool>();
-      fail_at(*node, key, "true or false");
-    } else if constexpr (std::is_integral_v<T>) {
-      const auto value = node->is_integer() ? node->value<int64_t>() : std::nullopt;
-      if (value && *value >= 0) return static_cast<T>(*value);
-      fail_at(*node, key, "a whole number of at least 0");
-    } else {
-      if (node->is_string()) return node->value<std::string>();
-      fail_at(*node, key, "a text in quotes");
-    }
-  }
-
-  template <class T>
-  void read(const std::string& key, T& value) {
-    if (const auto given = get<T>(key)) value = *given;
-  }
-  template <class T>
-  void read(const std::string& key, std::optional<T>& value) {
-    if (auto given = get<T>(key)) value = std::move(given);
-  }
-  void read(const std::string& key, std::vector<std::string>& value) {
-    known_.push_back(key);
-    const toml::node* node = table_.get(key);
-    if (node == nullptr) return;
-    if (!node->is_array()) fail_at(*node, key, "a list of texts");
-    value.clear();
-    for (const toml::node& item : *node->as_array()) {
-      if (!item.is_string()) fail_at(item, key, "a list of texts");
-      value.push_back(*item.value<std::string>());
-    }
-  }
-  void read(const std::string& key, std::map<std::string, double>& value) {
-    known_.push_back(key);
-    const toml::node* node = table_.get(key);
-    if (node == nullptr) return;
-    if (!node->is_table()) fail_at(*node, key, "a table such as { \"fc1.weight\" = 0.9 }");
-    for (const auto& [name, item] : *node->as_table()) {
-      if (!item.is_number()) fail_at(item, key, "numbers");
-      value[std::string(name.str())] = *item.value<double>();
-    }
-  }
-
-  template <class E = ArgumentError>
-  [[noreturn]] void fail_here(const std::string& message) const {
-    fail<E>("recipe", "{}:{}: {}", source_, table_.source().begin.line, message);
-  }
-
-  void expect_share(const char* key, double value) const {
-    if (!(value >= 0 && value <= 1)) fail_here(fmt::format("expected {} in [0,1], got {}", key, value));
-  }
-
-  void finish() const {
-    for (const auto& [key, node] : table_) {
-      const std::string name(key.str());
-      if (std::find(known_.begin(), known_.end(), name) == known_.end())
-        fail<ArgumentError>("recipe", "{}:{}: {} has no key '{}'{}; known: {}", source_, key.source().begin.line, what_,
-                            name, did_you_mean(name, known_), fmt::join(known_, ", "));
-    }
-  }
-  void know(const std::string& key) { known_.push_back(key); }
-
- private:
-  [[noreturn]] void fail_at(const toml::node& node, const std::string& key, const char* expected) const {
-    std::ostringstream shown;
-    node.visit([&](const auto& value) { shown << value; });
-    fail<ArgumentError>("recipe", "{}:{}: {} '{}': expected {}, got {}", source_, node.source().begin.line, what_, key,
-                        expected, shown.str());
-  }
-
-  const toml::table& table_;
-  std::string source_, what_;
-  std::vector<std::string> known_;
-};
-
 void read_training(TableReader& reader, const Recipe& recipe, Stage& stage) {
   TrainFlags flags;
   flags.model = stage.model.empty() ? recipe.model : stage.model;
+  if (stage.model.empty())  // another network has taken over
+    for (const Stage& earlier : recipe.stages)
+      if (earlier.type == "distill") flags.model = earlier.model;
   flags.data = recipe.data;
   flags.data_dir = recipe.data_dir;
   reader.read("epochs", flags.epochs);
@@ -129,7 +41,10 @@ void read_training(TableReader& reader, const Recipe& recipe, Stage& stage) {
     reader.fail_here(fmt::format("expected keep = \"best\" or \"last\", got \"{}\"", keep));
   stage.keep_best = keep == "best" && recipe.validation > 0;
   stage.trains = !flags.epochs || *flags.epochs > 0;
-  if (!stage.trains && (stage.variational || stage.sparse_training || stage.surgery || stage.slimming > 0))
+  const bool watches = stage.prune && stage.prune->units.criterion == "movement";
+  const bool own_way = stage.variational || stage.sparse_training || stage.surgery || stage.lottery || stage.adaptive ||
+                       stage.learned_masks || stage.gates;
+  if (!stage.trains && (own_way || watches || stage.slimming > 0))
     reader.fail_here(fmt::format("a {} stage works while it trains; expected epochs of at least 1, got 0", stage.type));
   if (!stage.trains) flags.epochs = 1;
   stage.train = resolve(flags, nlohmann::json());
@@ -150,6 +65,63 @@ void read_distillation(TableReader& reader, Stage& stage) {
   if (!(distill.temperature > 0)) reader.fail_here(fmt::format("expected a temperature > 0, got {}", *temperature));
   reader.expect_share("alpha", distill.alpha);
   stage.distill = distill;
+}
+
+void read_terms(TableReader& reader, const Recipe& recipe, Stage& stage) {
+  for (const toml::table* table : reader.tables("term")) {
+    TableReader term_reader(*table, recipe.source, "a term");
+    TermSettings term;
+    term_reader.read("type", term.type);
+    if (std::find(term_types().begin(), term_types().end(), term.type) == term_types().end())
+      term_reader.fail_here(fmt::format("expected a term with type = {}, got \"{}\"{}", fmt::join(term_types(), ", "),
+                                        term.type, did_you_mean(term.type, term_types())));
+    term_reader.read("student", term.student);
+    term_reader.read("teacher", term.teacher);
+    term_reader.read("weight", term.weight);
+    term_reader.finish();
+    const bool relational = term.type.starts_with("relational");
+    if (term.student.empty() != term.teacher.empty() || (term.student.empty() && !relational))
+      term_reader.fail_here(fmt::format(
+          "a term of type {} compares two layers: expected student = \"fc1\", teacher = \"fc1\"{}, got \"{}\", \"{}\"",
+          term.type, relational ? ", or neither for the outputs" : "", term.student, term.teacher));
+    if (!(term.weight >= 0)) term_reader.fail_here(fmt::format("expected a weight of at least 0, got {}", term.weight));
+    if (!stage.distill) term_reader.fail_here("terms belong to a teacher; add teacher = \"start\" to the stage");
+    if (term.type == "hint" && (stage.lottery || stage.adaptive))
+      term_reader.fail_here(
+          fmt::format("a hint trains a projection along, and a {} stage trains many times; use attention or relational "
+                      "terms",
+                      stage.type));
+    stage.distill->terms.push_back(term);
+  }
+}
+
+void check_pattern(TableReader& reader, const std::string& pattern, const std::vector<std::string>& inputs = {}) {
+  if (pattern == "channels") return;
+  try {
+    Pattern::parse(pattern);
+  } catch (const ArgumentError& error) {
+    reader.fail_here(fmt::format("pattern: {}; or 'channels', coupled channels of all layers{}", error.what(),
+                                 did_you_mean(pattern, {"channels", "element", "kernel", "recurrent"})));
+  }
+  if (!inputs.empty()) reader.fail_here("inputs belong to pattern = \"channels\"");
+}
+
+void read_units(TableReader& reader, UnitSettings& units) {
+  reader.read("pattern", units.pattern);
+  reader.read("inputs", units.inputs);
+  reader.read("criterion", units.criterion);
+  reader.read("scope", units.scope);
+  reader.read("protect", units.protect);
+  reader.read("normalize", units.normalize);
+  reader.read("min_units", units.min_units);
+  reader.read("round_to", units.round_to);
+  reader.read("batches", units.batches);
+  if (units.round_to < 1 || units.batches < 1)
+    reader.fail_here(
+        fmt::format("expected round_to and batches of at least 1, got {} and {}", units.round_to, units.batches));
+  check_pattern(reader, units.pattern, units.inputs);
+  if (units.criterion != "movement") make_criterion(units.criterion);
+  parse_scope(units.scope);
 }
 
 void read_pruning(TableReader& reader, Stage& stage) {
@@ -174,41 +146,112 @@ void read_pruning(TableReader& reader, Stage& stage) {
   if (!(prune.sparsity >= 0 && prune.sparsity < 1))
     reader.fail_here(
         fmt::format("expected a sparsity in [0,1) or a ratio of at least 1, got {}", sparsity ? *sparsity : *ratio));
-  reader.read("pattern", prune.pattern);
-  reader.read("criterion", prune.criterion);
-  reader.read("scope", prune.scope);
+  read_units(reader, prune.units);
   reader.read("curve", prune.curve);
   reader.read("begin", prune.begin);
   reader.read("end", prune.end);
   reader.read("every", prune.every);
-  reader.read("normalize", prune.normalize);
   reader.read("regrow", prune.regrow);
-  reader.read("min_units", prune.min_units);
-  reader.read("round_to", prune.round_to);
-  reader.read("batches", prune.batches);
-  reader.read("protect", prune.protect);
-  reader.read("inputs", prune.inputs);
   reader.read("sparsity_of", prune.sparsity_of);
-  if (prune.round_to < 1 || prune.batches < 1)
-    reader.fail_here(
-        fmt::format("expected round_to and batches of at least 1, got {} and {}", prune.round_to, prune.batches));
   for (const auto& [name, value] : prune.sparsity_of)
     if (!(value >= 0 && value < 1))
       reader.fail_here(fmt::format("sparsity_of: expected a sparsity in [0,1) for '{}', got {}", name, value));
-  if (prune.pattern != "channels") {
-    Pattern::parse(prune.pattern);
-    if (!prune.inputs.empty()) reader.fail_here("inputs belong to pattern = \"channels\"");
-  }
-  make_criterion(prune.criterion);
-  parse_scope(prune.scope);
   parse_sparsity_curve(prune.curve);
   GradualPruning::check_options(
       {.sparsity = prune.sparsity, .begin = prune.begin, .end = prune.end, .every = prune.every});
+  if (prune.units.criterion == "movement") {
+    if (!prune.budget.empty())
+      reader.fail_here("movement knows nothing before the training; expected a sparsity or ratio, got a budget");
+    if ((prune.curve == "one-shot" ? prune.begin : prune.end) == 0)
+      reader.fail_here("movement knows nothing before the training; expected an end above 0 (one-shot: a begin)");
+  }
   stage.prune = prune;
 }
 
+LotterySettings read_lottery(TableReader& reader) {
+  LotterySettings s;
+  reader.read("rounds", s.rounds);
+  reader.read("rate", s.rate);
+  reader.read("output_rate", s.output_rate);
+  reader.read("rate_of", s.rate_of);
+  reader.read("rewind_to", s.rewind_to);
+  reader.read("pattern", s.pattern);
+  reader.read("criterion", s.criterion);
+  reader.read("scope", s.scope);
+  if (s.rounds < 1) reader.fail_here("expected rounds >= 1, got 0");
+  if (!(s.rate > 0 && s.rate < 1))
+    reader.fail_here(
+        fmt::format("expected a rate in (0,1), the share of the remaining weights that goes, got {}", s.rate));
+  const double last = s.rate * s.output_rate;
+  if (!(last >= 0 && last < 1)) reader.fail_here(fmt::format("expected rate * output_rate in [0,1), got {}", last));
+  for (const auto& [name, rate] : s.rate_of)
+    if (!(rate >= 0 && rate < 1))
+      reader.fail_here(fmt::format("rate_of: expected a rate in [0,1) for '{}', got {}", name, rate));
+  check_pattern(reader, s.pattern);
+  make_criterion(s.criterion);
+  if (parse_scope(s.scope) == Scope::erk)
+    reader.fail_here(
+        "rounds remove shares by layer or globally; expected scope = \"layer\" or \"global\", got \"erk\"");
+  return s;
+}
+
+AdaptiveSettings read_adaptive(TableReader& reader, const Recipe& recipe) {
+  AdaptiveSettings s;
+  read_units(reader, s.units);
+  make_criterion(s.units.criterion);  // not movement
+  reader.read("step", s.step);
+  reader.read("smallest_step", s.smallest_step);
+  reader.read("tolerance", s.tolerance);
+  reader.read("retrain", s.retrain);
+  reader.read("largest_sparsity", s.largest_sparsity);
+  reader.read("rounds", s.rounds);
+  if (!(s.smallest_step > 0 && s.smallest_step <= s.step && s.step < 1))
+    reader.fail_here(fmt::format("expected 0 < smallest_step <= step < 1, got {} and {}", s.smallest_step, s.step));
+  if (!(s.tolerance >= 0)) reader.fail_here(fmt::format("expected a tolerance of at least 0, got {}", s.tolerance));
+  if (!(s.retrain > 0 && s.retrain <= 1))
+    reader.fail_here(fmt::format("expected retrain in (0,1], a share of the training, got {}", s.retrain));
+  if (!(s.largest_sparsity > 0 && s.largest_sparsity < 1))
+    reader.fail_here(fmt::format("expected largest_sparsity in (0,1), got {}", s.largest_sparsity));
+  if (recipe.validation == 0)
+    reader.fail_here("the validation loss decides in an adaptive stage; expected validation above 0 in the recipe");
+  return s;
+}
+
+LearnedMaskSettings read_learned_masks(TableReader& reader) {
+  LearnedMaskSettings s;
+  reader.read("selection", s.selection);
+  reader.read("initial", s.initial);
+  reader.read("sparsity", s.sparsity);
+  reader.read("threshold", s.threshold);
+  reader.read("penalty", s.penalty);
+  reader.read("curve", s.curve);
+  reader.read("begin", s.begin);
+  reader.read("end", s.end);
+  reader.read("harden", s.harden);
+  reader.read("every", s.every);
+  reader.read("pattern", s.pattern);
+  reader.read("scope", s.scope);
+  reader.read("protect", s.protect);
+  reader.read("min_units", s.min_units);
+  if (s.selection != "top-k" && s.selection != "threshold")
+    reader.fail_here(fmt::format("expected selection = \"top-k\" or \"threshold\", got \"{}\"", s.selection));
+  if (s.initial != "zero" && s.initial != "magnitude")
+    reader.fail_here(fmt::format("expected initial = \"zero\" or \"magnitude\", got \"{}\"", s.initial));
+  if (!(s.sparsity >= 0 && s.sparsity < 1))
+    reader.fail_here(fmt::format("expected a sparsity in [0,1), got {}", s.sparsity));
+  if (!(s.penalty >= 0)) reader.fail_here(fmt::format("expected a penalty of at least 0, got {}", s.penalty));
+  if (!(0 <= s.begin && s.begin <= s.end && s.end <= s.harden && s.harden <= 1))
+    reader.fail_here(
+        fmt::format("expected 0 <= begin <= end <= harden <= 1, got {}, {} and {}", s.begin, s.end, s.harden));
+  if (s.every < 1) reader.fail_here("expected every >= 1 steps, got 0");
+  parse_sparsity_curve(s.curve);
+  parse_scope(s.scope);
+  check_pattern(reader, s.pattern);
+  return s;
+}
+
 /// Settings of the stages that bring their own way of pruning.
-void read_method(TableReader& reader, Stage& stage) {
+void read_method(TableReader& reader, const Recipe& recipe, Stage& stage) {
   if (stage.type == "variational") {
     VariationalSettings s;
     reader.read("kl_weight", s.kl_weight);
@@ -242,6 +285,23 @@ void read_method(TableReader& reader, Stage& stage) {
     reader.read("harden", s.harden);
     reader.expect_share("harden", s.harden);
     stage.surgery = s;
+  } else if (stage.type == "lottery") {
+    stage.lottery = read_lottery(reader);
+  } else if (stage.type == "adaptive") {
+    stage.adaptive = read_adaptive(reader, recipe);
+  } else if (stage.type == "learned-masks") {
+    stage.learned_masks = read_learned_masks(reader);
+  } else if (stage.type == "l0") {
+    GateSettings s;
+    reader.read("lambda", s.lambda);
+    reader.read("open", s.open);
+    reader.read("harden", s.harden);
+    reader.read("pattern", s.pattern);
+    if (!(s.lambda >= 0)) reader.fail_here(fmt::format("expected lambda >= 0, got {}", s.lambda));
+    if (!(s.open > 0 && s.open < 1)) reader.fail_here(fmt::format("expected open in (0,1), got {}", s.open));
+    if (!(s.harden > 0 && s.harden <= 1)) reader.fail_here(fmt::format("expected harden in (0,1], got {}", s.harden));
+    check_pattern(reader, s.pattern);
+    stage.gates = s;
   }
 }
 
@@ -278,9 +338,10 @@ Stage read_stage(const toml::table& table, const Recipe& recipe) {
         reader.fail_here(fmt::format("a {} stage needs reference = an earlier stage, got \"{}\"; there are: {}",
                                      stage.type, stage.reference, fmt::join(names, ", ")));
     }
-    read_method(reader, stage);
+    read_method(reader, recipe, stage);
     if (is_training(stage.type)) {
       read_distillation(reader, stage);
+      read_terms(reader, recipe, stage);
       read_training(reader, recipe, stage);
     }
   } catch (const ArgumentError& error) {
@@ -293,34 +354,17 @@ Stage read_stage(const toml::table& table, const Recipe& recipe) {
   return stage;
 }
 
-std::string quote(const std::string& text) {
-  std::ostringstream out;
-  out << toml::value<std::string>(text);
-  return out.str();
-}
-std::string quote(const std::vector<std::string>& list) {
-  std::vector<std::string> items;
-  for (const std::string& item : list) items.push_back(quote(item));
-  return fmt::format("[{}]", fmt::join(items, ", "));
-}
-
-std::string inline_table(const std::map<std::string, double>& values) {
-  std::vector<std::string> items;
-  for (const auto& [name, value] : values) items.push_back(fmt::format("{} = {}", quote(name), toml_number(value)));
-  return fmt::format("{{ {} }}", fmt::join(items, ", "));
-}
-
 }  // namespace
 
-std::string toml_number(double value) {
-  std::string text = fmt::format("{}", value);
-  return text.find_first_of(".einf") == std::string::npos ? text + ".0" : text;
+const std::vector<std::string>& stage_types() {
+  static const std::vector<std::string> kTypes = {
+      "train",           "teacher", "prune",   "lottery",     "adaptive",   "learned-masks", "l0",     "variational",
+      "sparse-training", "surgery", "distill", "recalibrate", "compensate", "reconstruct",   "compact"};
+  return kTypes;
 }
 
-const std::vector<std::string>& stage_types() {
-  static const std::vector<std::string> kTypes = {"train",           "teacher",     "prune",   "variational",
-                                                  "sparse-training", "surgery",     "distill", "recalibrate",
-                                                  "compensate",      "reconstruct", "compact"};
+const std::vector<std::string>& term_types() {
+  static const std::vector<std::string> kTypes = {"hint", "attention", "relational-distance", "relational-angle"};
   return kTypes;
 }
 
@@ -370,107 +414,6 @@ Recipe load_recipe(const std::string& path, const std::string& data) {
   const std::optional<std::string> text = read_text(path);
   if (!text) fail<FileError>("recipe", "{}: cannot read it; expected a TOML file with [[stage]] tables", path);
   return parse_recipe(*text, path, data);
-}
-
-std::string to_toml(const Recipe& recipe) {
-  std::string text =
-      fmt::format("title = {}\nmodel = {}\ndata = {}\nvalidation = {}\nseed = {}\nseeds = {}\n", quote(recipe.title),
-                  quote(recipe.model), quote(recipe.data), toml_number(recipe.validation), recipe.seed, recipe.seeds);
-  if (!recipe.start.empty()) text += fmt::format("start = {}\n", quote(recipe.start));
-  const auto add = [&](const char* key, const std::string& value) { text += fmt::format("{} = {}\n", key, value); };
-  for (const Stage& stage : recipe.stages) {
-    text += "\n[[stage]]\n";
-    add("type", quote(stage.type));
-    add("name", quote(stage.name));
-    if (!stage.model.empty()) add("model", quote(stage.model));
-    if (stage.prune) {
-      const PruneSettings& p = *stage.prune;
-      if (p.budget.empty())
-        add("sparsity", toml_number(p.sparsity));
-      else
-        add(p.budget.c_str(), toml_number(p.amount));
-      add("pattern", quote(p.pattern));
-      add("criterion", quote(p.criterion));
-      add("scope", quote(p.scope));
-      add("curve", quote(p.curve));
-      add("begin", toml_number(p.begin));
-      add("end", toml_number(p.end));
-      add("every", std::to_string(p.every));
-      add("normalize", p.normalize ? "true" : "false");
-      add("regrow", p.regrow ? "true" : "false");
-      add("min_units", std::to_string(p.min_units));
-      add("round_to", std::to_string(p.round_to));
-      add("batches", std::to_string(p.batches));
-      add("protect", quote(p.protect));
-      if (!p.inputs.empty()) add("inputs", quote(p.inputs));
-      if (!p.sparsity_of.empty()) add("sparsity_of", inline_table(p.sparsity_of));
-    }
-    if (stage.distill) {
-      add("teacher", quote(stage.distill->teacher));
-      add("temperature", toml_number(stage.distill->temperature));
-      add("alpha", toml_number(stage.distill->alpha));
-    }
-    if (!stage.reference.empty()) add("reference", quote(stage.reference));
-    if (stage.slimming > 0) add("slimming", toml_number(stage.slimming));
-    if (stage.variational) {
-      add("kl_weight", toml_number(stage.variational->kl_weight));
-      add("kl_warmup", toml_number(stage.variational->warmup));
-      add("initial_log_sigma2", toml_number(stage.variational->initial_log_sigma2));
-      add("threshold", toml_number(stage.variational->threshold));
-    }
-    if (stage.sparse_training) {
-      add("sparsity", toml_number(stage.sparse_training->sparsity));
-      add("growth", quote(stage.sparse_training->growth));
-      add("scope", quote(stage.sparse_training->scope));
-      add("fraction", toml_number(stage.sparse_training->fraction));
-      add("end", toml_number(stage.sparse_training->end));
-      add("every", std::to_string(stage.sparse_training->every));
-    }
-    if (stage.surgery) {
-      add("c", toml_number(stage.surgery->c));
-      if (!stage.surgery->c_of.empty()) add("c_of", inline_table(stage.surgery->c_of));
-      add("harden", toml_number(stage.surgery->harden));
-    }
-    if (!is_training(stage.type)) continue;
-    const TrainSettings& t = stage.train;
-    add("epochs", std::to_string(t.epochs));
-    if (!stage.trains) continue;
-    add("batch_size", std::to_string(t.batch_size));
-    add("optimizer", quote(t.optimizer));
-    add("lr", toml_number(t.lr));
-    if (t.momentum) add("momentum", toml_number(*t.momentum));
-    add("nesterov", t.nesterov ? "true" : "false");
-    add("weight_decay", toml_number(t.weight_decay));
-    add("schedule", quote(t.schedule));
-    add("warmup", toml_number(t.warmup));
-    add("label_smoothing", toml_number(t.label_smoothing));
-    add("clip", toml_number(t.clip));
-    add("augment", quote(t.augment));
-    add("keep", quote(stage.keep_best ? "best" : "last"));
-  }
-  return text;
-}
-
-std::string describe(const Stage& stage) {
-  std::string text = stage.type;
-  if (!stage.model.empty()) text += " " + stage.model;
-  if (stage.prune) {
-    const PruneSettings& p = *stage.prune;
-    const std::string what = p.pattern == "channels" ? "channels" : p.pattern == "element" ? "weights" : p.pattern;
-    text += p.budget.empty() ? fmt::format(" {:.4g} % of the {}", 100 * p.sparsity, what)
-                             : fmt::format(" {} to {:g} {}", what, p.amount, p.budget);
-    text += fmt::format(" by {}, {}", p.criterion, p.scope);
-  }
-  if (stage.sparse_training)
-    text += fmt::format(" with {:.4g} % of the weights missing, {} growth", 100 * stage.sparse_training->sparsity,
-                        stage.sparse_training->growth);
-  if (stage.trains)
-    text += fmt::format("{} {} epoch{}", stage.prune ? ", over" : ",", stage.train.epochs,
-                        stage.train.epochs == 1 ? "" : "s");
-  if (stage.distill)
-    text += fmt::format(", teacher {} (T {:g}, alpha {:g})", stage.distill->teacher, stage.distill->temperature,
-                        stage.distill->alpha);
-  return text;
 }
 
 }  // namespace espalier::tools

@@ -14,22 +14,68 @@
 
 namespace espalier::tools {
 
-/// What a stage of type "prune" removes, and when.
-struct PruneSettings {
-  double sparsity = 0;              ///< of the prunable weights, at the end
-  std::string budget = {};          ///< instead of it "parameters", "macs", "bytes" or "milliseconds"
-  double amount = 0;                ///< of the budget; below 1: a share of what the network has (not for milliseconds)
-  std::string pattern = "element";  ///< a Pattern, or "channels": groups of coupled channels
-  std::string criterion = "magnitude", scope = "global", curve = "cubic";
-  double begin = 0, end = 0.7;  ///< in which share of the stage's training the sparsity rises
-  int64_t every = 0;            ///< steps between prunings; 0: about a hundred in all
-  bool normalize = false, regrow = false;
+/// Which units a stage removes, and by what they are judged.
+struct UnitSettings {
+  std::string pattern = "element";       ///< a Pattern, or "channels": groups of coupled channels
+  std::vector<std::string> inputs = {};  ///< with "channels": weights whose input features are pruned as well
+  std::string criterion = "magnitude";   ///< of make_criterion; for "prune" also "movement"
+  std::string scope = "global";
+  std::vector<std::string> protect = {};
+  bool normalize = false;
   int64_t min_units = 1, round_to = 1;
   int64_t batches = 8;  ///< of 128 images, for criteria that look at data
-  std::vector<std::string> protect = {};
-  std::vector<std::string> inputs =
-      {};  ///< with "channels": weights whose input features are pruned one by one as well
+};
+
+/// What a stage of type "prune" removes, and when.
+struct PruneSettings {
+  double sparsity = 0;      ///< of the prunable weights, at the end
+  std::string budget = {};  ///< instead of it "parameters", "macs", "bytes" or "milliseconds"
+  double amount = 0;        ///< of the budget; below 1: a share of what the network has (not for milliseconds)
+  UnitSettings units = {};
+  std::string curve = "cubic";
+  double begin = 0, end = 0.7;  ///< in which share of the stage's training the sparsity rises
+  int64_t every = 0;            ///< steps between prunings; 0: about a hundred in all
+  bool regrow = false;
   std::map<std::string, double> sparsity_of = {};
+};
+
+/// What a stage of type "lottery" does: train, prune, go back to early weights, train again what is left.
+struct LotterySettings {
+  int64_t rounds = 10;
+  double rate = 0.2, output_rate = 0.5;  ///< of the remaining weights; the last layer loses output_rate * rate
+  std::map<std::string, double> rate_of = {};
+  int64_t rewind_to = 0;  ///< step of the first training; 0: the initial weights
+  std::string pattern = "element", criterion = "magnitude", scope = "layer";
+};
+
+/// What a stage of type "adaptive" does: prune and retrain as long as the validation loss allows.
+struct AdaptiveSettings {
+  UnitSettings units = {};
+  double step = 0.5, smallest_step = 0.05;  ///< share of the remaining weights that a round removes
+  double tolerance = 0.02;                  ///< how much the validation loss may rise
+  double retrain = 0.3;                     ///< the last share of the training that follows each round
+  double largest_sparsity = 0.999;
+  int64_t rounds = 50;
+};
+
+/// What a stage of type "learned-masks" does: a score for every unit is trained with the weights.
+struct LearnedMaskSettings {
+  std::string selection = "top-k";  ///< or "threshold"
+  std::string initial = "zero";     ///< scores at the start; or "magnitude"
+  double sparsity = 0.9;            ///< top-k
+  double threshold = 0, penalty = 0;
+  std::string curve = "cubic";
+  double begin = 0, end = 0.5, harden = 0.8;
+  int64_t every = 10;
+  std::string pattern = "element", scope = "global";
+  std::vector<std::string> protect = {};
+  int64_t min_units = 1;
+};
+
+/// What a stage of type "l0" does: every unit has a random gate, and open gates cost something.
+struct GateSettings {
+  double lambda = 0.1, open = 0.9, harden = 0.8;
+  std::string pattern = "element";
 };
 
 /// What a stage of type "variational" does: weights learn how much noise they bear, and those that bear any amount go.
@@ -52,10 +98,18 @@ struct SurgerySettings {
   std::map<std::string, double> c_of = {};
 };
 
+/// A [[stage.term]]: what a student learns from a teacher besides its answers.
+struct TermSettings {
+  std::string type;              ///< one of term_types()
+  std::string student, teacher;  ///< layers; "" the networks' outputs (relational-... only)
+  double weight = 1;
+};
+
 /// Learning from another network while a stage trains.
 struct DistillSettings {
   std::string teacher;  ///< "start" (the network before this stage), the name of an earlier stage, a model file or run
   double temperature = 4, alpha = 0.7;
+  std::vector<TermSettings> terms = {};
 };
 
 struct Stage {
@@ -71,12 +125,18 @@ struct Stage {
   std::optional<VariationalSettings> variational = {};
   std::optional<SparseTrainingSettings> sparse_training = {};
   std::optional<SurgerySettings> surgery = {};
+  std::optional<LotterySettings> lottery = {};
+  std::optional<AdaptiveSettings> adaptive = {};
+  std::optional<LearnedMaskSettings> learned_masks = {};
+  std::optional<GateSettings> gates = {};
   std::optional<DistillSettings> distill = {};
 };
 
-/// "train", "teacher", "prune", "variational", "sparse-training", "surgery", "distill", "recalibrate", "compensate",
-/// "reconstruct", "compact".
+/// "train", "teacher", "prune", "lottery", "adaptive", "learned-masks", "l0", "variational", "sparse-training",
+/// "surgery", "distill", "recalibrate", "compensate", "reconstruct", "compact".
 const std::vector<std::string>& stage_types();
+/// "hint", "attention", "relational-distance", "relational-angle".
+const std::vector<std::string>& term_types();
 /// Whether stages of that type train, and so take the keys of a training.
 bool is_training(const std::string& stage_type);
 

@@ -9,9 +9,14 @@
 #include "layers/models/zoo.h"
 #include "pruning/criteria/slimming.h"
 #include "pruning/distillation/distillation.h"
+#include "pruning/learned/hard_concrete.h"
+#include "pruning/learned/learned_masks.h"
+#include "pruning/learned/movement.h"
 #include "pruning/learned/variational.h"
 #include "pruning/recovery/reconstruct.h"
 #include "pruning/recovery/statistics.h"
+#include "pruning/schedules/adaptive.h"
+#include "pruning/schedules/lottery.h"
 #include "pruning/schedules/sparse_training.h"
 #include "pruning/schedules/surgery.h"
 #include "pruning/sensitivity.h"
@@ -56,16 +61,20 @@ class SeedRun {
       const ModelFile start = open_model(file);
       network_ = start.module;
       index_map_ = index_map_of(start);
+      if (const auto settings = start.metadata.find("settings"); settings != start.metadata.end())
+        settings_ = settings->second;
       result.before = report(file);
     }
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const Stage& stage = recipe_.stages[i];
-      if (!(options_.resume && read_back(stage))) {
+      const bool done_before = options_.resume && read_back(stage);
+      if (!done_before) {
         output_.say("  {}/{} {}", i + 1, recipe_.stages.size(), describe(stage));
         run_stage(stage);
         if (InterruptGuard::requested()) return std::nullopt;
-        save_stage(stage);
       }
+      if (stage.trains && stage.type != "teacher") settings_ = settings_of(stage);
+      if (!done_before) save_stage(stage);
       if (!result.before && stage.type == "train" && i + 1 < recipe_.stages.size())
         result.before = report(stage_file(stage));
     }
@@ -86,13 +95,24 @@ class SeedRun {
   }
   std::string stage_folder(const Stage& stage) const { return folder_ + "/" + stage.name; }
   std::string stage_file(const Stage& stage) const { return stage_folder(stage) + "/model.safetensors"; }
+  /// Of the searches that train many times.
+  std::string rounds_folder(const Stage& stage) const { return stage_folder(stage) + "/rounds"; }
   std::string compaction_file(const Stage& stage) const { return stage_folder(stage) + "/compaction.json"; }
   ModelReport report(const std::string& file) const {
     return measure(*network_, {train_.channels(), train_.height(), train_.width()},
                    static_cast<int64_t>(fs::file_size(file)), &test_);
   }
   void save_network(const std::string& path) const {
-    save_checkpoint(path, *network_, nullptr, {{"data", to_text(description_of(train_))}});
+    std::map<std::string, std::string> metadata = {{"data", to_text(description_of(train_))}};
+    if (!settings_.empty()) metadata["settings"] = settings_;
+    save_checkpoint(path, *network_, nullptr, metadata);
+  }
+  /// As `espalier train` writes them.
+  std::string settings_of(const Stage& stage) const {
+    TrainSettings settings = stage.train;
+    settings.seed = seed_;
+    settings.validation = recipe_.validation;
+    return to_json(settings).dump();
   }
 
   /// A finished stage of an earlier start.
@@ -112,8 +132,11 @@ class SeedRun {
     write_file_atomically(stage_folder(stage) + "/done", describe(stage) + "\n");
     // Optimiser state is only needed to go on within the stage.
     std::error_code ignored;
-    for (const char* name : {"checkpoint.safetensors", "best.safetensors"})
+    for (const char* name : {"checkpoint.safetensors", "best.safetensors"}) {
       fs::remove(fmt::format("{}/{}", stage_folder(stage), name), ignored);
+      for (const auto& round : fs::directory_iterator(rounds_folder(stage), ignored))
+        if (round.is_directory()) fs::remove(round.path() / name, ignored);
+    }
   }
 
   void run_stage(const Stage& stage) {
@@ -154,6 +177,8 @@ class SeedRun {
       set_seed(seed_);
       network_ = zoo_network(stage.model);
     }
+    if (stage.lottery) return find_ticket(stage, teacher);
+    if (stage.adaptive) return search_adaptively(stage, teacher);
     std::shared_ptr<Pruner> pruner;
     if (stage.prune) pruner = make_pruner(network_, *stage.prune);
     if (pruner && !stage.prune->budget.empty()) {
@@ -163,11 +188,51 @@ class SeedRun {
     } else if (pruner) {
       pruner->prune(stage.prune->sparsity);
     }
-    if (pruner && !InterruptGuard::requested()) {
-      const SparsityCount count = count_sparsity(pruner->sites());
-      output_.say("    {:.2f} % of {} weights are masked: {:.1f}x", 100 * count.sparsity(), grouped(count.weights),
-                  static_cast<double>(count.weights) / static_cast<double>(count.weights - count.masked));
-    }
+    if (pruner && !InterruptGuard::requested()) say_sparsity(count_sparsity(pruner->sites()));
+  }
+
+  void say_sparsity(const SparsityCount& count) const {
+    output_.say(
+        "    {:.2f} % of {} weights are masked: {:.1f}x", 100 * count.sparsity(), grouped(count.weights),
+        static_cast<double>(count.weights) / static_cast<double>(std::max<int64_t>(count.weights - count.masked, 1)));
+  }
+
+  void find_ticket(const Stage& stage, const ModulePtr& teacher) {
+    const LotterySettings& l = *stage.lottery;
+    const LotteryResult result = find_lottery_ticket(network_, sites_of(*network_, l.pattern), train_, validation_, {},
+                                                     {.training = plan_of(stage, teacher),
+                                                      .rounds = l.rounds,
+                                                      .rate = l.rate,
+                                                      .scope = parse_scope(l.scope),
+                                                      .output_rate = l.output_rate,
+                                                      .rate_of = l.rate_of,
+                                                      .criterion = make_criterion(l.criterion),
+                                                      .rewind_step = l.rewind_to,
+                                                      .folder = rounds_folder(stage)});
+    for (const LotteryRound& round : result.rounds)
+      output_.say("    round {}: {:.2f} % masked{}", round.round, 100 * round.sparsity,
+                  round.validation_accuracy
+                      ? fmt::format(", validation accuracy {:.2f} %", 100 * *round.validation_accuracy)
+                      : "");
+  }
+
+  void search_adaptively(const Stage& stage, const ModulePtr& teacher) {
+    const AdaptiveSettings& a = *stage.adaptive;
+    const auto pruner = make_pruner(network_, {.units = a.units});
+    const AdaptiveResult result = prune_adaptively(*pruner, train_, validation_,
+                                                   {.training = plan_of(stage, teacher),
+                                                    .retrain = a.retrain,
+                                                    .step = a.step,
+                                                    .smallest_step = a.smallest_step,
+                                                    .tolerance = a.tolerance,
+                                                    .largest_sparsity = a.largest_sparsity,
+                                                    .rounds = a.rounds,
+                                                    .folder = rounds_folder(stage)});
+    for (const AdaptiveRound& round : result.rounds)
+      output_.say("    round {}: {:.2f} % masked, validation loss {:.4f} (it was {:.4f}): {}", round.round,
+                  100 * round.sparsity, round.validation_loss, result.start_loss,
+                  round.accepted ? "accepted" : "taken back");
+    if (result.finished) say_sparsity(count_sparsity(pruner->sites()));
   }
 
   /// What a masked network costs once it is compacted (parameters, MACs, time) or saved (bytes).
@@ -218,26 +283,31 @@ class SeedRun {
     output_.say("    {}: {:.6g} -> {:.6g}, within {:.6g}", p.budget, now, result.cost, budget.amount);
   }
 
+  std::vector<Site> sites_of(Module& network, const std::string& pattern,
+                             const std::vector<std::string>& inputs = {}) const {
+    if (pattern != "channels") return weight_sites(network, Pattern::parse(pattern));
+    std::vector<Site> sites = channel_sites(DependencyGraph::trace(network, example_));
+    for (Site& site : input_feature_sites(network, inputs)) sites.push_back(std::move(site));
+    return sites;
+  }
+
   std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const PruneSettings& p) const {
-    std::vector<Site> sites;
-    if (p.pattern == "channels") {
-      sites = channel_sites(DependencyGraph::trace(*network, example_));
-      for (Site& site : input_feature_sites(*network, p.inputs)) sites.push_back(std::move(site));
-    } else {
-      sites = weight_sites(*network, Pattern::parse(p.pattern));
-    }
-    return std::make_shared<Pruner>(network, std::move(sites),
-                                    PrunerOptions{.criterion = make_criterion(p.criterion),
-                                                  .allocation = {.scope = parse_scope(p.scope),
-                                                                 .sparsity_of = p.sparsity_of,
-                                                                 .protect = p.protect,
-                                                                 .normalize = p.normalize,
-                                                                 .min_units = p.min_units,
-                                                                 .round_to = p.round_to},
-                                                  .regrow = p.regrow,
-                                                  .data = train_,
-                                                  .batches = p.batches,
-                                                  .seed = seed_});
+    const UnitSettings& u = p.units;
+    return std::make_shared<Pruner>(
+        network, sites_of(*network, u.pattern, u.inputs),
+        PrunerOptions{.criterion = u.criterion == "movement"
+                                       ? std::make_shared<MovementCriterion>(network->parameters())
+                                       : make_criterion(u.criterion),
+                      .allocation = {.scope = parse_scope(u.scope),
+                                     .sparsity_of = p.sparsity_of,
+                                     .protect = u.protect,
+                                     .normalize = u.normalize,
+                                     .min_units = u.min_units,
+                                     .round_to = u.round_to},
+                      .regrow = p.regrow,
+                      .data = train_,
+                      .batches = u.batches,
+                      .seed = seed_});
   }
 
   /// The network as it is ("start"), as an earlier stage left it, or of a file or run; in evaluation mode.
@@ -255,7 +325,15 @@ class SeedRun {
     return found;
   }
 
-  void fit(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher) {
+  static DistillationTermPtr make_term(const TermSettings& term) {
+    if (term.type == "hint") return hint(term.student, term.teacher);
+    if (term.type == "attention") return attention_transfer({{term.student, term.teacher}});
+    const RelationalOptions layers{.student_layer = term.student, .teacher_layer = term.teacher};
+    return term.type == "relational-angle" ? relational_angle(layers) : relational_distance(layers);
+  }
+
+  /// How a stage trains but for what it does beside: steps, data, teacher. `others`: gets what is trained along.
+  TrainerOptions trainer_of(const Stage& stage, const ModulePtr& teacher, NamedParameters& others) {
     TrainerOptions trainer = trainer_options(stage.train);
     trainer.seed = seed_;
     trainer.validation_fraction = 0;
@@ -265,16 +343,32 @@ class SeedRun {
     trainer.overwrite = !options_.resume;
     trainer.device = options_.device;
     set_progress(trainer, output_, "    ");
-    if (teacher) {
-      const KnowledgeDistillationOptions kd{.temperature = stage.distill->temperature,
-                                            .alpha = stage.distill->alpha,
-                                            .label_smoothing = trainer.label_smoothing};
-      trainer.label_smoothing = 0;
-      trainer = with_distillation(
-          std::move(trainer),
-          std::make_shared<Distillation>(network_, teacher, train_,
-                                         DistillationOptions{.terms = {{.term = knowledge_distillation(kd)}}}));
-    }
+    if (!teacher) return trainer;
+    const KnowledgeDistillationOptions kd{.temperature = stage.distill->temperature,
+                                          .alpha = stage.distill->alpha,
+                                          .label_smoothing = trainer.label_smoothing};
+    trainer.label_smoothing = 0;
+    DistillationOptions distillation{.terms = {{.term = knowledge_distillation(kd)}}, .seed = seed_};
+    for (const TermSettings& term : stage.distill->terms)
+      distillation.terms.push_back({.weight = term.weight, .term = make_term(term)});
+    const auto learning = std::make_shared<Distillation>(network_, teacher, train_, distillation);
+    others = learning->projections();
+    return with_distillation(std::move(trainer), learning);
+  }
+
+  /// For stages that train many times.
+  TrainingPlan plan_of(const Stage& stage, const ModulePtr& teacher) {
+    NamedParameters others;  // none: hints are refused
+    TrainerOptions options = trainer_of(stage, teacher, others);
+    return {.optimizer = [settings = stage.train](Module& network) -> std::shared_ptr<Optimizer> {
+              return build_optimizer(settings, network);
+            },
+            .options = std::move(options)};
+  }
+
+  void fit(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher) {
+    NamedParameters others;
+    TrainerOptions trainer = trainer_of(stage, teacher, others);
     if (stage.slimming > 0)
       trainer.callbacks.push_back(std::make_shared<SlimmingPenalty>(SlimmingOptions{.strength = stage.slimming}));
     if (stage.sparse_training) {
@@ -303,7 +397,44 @@ class SeedRun {
           network_,
           VariationalPenaltyOptions{.weight = s.kl_weight, .warmup_end = s.warmup, .examples = train_.size()}));
     }
+    std::function<SparsityCount()> learned;  // what masks or gates have left, once the training is over
+    if (stage.learned_masks) {
+      const LearnedMaskSettings& m = *stage.learned_masks;
+      const std::vector<Site> sites = sites_of(*network_, m.pattern);
+      const auto masks = std::make_shared<LearnedMasks>(
+          network_, sites,
+          LearnedMaskOptions{
+              .selection = m.selection == "top-k" ? Selection::top_k : Selection::threshold,
+              .initial = m.initial == "zero" ? InitialScores::zero : InitialScores::magnitude,
+              .sparsity = m.sparsity,
+              .curve = parse_sparsity_curve(m.curve),
+              .begin = m.begin,
+              .end = m.end,
+              .allocation = {.scope = parse_scope(m.scope), .protect = m.protect, .min_units = m.min_units},
+              .threshold = m.threshold,
+              .penalty = m.penalty,
+              .every = m.every,
+              .harden = m.harden});
+      others.insert(others.end(), masks->scores().begin(), masks->scores().end());
+      trainer.callbacks.push_back(masks);
+      learned = [sites] { return count_sparsity(sites); };
+    }
+    if (stage.gates) {
+      const std::vector<Site> sites = sites_of(*network_, stage.gates->pattern);
+      const auto gates = std::make_shared<HardConcreteGates>(network_, sites,
+                                                             HardConcreteOptions{.lambda = stage.gates->lambda,
+                                                                                 .examples = train_.size(),
+                                                                                 .open = stage.gates->open,
+                                                                                 .harden = stage.gates->harden,
+                                                                                 .seed = seed_});
+      others.insert(others.end(), gates->log_alphas().begin(), gates->log_alphas().end());
+      trainer.callbacks.push_back(gates);
+      learned = [sites] { return count_sparsity(sites); };
+    }
     if (pruner) {
+      // Movement watches the training, before the schedule asks it.
+      if (const auto watcher = std::dynamic_pointer_cast<Callback>(pruner->options().criterion))
+        trainer.callbacks.push_back(watcher);
       const PruneSettings& p = *stage.prune;
       trainer.callbacks.push_back(
           std::make_shared<GradualPruning>(pruner, GradualOptions{.sparsity = p.sparsity,
@@ -312,7 +443,8 @@ class SeedRun {
                                                                   .end = p.end,
                                                                   .every = p.every}));
     }
-    Trainer(network_, build_optimizer(stage.train, *network_), std::move(trainer)).fit(train_, validation_);
+    Trainer(network_, build_optimizer(stage.train, *network_, others), std::move(trainer)).fit(train_, validation_);
+    if (learned && !InterruptGuard::requested()) say_sparsity(learned());
     if (stage.variational && !InterruptGuard::requested()) {
       const SparsityCount count = remove_variational(*sequential);
       output_.say("    {} of {} weights are left", grouped(count.weights - count.masked), grouped(count.weights));
@@ -327,7 +459,8 @@ class SeedRun {
   Dataset train_, validation_, test_;
   Tensor example_;
   ModulePtr network_;
-  IndexMap index_map_;  ///< of the network's last compaction
+  IndexMap index_map_;    ///< of the network's last compaction
+  std::string settings_;  ///< of the network's last training, as JSON; "": unknown
 };
 
 }  // namespace

@@ -49,6 +49,8 @@ TEST(Command, WrongNamesAndValuesExitWith2AndSuggestTheNearest) {
       {"models show resnet20 extra", "unexpected argument 'extra'"},
       {"models show", "is required"},
       {"models show resnet21", "did you mean 'resnet20'?"},
+      {"models show lenet5 --size 0", "--size: expected a whole number of at least 1, got 0"},
+      {"models show lenet5 --classes -3", "--classes: expected a whole number of at least 1, got -3"},
       {"models show resnet20 --data cifar11", "did you mean 'cifar10'?"},
       {"train --model lenet55 --data mnist", "did you mean 'lenet5'?"},
       {"train --model mlp: --data digits", "expected sizes"},

@@ -1,4 +1,5 @@
 // espalier run, prune, distill, compact, compare, masks: whole stories on digits, and what bad recipes are told.
+#include <cmath>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -162,6 +163,82 @@ type = "recalibrate"
   EXPECT_LT(said.json()["runs"][1]["after"]["sparsity"].get<double>(), 1);
 }
 
+TEST(Run, FilesSayHowTheirNetworkWasTrained) {
+  const Folder folder;
+  write_file(folder / "r.toml", R"(
+model = "mlp:24"
+data = "digits"
+[[stage]]
+type = "train"
+epochs = 1
+optimizer = "adam"
+lr = 0.003
+[[stage]]
+type = "prune"
+sparsity = 0.5
+epochs = 0
+[[stage]]
+type = "distill"
+model = "mlp:12"
+epochs = 1
+[[stage]]
+type = "train"
+epochs = 1
+)");
+  const auto settings_of = [&](const std::string& file) {
+    const nlohmann::json info = run(folder, "info " + file + " --json").json();
+    return nlohmann::json::parse(info.at("metadata").value("settings", "{}"), nullptr, false);
+  };
+  ASSERT_EQ(run(folder, "run r.toml --out r").status, 0);
+  const nlohmann::json pruned = settings_of("r/2-prune/model.safetensors");
+  EXPECT_EQ(pruned.value("model", ""), "mlp:24");
+  EXPECT_EQ(pruned.value("optimizer", ""), "adam");
+  EXPECT_EQ(pruned.value("lr", 0.0), 0.003);
+  EXPECT_EQ(settings_of("r/model.safetensors").value("model", ""), "mlp:12") << "another network took over";
+  // Pruned again, and again: the recipe knows what network it is.
+  ASSERT_EQ(run(folder, "prune r --sparsity 0.3 --epochs 0 --out p").status, 0);
+  ASSERT_EQ(run(folder, "prune p --sparsity 0.4 --epochs 0 --out q").status, 0);
+  EXPECT_TRUE(contains(read_file(folder / "q/recipe.toml"), "model = 'mlp:12'")) << read_file(folder / "q/recipe.toml");
+}
+
+TEST(Compare, ShowsMeanAndDeviationOfSeveralSeeds) {
+  const Folder folder;
+  write_file(folder / "r.toml", R"(
+model = "mlp:16"
+data = "digits"
+[[stage]]
+type = "train"
+epochs = 1
+[[stage]]
+type = "prune"
+sparsity = 0.9
+epochs = 1
+)");
+  const Said trained = run(folder, "run r.toml --seeds 3 --out r --json");
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  const Said said = run(folder, "compare r --rounds 1 --json");
+  ASSERT_EQ(said.status, 0) << said.err;
+  const nlohmann::json networks = said.json()["networks"];
+  ASSERT_EQ(networks.size(), 2u);
+  std::vector<double> accuracies;
+  double mean = 0, squares = 0;
+  const nlohmann::json runs = trained.json()["runs"];
+  for (const nlohmann::json& seed : runs) accuracies.push_back(seed["after"]["accuracy"]);
+  for (const double accuracy : accuracies) mean += accuracy / 3;
+  for (const double accuracy : accuracies) squares += (accuracy - mean) * (accuracy - mean) / 2;
+  EXPECT_NEAR(networks[1]["accuracy"].get<double>(), mean, 1e-12);
+  EXPECT_NEAR(networks[1]["accuracy_std"].get<double>(), std::sqrt(squares), 1e-12);
+  EXPECT_GT(squares, 0);
+  ASSERT_EQ(networks[1]["seeds"].size(), 3u);
+  EXPECT_EQ(networks[1]["seeds"][2]["file"], "r/seed-2/model.safetensors");
+  EXPECT_TRUE(contains(run(folder, "compare r --rounds 1").out, "r after, 3 seeds"));
+  // What is finished counts; of a training with several seeds too.
+  fs::remove(folder / "r/seed-2/model.safetensors");
+  EXPECT_EQ(run(folder, "compare r --rounds 1 --json").json()["networks"][1]["seeds"].size(), 2u);
+  ASSERT_EQ(run(folder, "train --model mlp:8 --data digits --epochs 1 --seeds 2 --out t").status, 0);
+  EXPECT_EQ(run(folder, "compare t --rounds 1 --json").json()["networks"][0]["seeds"].size(), 2u);
+}
+
 TEST(Run, BadRecipesAreToldWhereAndWhat) {
   const Folder folder;
   struct Case {
@@ -263,11 +340,16 @@ TEST(Prune, OnTheCommandLine) {
   ASSERT_EQ(student.status, 0) << student.err;
   EXPECT_EQ(student.json()["runs"][0]["after"]["parameters"], 64 * 8 + 8 + 8 * 10 + 10);
 
+  write_file(folder / "other.toml",
+             "model = \"lenet5\"\ndata = \"mnist\"\n[[stage]]\ntype = \"train\"\nteacher = \"m\"");
   for (const auto& [line, message] : std::vector<std::pair<std::string, std::string>>{
            {"prune m --sparsity 1 --out x", "in [0,1)"},
            {"prune m --pattern channels --milliseconds 0.0000001 --epochs 0 --out x", "can't be met"},
            {"prune m --out x", "either sparsity"},
            {"prune m --sparsity 0.5 --pattern \"block 7x1\" --out x", "7"},
+           {"prune m --sparsity 0.5 --pattern chanels --out x", "did you mean 'channels'?"},
+           {"prune m --sparsity 0.5 --data mnist --out x", "expected a network for mnist, images (1,28,28)"},
+           {"run other.toml --out x", "expected a teacher for mnist, images (1,28,28) in 10 classes; m was trained on"},
            {"prune m --sparsity 0.5 --criterion magnitud --out x", "did you mean 'magnitude'?"},
            {"distill m --out x", "needs a network"},
            {"compact nothing.safetensors", "nothing.safetensors"}}) {

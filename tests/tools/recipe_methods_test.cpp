@@ -1,0 +1,199 @@
+// Recipes with every way of pruning and of learning from a teacher, on digits: what they leave, that they resume, and
+// what mistakes are told.
+#include <filesystem>
+#include <fstream>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "run_command.h"
+
+namespace espalier::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+std::string recipe(const std::string& stages) {
+  return "model = \"mlp:24,16\"\ndata = \"digits\"\nvalidation = 0.2\n" + stages;
+}
+
+const std::string kTrain = "[[stage]]\ntype = \"train\"\nepochs = 3\n";
+
+/// Figures of the network that a recipe leaves.
+nlohmann::json after(const Folder& folder, const std::string& stages) {
+  write_file(folder / "r.toml", recipe(stages));
+  const Said said = run(folder, "run r.toml --out r --overwrite --json");
+  EXPECT_EQ(said.status, 0) << said.err << stages;
+  if (said.status != 0) return {};
+  // The resolved recipe says the same.
+  write_file(folder / "again.toml", read_file(folder / "r/recipe.toml"));
+  EXPECT_EQ(run(folder, "run again.toml --check").out, read_file(folder / "r/recipe.toml") + "\n");
+  return said.json()["runs"][0]["after"];
+}
+
+TEST(Lottery, PrunesInRoundsAndKeepsThem) {
+  const Folder folder;
+  const nlohmann::json ticket = after(folder,
+                                      "[[stage]]\ntype = \"lottery\"\nrounds = 2\nrate = 0.5\nscope = \"global\"\n"
+                                      "rewind_to = 5\nepochs = 3\n");
+  EXPECT_NEAR(ticket["sparsity"].get<double>(), 0.75, 1e-3);
+  EXPECT_GT(ticket["accuracy"], 0.5);
+  const nlohmann::json rounds = nlohmann::json::parse(read_file(folder / "r/1-lottery/rounds/rounds.json"));
+  ASSERT_EQ(rounds["rounds"].size(), 3u);
+  EXPECT_EQ(rounds["settings"]["rewind_step"], 5);
+  EXPECT_TRUE(rounds["rounds"][2]["test_accuracy"].is_null()) << "nothing is chosen on the test set";
+  EXPECT_FALSE(fs::exists(folder / "r/1-lottery/rounds/round-0/checkpoint.safetensors"));
+  // Started anew, it forgets the older search.
+  write_file(folder / "r.toml", recipe("[[stage]]\ntype = \"lottery\"\nrounds = 1\nepochs = 1\n"));
+  ASSERT_EQ(run(folder, "run r.toml --out r --overwrite").status, 0);
+  EXPECT_EQ(nlohmann::json::parse(read_file(folder / "r/1-lottery/rounds/rounds.json"))["rounds"].size(), 2u);
+}
+
+TEST(Adaptive, StaysWithinTheLoss) {
+  const Folder folder;
+  const nlohmann::json pruned = after(folder, kTrain +
+                                                  "[[stage]]\ntype = \"adaptive\"\nepochs = 3\ntolerance = 0.05\n"
+                                                  "rounds = 3\nstep = 0.4\nteacher = \"start\"\n");
+  const nlohmann::json search = nlohmann::json::parse(read_file(folder / "r/2-adaptive/rounds/rounds.json"));
+  double accepted = 0;
+  for (const nlohmann::json& round : search["rounds"])
+    if (round["accepted"].get<bool>()) accepted = round["sparsity"];
+  EXPECT_GT(accepted, 0);
+  EXPECT_NEAR(pruned["sparsity"].get<double>(), accepted, 1e-9);
+}
+
+TEST(LearnedMasks, ReachTheirSparsityAndThresholdsRemoveSome) {
+  const Folder folder;
+  EXPECT_NEAR(after(folder, kTrain + "[[stage]]\ntype = \"learned-masks\"\nsparsity = 0.8\nepochs = 4\n")["sparsity"]
+                  .get<double>(),
+              0.8, 1e-3);
+  const double removed = after(
+      folder, kTrain + "[[stage]]\ntype = \"learned-masks\"\nselection = \"threshold\"\nepochs = 4\n")["sparsity"];
+  EXPECT_GT(removed, 0);
+  EXPECT_LT(removed, 1);
+}
+
+TEST(L0, MoreLambdaLeavesFewerChannels) {
+  const Folder folder;
+  std::vector<double> parameters;
+  for (const char* lambda : {"0.0", "2.0"})
+    parameters.push_back(
+        after(folder, fmt::format("{}[[stage]]\ntype = \"l0\"\npattern = \"channels\"\nopen = 0.5\nlambda = {}\n"
+                                  "epochs = 8\noptimizer = \"adam\"\nlr = 0.02\nschedule = \"constant\"\n"
+                                  "[[stage]]\ntype = \"compact\"\n",
+                                  kTrain, lambda))["parameters"]);
+  EXPECT_LT(parameters[1], 0.9 * parameters[0]);
+}
+
+TEST(Movement, IsACriterionOfPruneStages) {
+  const Folder folder;
+  EXPECT_NEAR(
+      after(folder,
+            kTrain + "[[stage]]\ntype = \"prune\"\ncriterion = \"movement\"\nsparsity = 0.6\nepochs = 3\n")["sparsity"]
+          .get<double>(),
+      0.6, 1e-3);
+}
+
+TEST(Inputs, AtOnceNoMoreGoesThanWasAsked) {
+  const Folder folder;
+  // Rows and input features of fc1 have its weights in common. 1,536 and 384 weights are pruned, 160 are the outputs'.
+  for (const char* scope : {"global", "layer"}) {
+    const double sparsity =
+        after(folder, fmt::format("{}[[stage]]\ntype = \"prune\"\npattern = \"channels\"\ninputs = [\"fc1.weight\"]\n"
+                                  "scope = \"{}\"\nsparsity = 0.5\nepochs = 0\n",
+                                  kTrain, scope))["sparsity"];
+    EXPECT_NEAR(sparsity * 2080 / 1920, 0.5, 0.03) << scope;
+  }
+}
+
+TEST(Terms, AStudentLearnsFromLayersToo) {
+  const Folder folder;
+  const std::string student = kTrain + "[[stage]]\ntype = \"distill\"\nmodel = \"mlp:12,8\"\nepochs = 2\n";
+  after(folder, student);
+  const std::string plain = read_file(folder / "r/model.safetensors");
+  for (const char* term : {"type = \"hint\"\nstudent = \"fc1\"\nteacher = \"fc1\"\nweight = 0.5",
+                           "type = \"relational-distance\"", "type = \"relational-angle\"\nweight = 2.0"}) {
+    EXPECT_GT(after(folder, student + "[[stage.term]]\n" + term + "\n")["accuracy"], 0.3) << term;
+    EXPECT_NE(read_file(folder / "r/model.safetensors"), plain) << term;
+  }
+  write_file(folder / "conv.toml",
+             "model = \"resnet20\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nepochs = 1\nbatch_size = 256\n"
+             "[[stage]]\ntype = \"train\"\nepochs = 1\nteacher = \"1-train\"\nbatch_size = 256\n"
+             "[[stage.term]]\ntype = \"attention\"\nstudent = \"conv1\"\nteacher = \"conv1\"\nweight = 10.0\n");
+  const Said said = run(folder, "run conv.toml --out c");
+  EXPECT_EQ(said.status, 0) << said.err;
+  EXPECT_TRUE(contains(said.all(), ", attention")) << said.all();
+}
+
+TEST(Methods, AStoppedRunEndsWithTheSameBits) {
+  struct Case {
+    const char *stage, *wait_for;
+  };
+  const std::vector<Case> cases = {
+      {"type = \"lottery\"\nname = \"s\"\nrounds = 2\nrewind_to = 7\nepochs = 25\n", "rounds/round-1/checkpoint"},
+      {"type = \"adaptive\"\nname = \"s\"\nrounds = 3\nepochs = 60\ntolerance = 5.0\n", "rounds/round-2/checkpoint"},
+      {"type = \"learned-masks\"\nname = \"s\"\nepochs = 40\n", "checkpoint"},
+      {"type = \"l0\"\nname = \"s\"\nepochs = 40\npattern = \"channel 0\"\n", "checkpoint"},
+      {"type = \"prune\"\nname = \"s\"\nepochs = 40\ncriterion = \"movement\"\nsparsity = 0.8\n", "checkpoint"},
+      {"type = \"train\"\nname = \"s\"\nepochs = 40\nteacher = \"1-train\"\n[[stage.term]]\ntype = \"hint\"\n"
+       "student = \"fc1\"\nteacher = \"fc2\"\n",
+       "checkpoint"}};
+  for (const Case& c : cases) {
+    const Folder folder;
+    write_file(folder / "r.toml",
+               recipe("[[stage]]\ntype = \"train\"\nepochs = 1\n[[stage]]\n" + std::string(c.stage)));
+    const Said stopped =
+        run_and_interrupt(folder, "run r.toml --out one", fmt::format("one/s/{}.safetensors", c.wait_for));
+    ASSERT_EQ(stopped.status, 130) << c.stage << stopped.all();
+    const Said resumed = run(folder, "run r.toml --out one --resume");
+    ASSERT_EQ(resumed.status, 0) << c.stage << resumed.all();
+    ASSERT_EQ(run(folder, "run r.toml --out two").status, 0) << c.stage;
+    EXPECT_EQ(read_file(folder / "one/model.safetensors"), read_file(folder / "two/model.safetensors")) << c.stage;
+  }
+}
+
+TEST(Methods, MistakesAreToldWithLineAndKeys) {
+  const Folder folder;
+  struct Case {
+    std::string stage;
+    const char* message;
+  };
+  const std::string term = "type = \"train\"\nteacher = \"start\"\n[[stage.term]]\n";
+  const std::vector<Case> cases = {
+      {"type = \"lotery\"", "did you mean 'lottery'?"},
+      {"type = \"lottery\"\nround = 3", "r.toml:6: a stage has no key 'round', did you mean 'rounds'?"},
+      {"type = \"lottery\"\nrate = 1.5", "expected a rate in (0,1)"},
+      {"type = \"lottery\"\nscope = \"erk\"", "\"layer\" or \"global\""},
+      {"type = \"lottery\"\nepochs = 0", "epochs of at least 1"},
+      {"type = \"lottery\"\nrewind_to = 100000\nepochs = 1", "rewind_step"},
+      {"type = \"adaptive\"\nstep = 0.01", "smallest_step <= step"},
+      {"type = \"adaptive\"\ncriterion = \"movement\"", "unknown criterion 'movement'"},
+      {"type = \"learned-masks\"\nselection = \"topk\"", "\"top-k\" or \"threshold\""},
+      {"type = \"learned-masks\"\nend = 0.9", "end <= harden"},
+      {"type = \"l0\"\nlambda = -1", "lambda >= 0"},
+      {"type = \"l0\"\nlamda = 1", "did you mean 'lambda'?"},
+      {"type = \"prune\"\ncriterion = \"movement\"\nsparsity = 0.5\nepochs = 0", "epochs of at least 1"},
+      {"type = \"prune\"\ncriterion = \"movement\"\nmacs = 0.5", "got a budget"},
+      {"type = \"prune\"\ncriterion = \"movement\"\nsparsity = 0.5\ncurve = \"one-shot\"", "a begin"},
+      {term + "type = \"hnt\"", "did you mean 'hint'?"},
+      {term + "type = \"hint\"\nstudent = \"fc1\"", "r.toml:7: a term of type hint compares two layers"},
+      {term + "type = \"relational-angle\"\nwieght = 2", "a term has no key 'wieght', did you mean 'weight'?"},
+      {term + "type = \"hint\"\nstudent = \"fc9\"\nteacher = \"fc1\"", "the student has no layer 'fc9'"},
+      {"type = \"train\"\n[[stage.term]]\ntype = \"relational-angle\"", "belong to a teacher"},
+      {"type = \"lottery\"\nteacher = \"start\"\n[[stage.term]]\ntype = \"hint\"\nstudent = \"fc1\"\nteacher = \"fc1\"",
+       "trains many times"},
+  };
+  for (const Case& c : cases) {
+    write_file(folder / "r.toml", recipe("[[stage]]\n" + c.stage));
+    const Said said = run(folder, "run r.toml --out x");
+    EXPECT_EQ(said.status, 2) << c.stage;
+    EXPECT_TRUE(contains(said.err, c.message)) << c.stage << "\n" << said.err;
+  }
+  write_file(folder / "r.toml", "model = \"mlp:8\"\ndata = \"digits\"\nvalidation = 0\n[[stage]]\ntype = \"adaptive\"");
+  EXPECT_TRUE(contains(run(folder, "run r.toml --out x").err, "expected validation above 0"));
+}
+
+}  // namespace
+}  // namespace espalier::testing
