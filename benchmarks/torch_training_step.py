@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """The training steps of training_step.cpp in PyTorch, for a comparison on one machine.
 
-    torch_training_step.py MODEL [BATCH] [STEPS] [DEVICE]     such as: torch_training_step.py resnet20 128 200 cuda
+    torch_training_step.py MODEL [BATCH] [STEPS] [DEVICE] [PRECISION]
+    such as: torch_training_step.py resnet20 128 200 cuda tf32
 
-The same networks, batches, losses and optimiser (SGD, momentum 0.9), f32 without TF32, cuDNN's benchmark mode on.
+The same networks, batches, losses and optimiser (SGD, momentum 0.9), f32, without TF32 unless it is asked for, cuDNN's
+benchmark mode on.
 Prints the minimum and the median of the steps after ten to warm up.
 """
 import statistics
@@ -76,11 +78,11 @@ MODELS = {"lenet300": (lenet300, (1, 28, 28)), "lenet5": (lenet5, (1, 28, 28)), 
 
 def main():
     if len(sys.argv) < 2 or sys.argv[1] not in MODELS:
-        sys.exit(f"usage: {sys.argv[0]} MODEL [BATCH] [STEPS] [DEVICE]; models: {', '.join(MODELS)}")
+        sys.exit(f"usage: {sys.argv[0]} MODEL [BATCH] [STEPS] [DEVICE] [f32|tf32]; models: {', '.join(MODELS)}")
     batch, steps = (int(sys.argv[i]) if len(sys.argv) > i else default for i, default in ((2, 128), (3, 50)))
     device = torch.device(sys.argv[4] if len(sys.argv) > 4 else "cpu")
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = sys.argv[5:] == ["tf32"]
     make, image = MODELS[sys.argv[1]]
     model = make().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -96,7 +98,7 @@ def main():
         seconds.append(time.perf_counter() - start)
     seconds = seconds[10:]
     print(f"PyTorch {torch.__version__}: {sys.argv[1]}, batch {batch}, {steps} steps, {device}")
-    print(f"  step        min {min(seconds) * 1e3:.1f} ms, median {statistics.median(seconds) * 1e3:.1f} ms")
+    print(f"  step        min {min(seconds) * 1e3:.3f} ms, median {statistics.median(seconds) * 1e3:.3f} ms")
 
 
 if __name__ == "__main__":

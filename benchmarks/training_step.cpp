@@ -1,4 +1,4 @@
-// Time and memory of training steps: training_step MODEL [BATCH] [STEPS] [DEVICE].
+// Time and memory of training steps: training_step MODEL [BATCH] [STEPS] [DEVICE] [PRECISION].
 // Prints min and median step times, and what the allocator took from the system after the first ten steps: a loop in
 // its steady state takes nothing.
 #include <algorithm>
@@ -51,9 +51,9 @@ void run(const std::string& name, int64_t batch, int64_t steps, Device device) {
   const MemoryStats end = memory_stats(device);
   std::sort(seconds.begin(), seconds.end());
   const double fastest = seconds.front(), median = seconds[seconds.size() / 2];
-  std::printf("%s, batch %lld, %lld steps, %s, %d threads\n", name.c_str(), static_cast<long long>(batch),
-              static_cast<long long>(steps), device.name().c_str(), num_threads());
-  std::printf("  step        min %.1f ms, median %.1f ms\n", fastest * 1e3, median * 1e3);
+  std::printf("%s, batch %lld, %lld steps, %s %s, %d threads\n", name.c_str(), static_cast<long long>(batch),
+              static_cast<long long>(steps), device.name().c_str(), name_of(matmul_precision()), num_threads());
+  std::printf("  step        min %.3f ms, median %.3f ms\n", fastest * 1e3, median * 1e3);
   std::printf("  images/s    %.0f (median)\n", static_cast<double>(batch) / median);
   std::printf("  loss        %.4f -> %.4f\n", first_loss, last_loss);
   std::printf("  peak        %.1f MB after %lld steps, %.1f MB at the end\n", static_cast<double>(warm.peak) / 1e6,
@@ -67,12 +67,14 @@ void run(const std::string& name, int64_t batch, int64_t steps, Device device) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2 || argc > 5) {
-    std::fprintf(stderr,
-                 "usage: training_step MODEL [BATCH] [STEPS] [DEVICE]\nexample: training_step resnet20 128 1000\n");
+  if (argc < 2 || argc > 6) {
+    std::fprintf(
+        stderr,
+        "usage: training_step MODEL [BATCH] [STEPS] [DEVICE] [PRECISION]\nexample: training_step resnet20 128 1000\n");
     return 2;
   }
   try {
+    if (argc > 5) set_matmul_precision(parse_matmul_precision(argv[5]));
     run(argv[1], argc > 2 ? positive(argv[2]) : 128, argc > 3 ? positive(argv[3]) : 50,
         Device::parse(argc > 4 ? argv[4] : "cpu"));
   } catch (const std::exception& error) {

@@ -1,5 +1,5 @@
 // The kernel contract: what a backend provides. Each device has one explicit table of these functions
-// (core/cpu/table.cpp, cuda/table.cu); everything above core/ reaches kernels only through kernels(device).
+// (core/cpu/table.cpp, cuda/table.cpp); everything above core/ reaches kernels only through kernels(device).
 //
 // What holds for every kernel:
 //  - The caller has checked shapes, dtypes and devices, and has allocated `out`.

@@ -29,11 +29,18 @@ std::string find_obstacle() {
   if (status == cudaErrorNoDevice || (status == cudaSuccess && devices == 0))
     return "there is an NVIDIA driver, but no GPU that it can use (see nvidia-smi and CUDA_VISIBLE_DEVICES)";
   if (status != cudaSuccess) return fmt::format("the NVIDIA driver does not answer: {}", cudaGetErrorString(status));
+  int major = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "cudaDeviceGetAttribute");
+  if (major < 8)
+    return fmt::format(
+        "the GPU has compute capability {}.x, the kernels are built for 8.0 and later; build with other "
+        "CMAKE_CUDA_ARCHITECTURES",
+        major);
   return "";
 }
 
 const std::string& obstacle() {
-  static const std::string found = find_obstacle();
+  static const std::string& found = *new std::string(find_obstacle());  // tensors may be freed after a static's end
   return found;
 }
 
@@ -54,9 +61,29 @@ void check(cudnnStatus_t status, const char* call) {
   if (status != CUDNN_STATUS_SUCCESS) failed(call, "cuDNN", cudnnGetErrorString(status));
 }
 
+namespace {
+
+struct Contexts {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Context>> list;  // by the devices' indices
+};
+/// Never destroyed, as tensors may outlive it.
+Contexts& contexts_of_process() {
+  static Contexts& all = *new Contexts;
+  return all;
+}
+
+}  // namespace
+
+const Context* Context::existing(int index) {
+  Contexts& all = contexts_of_process();
+  std::lock_guard lock(all.mutex);
+  const auto at = static_cast<size_t>(index);
+  return at < all.list.size() ? all.list[at].get() : nullptr;
+}
+
 Context& Context::of(Device device) {
-  static std::mutex mutex;
-  static auto& contexts = *new std::vector<std::unique_ptr<Context>>;  // never destroyed, as tensors may outlive it
+  auto& [mutex, contexts] = contexts_of_process();
   if (!is_available()) fail<UnavailableError>("cuda", "{}; use Device::cpu()", why_unavailable());
   std::lock_guard lock(mutex);
   if (contexts.empty()) {
@@ -143,7 +170,8 @@ void Context::upload(void* to, const void* from, size_t bytes) {
 }
 
 Scratch::Scratch(Context& context, size_t bytes) : context_(context) {
-  data_ = allocate(context.device().index(), std::max<size_t>(bytes, 1));
+  if (bytes == 0) return;
+  data_ = allocate(context.device().index(), bytes);
   if (!data_)
     fail<Error>("cuda", "out of memory on {}: a kernel asked for {} bytes of temporary memory; use a smaller batch",
                 context.device().name(), bytes);

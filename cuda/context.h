@@ -29,13 +29,15 @@ struct IndexError {
   long long index, size;
 };
 
-/// One device of this process. All its kernels go to one stream, so that they run in the order of their calls; host
-/// threads that share tensors share that order.
+/// One device of this process. All its kernels go to one stream, so that they run in the order of their calls. The
+/// libraries' handles serve one host thread at a time: kernels of one device are called from one thread.
 class Context {
  public:
   /// The context of a CUDA device, which becomes the calling thread's current one. Throws UnavailableError without a
   /// driver or for an index that no device has.
   static Context& of(Device device);
+  /// The context that of() has made for this device, or null. Throws nothing.
+  static const Context* existing(int index);
 
   Device device() const { return device_; }
   cudaStream_t stream() const { return stream_; }
@@ -77,7 +79,8 @@ class Context {
   size_t next_slot_ = 0;
 };
 
-/// Device memory for the length of a scope, in stream order: free to go out of scope while kernels still use it.
+/// Device memory for the length of a scope, in stream order: free to go out of scope while kernels still use it. Null
+/// for 0 bytes.
 class Scratch {
  public:
   Scratch(Context& context, size_t bytes);

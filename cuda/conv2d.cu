@@ -37,9 +37,10 @@ cudnnMathType_t math_type(DType dtype) {
 }
 
 /// Takes the first of the algorithms that query(most, &count, results) lists that will do; workspace(algorithm, &bytes)
-/// tells what it needs.
+/// tells what it needs. Where none of them will, `known`, which has a fixed order and supports the most shapes.
 template <class Performance, class Query, class Workspace>
-void choose_algorithm(Plan& plan, const char* operation, Query&& query, Workspace&& workspace) {
+void choose_algorithm(Plan& plan, const char* operation, decltype(Performance::algo) known, Query&& query,
+                      Workspace&& workspace) {
   std::array<Performance, 16> found;
   int count = 0;
   check(query(static_cast<int>(found.size()), &count, found.data()), "choosing a convolution algorithm");
@@ -52,8 +53,10 @@ void choose_algorithm(Plan& plan, const char* operation, Query&& query, Workspac
     plan.workspace = bytes;
     return;
   }
-  fail<Error>(operation, "cuDNN has no deterministic algorithm for this shape with at most {} bytes of workspace",
-              kMostWorkspace);
+  plan.algorithm = known;
+  if (workspace(known, &plan.workspace) != CUDNN_STATUS_SUCCESS || plan.workspace > kMostWorkspace)
+    fail<Error>(operation, "cuDNN has no deterministic algorithm for this shape with at most {} bytes of workspace",
+                kMostWorkspace);
 }
 
 void make_plan(Context& context, Pass pass, const char* operation, const Tensor& x, const Tensor& w, const Tensor& y,
@@ -75,7 +78,7 @@ void make_plan(Context& context, Pass pass, const char* operation, const Tensor&
   switch (pass) {
     case Pass::forward:
       choose_algorithm<cudnnConvolutionFwdAlgoPerf_t>(
-          plan, operation,
+          plan, operation, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
           [&](auto... results) {
             return cudnnGetConvolutionForwardAlgorithm_v7(dnn, plan.x, plan.w, c, plan.y, results...);
           },
@@ -85,7 +88,7 @@ void make_plan(Context& context, Pass pass, const char* operation, const Tensor&
       break;
     case Pass::input_grad:
       choose_algorithm<cudnnConvolutionBwdDataAlgoPerf_t>(
-          plan, operation,
+          plan, operation, CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
           [&](auto... results) {
             return cudnnGetConvolutionBackwardDataAlgorithm_v7(dnn, plan.w, plan.y, c, plan.x, results...);
           },
@@ -95,7 +98,7 @@ void make_plan(Context& context, Pass pass, const char* operation, const Tensor&
       break;
     case Pass::weight_grad:
       choose_algorithm<cudnnConvolutionBwdFilterAlgoPerf_t>(
-          plan, operation,
+          plan, operation, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
           [&](auto... results) {
             return cudnnGetConvolutionBackwardFilterAlgorithm_v7(dnn, plan.x, plan.y, c, plan.w, results...);
           },

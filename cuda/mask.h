@@ -11,6 +11,11 @@ __device__ inline bool unit_exists(const int64_t* words, int64_t unit) {
   return static_cast<uint64_t>(words[unit / 64]) >> (unit % 64) & 1;
 }
 
+/// Element i is unit i: the usual case, which needs no divisions.
+inline bool has_one_bit_each(const MaskLayout& layout) {
+  return layout.units() == layout.rows * layout.columns && !layout.recurrent;
+}
+
 /// Whether element i of a weight, in row-major order, exists (MaskLayout has the formula).
 __device__ inline bool weight_exists(const MaskLayout& layout, const int64_t* words, int64_t i) {
   const int64_t row = i / layout.columns, column = i - row * layout.columns;

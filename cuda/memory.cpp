@@ -32,13 +32,17 @@ void* allocate(int index, size_t bytes) {
 
 void deallocate(int index, void* pointer) {
   // No check: this runs in destructors, at the end of the process even after the driver has left.
-  cudaFreeAsync(pointer, Context::of(Device::cuda(index)).stream());
+  const Context* const context = Context::existing(index);
+  if (!context || !pointer) return;
+  cudaSetDevice(index);
+  cudaFreeAsync(pointer, context->stream());
   cudaGetLastError();
 }
 
 uint64_t pool_reserved(int index) { return attribute(index, cudaMemPoolAttrReservedMemCurrent); }
 
 PoolStats pool_stats(int index) {
+  Context::of(Device::cuda(index));  // cudaMemGetInfo asks the current device
   PoolStats stats;
   stats.reserved = pool_reserved(index);
   stats.used = attribute(index, cudaMemPoolAttrUsedMemCurrent);

@@ -201,12 +201,12 @@ __global__ void input_grad_kernel(Gradients<T> in, Sizes sizes, const Slopes<T>*
   }
 }
 
-/// How many parts fill the device, when each has enough to do.
-int64_t parts_of(const Context& context, const Sizes& x) {
+/// How many parts fill a large GPU, when each has enough to do. Not this one: the same bits on all of them.
+int64_t parts_of(const Sizes& x) {
+  constexpr int64_t kBlocks = 1024;
   const int64_t blocks_of_a_part = x.s == 1 ? (x.c + kWarp - 1) / kWarp : x.c;
   const int64_t enough = x.s == 1 ? x.n / (kPartElements / kWarp) : x.count() / kPartElements;
-  return std::clamp<int64_t>(8 * context.multiprocessors() / std::max<int64_t>(blocks_of_a_part, 1), 1,
-                             std::max<int64_t>(enough, 1));
+  return std::clamp<int64_t>(kBlocks / std::max<int64_t>(blocks_of_a_part, 1), 1, std::max<int64_t>(enough, 1));
 }
 
 template <class Values>
@@ -233,7 +233,7 @@ void batch_norm_stats(const Tensor& x, Tensor& mean, Tensor& variance) {
   if (sizes.c == 0) return;
   Context& context = Context::of(x.device());
   dispatch_floating(x.dtype(), "batch_norm_stats", [&]<class T>(T) {
-    const int64_t parts = parts_of(context, sizes);
+    const int64_t parts = parts_of(sizes);
     const Scratch partial(context, static_cast<size_t>(parts * sizes.c) * sizeof(Sums));
     const Deviations<T> values{x.data<T>(), sizes.s};
     sum_channels(context, values, sizes, parts, partial.as<Sums>());
@@ -259,7 +259,7 @@ void batch_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& mean, cons
   if (sizes.c == 0) return;
   Context& context = Context::of(x.device());
   dispatch_floating(x.dtype(), "batch_norm_grad", [&]<class T>(T) {
-    const int64_t parts = parts_of(context, sizes);
+    const int64_t parts = parts_of(sizes);
     const Scratch partial(context, static_cast<size_t>(parts * sizes.c) * sizeof(Sums));
     const Scratch slopes(context, static_cast<size_t>(sizes.c) * sizeof(Slopes<T>));
     const Gradients<T> values{dy.data<T>(), x.data<T>(), mean.data<T>()};

@@ -107,7 +107,7 @@ Target<T> target_of(const ParameterStep& p, bool has_first, bool has_second) {
   if (!p.mask.defined()) return target;
   const MaskLayout& layout = p.mask.layout();
   target.words = p.mask.words().data<int64_t>();
-  target.one_bit_each = layout.units() == target.numel && !layout.recurrent;
+  target.one_bit_each = has_one_bit_each(layout);
   target.layout = layout;
   return target;
 }

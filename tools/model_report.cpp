@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/kernels.h"
 #include "core/random.h"
 #include "pruning/structure/costs.h"
 #include "pruning/structure/graph.h"
@@ -15,7 +16,7 @@ namespace espalier::tools {
 ModelReport measure(Module& module, const Shape& image, int64_t bytes, const Dataset* data) {
   ModelReport report;
   report.bytes = bytes;
-  const Tensor example = Tensor::zeros({1, image[0], image[1], image[2]});
+  const Tensor example = Tensor::zeros({1, image[0], image[1], image[2]}, DType::f32, module.device());
   const Costs costs = count_costs(module, DependencyGraph::trace(module, example), example);
   report.parameters = costs.parameters;
   report.remaining_parameters = costs.remaining_parameters;
@@ -68,13 +69,15 @@ std::vector<Latency> latencies(const std::vector<ModulePtr>& modules, const std:
   std::vector<Tensor> inputs;
   std::vector<std::vector<double>> seconds(modules.size());
   Generator generator(0);
-  for (const Shape& image : images) inputs.push_back(randn({batch, image[0], image[1], image[2]}, generator));
+  for (size_t i = 0; i < images.size(); ++i)
+    inputs.push_back(randn({batch, images[i][0], images[i][1], images[i][2]}, generator).to(modules[i]->device()));
   constexpr int64_t kWarmUp = 3;
   for (int64_t round = -kWarmUp; round < rounds; ++round)
     for (size_t i = 0; i < modules.size(); ++i) {
       const EvalMode eval(*modules[i]);
       const Clock::time_point start = Clock::now();
       const Variable outputs = (*modules[i])(inputs[i]);
+      synchronize(outputs.device());
       if (round >= 0) seconds[i].push_back(std::chrono::duration<double>(Clock::now() - start).count());
     }
   std::vector<Latency> result;

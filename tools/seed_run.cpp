@@ -45,7 +45,7 @@ class SeedRun {
     } else {
       train_ = data.train;
     }
-    example_ = Tensor::zeros({1, train_.channels(), train_.height(), train_.width()});
+    example_ = Tensor::zeros({1, train_.channels(), train_.height(), train_.width()}, DType::f32, options.device);
   }
 
   std::optional<SeedResult> run() {
@@ -55,11 +55,11 @@ class SeedRun {
     result.folder = folder_;
     if (recipe_.start.empty()) {
       set_seed(seed_);
-      network_ = zoo_network(recipe_.model);
+      network_ = placed(zoo_network(recipe_.model));
     } else {
       const std::string file = find_model(recipe_.start);
       const ModelFile start = open_model(file);
-      network_ = start.module;
+      network_ = placed(start.module);
       index_map_ = index_map_of(start);
       if (const auto settings = start.metadata.find("settings"); settings != start.metadata.end())
         settings_ = settings->second;
@@ -118,7 +118,7 @@ class SeedRun {
   /// A finished stage of an earlier start.
   bool read_back(const Stage& stage) {
     if (!fs::exists(stage_folder(stage) + "/done")) return false;
-    if (stage.type != "teacher") network_ = load_model(stage_file(stage));
+    if (stage.type != "teacher") network_ = placed(load_model(stage_file(stage)));
     if (stage.type == "compact" && fs::exists(compaction_file(stage)))
       index_map_ =
           index_map_from_json(nlohmann::json::parse(read_text(compaction_file(stage)).value_or("")).at("kept"));
@@ -166,7 +166,7 @@ class SeedRun {
     if (stage.type == "teacher") {
       const ModulePtr network = network_;
       set_seed(seed_);
-      network_ = zoo_network(stage.model);
+      network_ = placed(zoo_network(stage.model));
       fit(stage, nullptr, teacher);
       if (!InterruptGuard::requested()) save_network(stage_file(stage));
       network_ = network;
@@ -175,7 +175,7 @@ class SeedRun {
     if (stage.type == "distill") {
       index_map_.clear();
       set_seed(seed_);
-      network_ = zoo_network(stage.model);
+      network_ = placed(zoo_network(stage.model));
     }
     if (stage.lottery) return find_ticket(stage, teacher);
     if (stage.adaptive) return search_adaptively(stage, teacher);
@@ -310,6 +310,12 @@ class SeedRun {
                       .seed = seed_});
   }
 
+  /// The network on the run's device.
+  ModulePtr placed(ModulePtr network) const {
+    network->to(options_.device);
+    return network;
+  }
+
   /// The network as it is ("start"), as an earlier stage left it, or of a file or run; in evaluation mode.
   ModulePtr find_network(const std::string& name) const {
     ModulePtr found;
@@ -319,7 +325,7 @@ class SeedRun {
       std::string path = name;
       for (const Stage& stage : recipe_.stages)
         if (stage.name == name) path = stage_file(stage);
-      found = load_model(find_model(path));
+      found = placed(load_model(find_model(path)));
     }
     found->eval();
     return found;

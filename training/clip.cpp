@@ -18,10 +18,13 @@ void replace_grad(const Parameter& parameter, Tensor grad) {
 
 double clip_grad_norm(const std::vector<Parameter>& parameters, double max_norm) {
   check(max_norm > 0, "clip_grad_norm", "expected max_norm > 0, got {}", max_norm);
-  double squares = 0;
+  Tensor squares;  // stays where the gradients are until it is complete: one wait for a GPU, not one a parameter
   for (const Parameter& p : parameters)
-    if (const Tensor grad = p.grad(); grad.defined()) squares += sum(square(grad)).item();
-  const double norm = std::sqrt(squares);
+    if (const Tensor grad = p.grad(); grad.defined()) {
+      const Tensor own = sum(square(grad)).to(DType::f64);
+      squares = squares.defined() ? squares.to(own.device()) + own : own;
+    }
+  const double norm = squares.defined() ? std::sqrt(squares.item()) : 0;
   if (!std::isfinite(norm) || norm <= max_norm) return norm;
   for (const Parameter& p : parameters)
     if (const Tensor grad = p.grad(); grad.defined()) replace_grad(p, grad * (max_norm / norm));

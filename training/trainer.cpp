@@ -268,11 +268,13 @@ double Trainer::train_step(Run& run, const Batch& batch, StepRecord& record) {
 
   {
     const auto [outputs, loss] = forward(batch);
+    Tensor correct;
+    if (outputs.rank() == 2) correct = sum(argmax(outputs.data(), 1) == batch.labels);
+    loss.backward();
+    // Read after backward: a GPU has all of the step's work before the first wait for it.
     record.loss = loss.item();
     if (!std::isfinite(record.loss)) fail_numerically(run, fmt::format("the loss became {}", number(record.loss)));
-    if (outputs.rank() == 2)
-      state.correct += static_cast<int64_t>(sum(argmax(outputs.data(), 1) == batch.labels).item());
-    loss.backward();
+    if (correct.defined()) state.correct += static_cast<int64_t>(correct.item());
   }  // the graph and its activations are gone before the update
 
   for (const auto& callback : options_.callbacks) callback->on_gradients(*this, record);

@@ -42,8 +42,9 @@ TargetWeights target_weights(const Variable& x, const Tensor& targets, const Cro
   const Tensor labels = where(counted, targets, Tensor::scalar(0, DType::i64, targets.device()));
   // (N): what each example counts
   Tensor examples = counted.to(x.dtype());
-  Tensor weights =
-      one_hot(labels, classes, x.dtype()) * (1 - o.label_smoothing) + o.label_smoothing / static_cast<double>(classes);
+  Tensor weights = one_hot(labels, classes, x.dtype());
+  if (o.label_smoothing > 0)
+    weights = weights * (1 - o.label_smoothing) + o.label_smoothing / static_cast<double>(classes);
   weights = weights * examples.unsqueeze(1);
   if (o.class_weights.defined()) {
     const Tensor class_weights = o.class_weights.to(x.dtype()).to(x.device());
