@@ -16,7 +16,8 @@ class Random : public Criterion {
     constexpr uint64_t kStream = 0x72616E64;
     Saliencies result;
     Generator generator(input.seed, kStream);
-    for (const Parameter& p : parameters) result[p.id()] = rand(p.shape(), generator, p.data().dtype()).to(p.data().device());
+    for (const Parameter& p : parameters)
+      result[p.id()] = rand(p.shape(), generator, p.data().dtype()).to(p.data().device());
     return result;
   }
 };

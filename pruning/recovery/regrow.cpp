@@ -45,8 +45,8 @@ Saliencies dense_gradients(Module& module, const std::vector<Site>& sites, const
   const EvalMode mode(module);
   Saliencies gradients;
   int64_t examples = 0;
-  recovery::for_batches("dense_gradients", data, options.batch_size, options.batches, options.seed,
-                        module.device(), [&](const Batch& batch) {
+  recovery::for_batches("dense_gradients", data, options.batch_size, options.batches, options.seed, module.device(),
+                        [&](const Batch& batch) {
                           const Variable outputs = module(batch.images);
                           const Variable loss =
                               options.loss ? options.loss(outputs, batch) : cross_entropy(outputs, batch.labels);

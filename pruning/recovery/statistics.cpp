@@ -60,8 +60,8 @@ Measured measure(Module& network, const std::string& layer, const Dataset& data,
   ChannelMean mean;
   const EvalMode mode(network);
   const NoGrad no_grad;
-  recovery::for_batches("compensate_bias", data, options.batch_size, options.batches, options.seed,
-                        network.device(), [&](const Batch& batch) {
+  recovery::for_batches("compensate_bias", data, options.batch_size, options.batches, options.seed, network.device(),
+                        [&](const Batch& batch) {
                           Variable output;
                           const ForwardObserver observer([&](Module& module, const Variable& x, const Variable& y) {
                             if (&module == target.get()) {

@@ -92,9 +92,7 @@ std::vector<BlockImportance> block_importances(Module& net, const Dataset& data,
   const auto loss = [&] {
     int64_t batches = 0;
     const auto enough = [&] { return ++batches == options.batches; };
-    return evaluate(net, data,
-                    {.batch_size = options.batch_size, .loss = options.loss, .stop = enough})
-        .loss;
+    return evaluate(net, data, {.batch_size = options.batch_size, .loss = options.loss, .stop = enough}).loss;
   };
   const double whole = loss();
   std::vector<BlockImportance> importances;
