@@ -59,6 +59,9 @@ TEST(CudaTraining, LeNetFollowsTheCpuForFiftySteps) {
   }
   EXPECT_LT(here.result.history.back().train_loss, 0.7 * here.result.history.front().train_loss);
   const auto a = here.net->named_parameters(), b = there.net->named_parameters();
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, difference(b[i].second.data(), a[i].second.data()));
+  fmt::print("largest relative difference of a parameter: {:.1e}\n", largest);
   for (size_t i = 0; i < a.size(); ++i) {
     EXPECT_EQ(b[i].second.data().device(), kCuda);
     EXPECT_LT(difference(b[i].second.data(), a[i].second.data()), 1e-4) << a[i].first;
