@@ -5,25 +5,15 @@
 #include "core/ops.h"
 #include "core/precision.h"
 #include "core/random.h"
+#include "tests/cuda/expect_error.h"
 
 namespace espalier {
 namespace {
 
 const Device kCuda = Device::cuda();
 
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "expected an error";
-  return "";
-}
-
-void expect_parts(const std::string& text, const std::vector<std::string>& parts) {
-  for (const std::string& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << " is not in: " << text;
-}
+using testing::expect_parts;
+using testing::message_of;
 
 TEST(CudaTensor, CopiesThereAndBackKeepEveryBit) {
   Generator generator(3);

@@ -4,37 +4,26 @@
 #include <gtest/gtest.h>
 
 #include "core/ops.h"
-#include "cuda/emulation/control.h"
+#include "tests/cuda/expect_error.h"
 
 namespace espalier::cuda {
 namespace {
 
 __global__ void write_beyond(int* values, int64_t n) { values[n + threadIdx.x] = 1; }
 
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "expected an error";
-  return "";
-}
-
-void expect_parts(const std::string& text, const std::vector<std::string>& parts) {
-  for (const std::string& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << " is not in: " << text;
-}
+using testing::expect_parts;
+using testing::message_of;
 
 TEST(Launch, AFailureNamesKernelShapeAndStreamAndLeavesTheDeviceUsable) {
   const Device device = Device::cuda();
   Context& context = Context::of(device);
   const Tensor values = Tensor::zeros({64}, DType::i32, device);
-  expect_parts(message_of([&] {
-                 launch(context, {"test.beyond", dim3(2, 3), dim3(32)}, write_beyond, values.data<int32_t>(),
-                        values.numel());
-               }),
-               {"[cuda]", "kernel test.beyond", "on cuda", "grid (2,3,1)", "block (32,1,1)", "stream 0x", "past the end",
-                "256 bytes"});
+  expect_parts(
+      message_of([&] {
+        launch(context, {"test.beyond", dim3(2, 3), dim3(32)}, write_beyond, values.data<int32_t>(), values.numel());
+      }),
+      {"[cuda]", "kernel test.beyond", "on cuda", "grid (2,3,1)", "block (32,1,1)", "stream 0x", "past the end",
+       "256 bytes"});
   EXPECT_EQ(sum(Tensor::ones({64}, DType::f32, device)).item(), 64);
 }
 
