@@ -24,8 +24,8 @@ if(ESPALIER_CUDA STREQUAL "on")
     "$<$<COMPILE_LANGUAGE:CUDA>:-DFMT_USE_CONSTEXPR=1;--expt-relaxed-constexpr;--extended-lambda;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra;-Xptxas=-v>")
   # What ptxas says of registers and spills goes to a file beside each object; scripts/cuda-resources reads them.
   find_program(PYTHON3 python3 REQUIRED)
-  set_target_properties(espalier_core PROPERTIES
-    CUDA_COMPILER_LAUNCHER "${PYTHON3};${PROJECT_SOURCE_DIR}/cmake/keep_ptxas_log.py")
+  set(launcher ${PYTHON3} ${PROJECT_SOURCE_DIR}/cmake/keep_ptxas_log.py ${CMAKE_CXX_COMPILER_LAUNCHER})
+  set_target_properties(espalier_core PROPERTIES CUDA_COMPILER_LAUNCHER "${launcher}")
 elseif(ESPALIER_CUDA STREQUAL "emulated")
   find_package(Boost REQUIRED COMPONENTS context)
   file(GLOB_RECURSE emulation CONFIGURE_DEPENDS cuda/emulation/*.cpp)
