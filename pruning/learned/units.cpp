@@ -83,7 +83,7 @@ Variable values_of_member(const Variable& values, const SiteMember& member) {
   std::vector<int64_t> index = member.site_units;
   for (int64_t& unit : index)
     if (unit < 0) unit = values.numel();
-  return index_select(padded, 0, Tensor::from(index, {static_cast<int64_t>(index.size())}).to(values.device()));
+  return index_select(padded, 0, Tensor::from(index, {static_cast<int64_t>(index.size())}));
 }
 
 void check_disjoint(const char* operation, const std::vector<Site>& sites) {
