@@ -7,6 +7,7 @@
 #include <optional>
 #include <type_traits>
 
+#include "core/matrix_layout.h"
 #include "core/precision.h"
 #include "cuda/context.h"
 #include "cuda/table.h"
@@ -18,23 +19,6 @@ int blas_int(int64_t value) {
   espalier::check(value <= std::numeric_limits<int>::max(), "matmul",
                   "expected sizes below 2^31 (cuBLAS counts with 32 bits), got {}; split the product", value);
   return static_cast<int>(value);
-}
-
-/// How the last two axes of a (B,R,C) tensor lie in memory, as BLAS sees it.
-struct Layout {
-  bool transpose;
-  int64_t ld;
-};
-
-std::optional<Layout> layout_of(const Tensor& x) {
-  const int64_t rows = x.size(1), cols = x.size(2), row_stride = x.stride(1), col_stride = x.stride(2);
-  if ((col_stride == 1 || cols == 1) && (row_stride >= cols || rows == 1)) {
-    return Layout{false, rows == 1 ? cols : row_stride};
-  }
-  if ((row_stride == 1 || rows == 1) && (col_stride >= rows || cols == 1)) {
-    return Layout{true, cols == 1 ? rows : col_stride};
-  }
-  return std::nullopt;
 }
 
 cublasOperation_t flag(bool transpose) { return transpose ? CUBLAS_OP_T : CUBLAS_OP_N; }
@@ -51,7 +35,7 @@ cublasComputeType_t compute_type() {
 }
 
 template <class T>
-void matmul_batch(const Tensor& a, const Tensor& b, Layout la, Layout lb, bool accumulate, Tensor& out) {
+void matmul_batch(const Tensor& a, const Tensor& b, MatrixLayout la, MatrixLayout lb, bool accumulate, Tensor& out) {
   int64_t batch = out.size(0), m = out.size(1);
   const int64_t n = out.size(2), k = a.size(2);
   if (b.stride(0) == 0 && !la.transpose && a.stride(0) == m * la.ld) {
@@ -79,7 +63,7 @@ void matmul(const Tensor& a, const Tensor& b, bool accumulate, Tensor& out) {
     if (!accumulate) cuda::fill(out, 0);
     return;
   }
-  const std::optional<Layout> la = layout_of(a), lb = layout_of(b);
+  const std::optional<MatrixLayout> la = matrix_layout(a), lb = matrix_layout(b);
   if (!la || !lb) {
     matmul(la ? a : a.contiguous(), lb ? b : b.contiguous(), accumulate, out);
     return;

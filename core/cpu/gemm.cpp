@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "core/cpu/table.h"
+#include "core/matrix_layout.h"
 #include "core/threads.h"
 
 namespace espalier::cpu {
@@ -61,25 +62,8 @@ void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const T* a, int64_t
   }
 }
 
-/// How the last two axes of a (B,R,C) tensor lie in memory, as BLAS sees it.
-struct Layout {
-  bool transpose;
-  int64_t ld;
-};
-
-std::optional<Layout> layout_of(const Tensor& x) {
-  const int64_t rows = x.size(1), cols = x.size(2), row_stride = x.stride(1), col_stride = x.stride(2);
-  if ((col_stride == 1 || cols == 1) && (row_stride >= cols || rows == 1)) {
-    return Layout{false, rows == 1 ? cols : row_stride};
-  }
-  if ((row_stride == 1 || rows == 1) && (col_stride >= rows || cols == 1)) {
-    return Layout{true, cols == 1 ? rows : col_stride};
-  }
-  return std::nullopt;
-}
-
 template <class T>
-void matmul_batch(const Tensor& a, const Tensor& b, Layout la, Layout lb, T beta, Tensor& out) {
+void matmul_batch(const Tensor& a, const Tensor& b, MatrixLayout la, MatrixLayout lb, T beta, Tensor& out) {
   const int64_t batch = out.size(0), m = out.size(1), n = out.size(2), k = a.size(2);
   const T* pa = a.data<T>();
   const T* pb = b.data<T>();
@@ -116,7 +100,7 @@ void matmul(const Tensor& a, const Tensor& b, bool accumulate, Tensor& out) {
     if (!accumulate) cpu::fill(out, 0);
     return;
   }
-  const std::optional<Layout> la = layout_of(a), lb = layout_of(b);
+  const std::optional<MatrixLayout> la = matrix_layout(a), lb = matrix_layout(b);
   if (!la || !lb) {
     matmul(la ? a : a.contiguous(), lb ? b : b.contiguous(), accumulate, out);
     return;
