@@ -25,7 +25,9 @@ if(ESPALIER_CUDA STREQUAL "on")
   # What ptxas says of registers and spills goes to a file beside each object; scripts/cuda-resources reads them.
   find_program(PYTHON3 python3 REQUIRED)
   set(launcher ${PYTHON3} ${PROJECT_SOURCE_DIR}/cmake/keep_ptxas_log.py ${CMAKE_CXX_COMPILER_LAUNCHER})
-  set_target_properties(espalier_core PROPERTIES CUDA_COMPILER_LAUNCHER "${launcher}")
+  # The target is older than the language, so nothing has given it the architectures yet.
+  set_target_properties(espalier_core PROPERTIES
+    CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}" CUDA_COMPILER_LAUNCHER "${launcher}")
 elseif(ESPALIER_CUDA STREQUAL "emulated")
   find_package(Boost REQUIRED COMPONENTS context)
   file(GLOB_RECURSE emulation CONFIGURE_DEPENDS cuda/emulation/*.cpp)
