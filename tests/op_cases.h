@@ -81,4 +81,7 @@ Variables make_inputs(const OpCase& op_case, DType dtype, Device device = Device
 Variables make_output_gradients(const Variables& outputs);
 Arrays to_arrays(const Variables& variables);
 
+/// For references: 1 / (1 + exp(-x)).
+double sigmoid_of(double x);
+
 }  // namespace espalier::op_cases

@@ -22,7 +22,7 @@ nlohmann::json to_json(const AdaptiveRound& r) {
           {"accepted", r.accepted}};
 }
 
-AdaptiveRound round_of(const nlohmann::json& json) {
+AdaptiveRound adaptive_round(const nlohmann::json& json) {
   return {.round = json.at("round").get<int64_t>(),
           .sparsity = json.at("sparsity").get<double>(),
           .step = json.at("step").get<double>(),
@@ -41,7 +41,7 @@ bool load(const std::string& path, const nlohmann::json& settings, AdaptiveResul
       fail<FileError>("prune_adaptively", "{} was made with other settings: {}, now {}", path,
                       saved.at("settings").dump(), settings.dump());
     search.start_loss = saved.at("start_loss").get<double>();
-    for (const nlohmann::json& round : saved.at("rounds")) search.rounds.push_back(round_of(round));
+    for (const nlohmann::json& round : saved.at("rounds")) search.rounds.push_back(adaptive_round(round));
   } catch (const nlohmann::json::exception& error) {
     fail<FileError>("prune_adaptively", "{} is not what a search writes: {}", path, error.what());
   }

@@ -50,7 +50,7 @@ nlohmann::json to_json(const LotteryRound& r) {
           {"test_accuracy", optional_json(r.test_accuracy)}};
 }
 
-LotteryRound round_of(const nlohmann::json& json) {
+LotteryRound lottery_round(const nlohmann::json& json) {
   return {.round = json.at("round").get<int64_t>(),
           .sparsity = json.at("sparsity").get<double>(),
           .validation_loss = optional_of(json.at("validation_loss")),
@@ -75,7 +75,7 @@ struct Files {
       if (saved.at("settings") != settings)
         fail<FileError>("find_lottery_ticket", "{} was made with other settings: {}, now {}", of("rounds.json"),
                         saved.at("settings").dump(), settings.dump());
-      for (const nlohmann::json& round : saved.at("rounds")) rounds.push_back(round_of(round));
+      for (const nlohmann::json& round : saved.at("rounds")) rounds.push_back(lottery_round(round));
     } catch (const nlohmann::json::exception& error) {
       fail<FileError>("find_lottery_ticket", "{} is not what a search writes: {}", of("rounds.json"), error.what());
     }

@@ -17,7 +17,7 @@ Device device() {
   return device;
 }
 
-class OpCases : public testing::TestWithParam<size_t> {
+class OpCases : public ::testing::TestWithParam<size_t> {
  protected:
   const OpCase& op_case() const { return all()[GetParam()]; }
 
@@ -29,7 +29,7 @@ class OpCases : public testing::TestWithParam<size_t> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Table, OpCases, testing::Range(size_t{0}, all().size()), [](const auto& test) {
+INSTANTIATE_TEST_SUITE_P(Table, OpCases, ::testing::Range(size_t{0}, all().size()), [](const auto& test) {
   std::string name = all()[test.param].name;
   for (char& c : name)
     if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';

@@ -25,11 +25,11 @@ Cell cell(double i, double f, double g, double o, double c_prev) {
   return r;
 }
 
-const Shape kShapes[] = {{1, 1}, {3, 5}, {7, 64}, {2, 333}};
+const Shape kGateShapes[] = {{1, 1}, {3, 5}, {7, 64}, {2, 333}};
 
 TEST(LstmCell, FollowsItsEquations) {
   for (DType dtype : {DType::f32, DType::f64}) {
-    for (const Shape& shape : kShapes) {
+    for (const Shape& shape : kGateShapes) {
       SCOPED_TRACE(fmt::format("{} {}", name_of(dtype), shape));
       const int64_t batch = shape[0], hidden = shape[1];
       RandomTensors random(dtype);
@@ -54,7 +54,7 @@ TEST(LstmCell, FollowsItsEquations) {
 
 TEST(LstmCell, GradientIsTheDerivative) {
   for (DType dtype : {DType::f32, DType::f64}) {
-    for (const Shape& shape : kShapes) {
+    for (const Shape& shape : kGateShapes) {
       SCOPED_TRACE(fmt::format("{} {}", name_of(dtype), shape));
       const int64_t batch = shape[0], hidden = shape[1];
       const Shape gate_shape{batch, 4 * hidden};

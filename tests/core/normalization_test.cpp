@@ -13,8 +13,8 @@ using testing::poisoned;
 using testing::RandomTensors;
 using testing::sum_tolerance;
 
-const Shape kShapes[] = {{1, 1},       {7, 5},          {128, 200},   {2, 3, 1, 1},
-                         {3, 4, 5, 7}, {16, 6, 12, 12}, {1, 3, 9, 4}, {4, 1, 30, 30}};
+const Shape kBatchShapes[] = {{1, 1},       {7, 5},          {128, 200},   {2, 3, 1, 1},
+                              {3, 4, 5, 7}, {16, 6, 12, 12}, {1, 3, 9, 4}, {4, 1, 30, 30}};
 
 /// x as (N,C,S): the channel of element i.
 size_t channel_of(const Shape& shape, size_t i) {
@@ -41,7 +41,7 @@ Moments moments_of(const Tensor& x) {
 
 TEST(BatchNorm, StatisticsAreThoseOfEachChannel) {
   for (DType dtype : {DType::f32, DType::f64}) {
-    for (const Shape& shape : kShapes) {
+    for (const Shape& shape : kBatchShapes) {
       SCOPED_TRACE(fmt::format("{} {}", name_of(dtype), shape));
       const Tensor x = RandomTensors(dtype)(shape, 0.5, 2);
       Tensor mean = poisoned({shape[1]}, dtype), variance = poisoned({shape[1]}, dtype);
@@ -106,7 +106,7 @@ Parameters random_parameters(RandomTensors& random, int64_t channels, bool affin
 
 TEST(BatchNorm, NormalisesScalesAndShifts) {
   for (DType dtype : {DType::f32, DType::f64}) {
-    for (const Shape& shape : kShapes) {
+    for (const Shape& shape : kBatchShapes) {
       for (bool affine : {false, true}) {
         SCOPED_TRACE(fmt::format("{} {} affine {}", name_of(dtype), shape, affine));
         RandomTensors random(dtype);
@@ -131,7 +131,7 @@ TEST(BatchNorm, NormalisesScalesAndShifts) {
 /// Gradient of sum(dy * y) written as the chain rule through mean and variance separately, as in the paper.
 TEST(BatchNorm, GradientPassesThroughTheStatistics) {
   for (DType dtype : {DType::f32, DType::f64}) {
-    for (const Shape& shape : kShapes) {
+    for (const Shape& shape : kBatchShapes) {
       for (bool affine : {false, true}) {
         SCOPED_TRACE(fmt::format("{} {} affine {}", name_of(dtype), shape, affine));
         RandomTensors random(dtype);

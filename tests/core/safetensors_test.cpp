@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class Safetensors : public testing::Test {
+class Safetensors : public ::testing::Test {
  protected:
   Safetensors() : folder_(fs::temp_directory_path() / fmt::format("espalier-safetensors-{}", getpid())) {
     fs::create_directories(folder_);

@@ -52,8 +52,6 @@ void add_binary(std::vector<OpCase>& cases, const std::string& name, const Binar
   }
 }
 
-double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
-
 void add_arithmetic(std::vector<OpCase>& cases) {
   add_binary(
       cases, "add", [](auto& a, auto& b) { return a + b; }, [](double a, double b) { return a + b; });

@@ -14,8 +14,6 @@ struct Variant {
   std::vector<int64_t> lengths = {};
 };
 
-double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
-
 /// One sequence after another, one hidden unit after another. a: x, h0, c0, w_ih, w_hh and perhaps b_ih, b_hh.
 Arrays reference_of(const Variant& t, const Arrays& a) {
   Array output({kSteps, kBatch, kHidden}), h = a[1], c = a[2];

@@ -107,4 +107,6 @@ Arrays to_arrays(const Variables& variables) {
   return arrays;
 }
 
+double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
+
 }  // namespace espalier::op_cases

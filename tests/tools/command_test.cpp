@@ -9,8 +9,6 @@
 namespace espalier::testing {
 namespace {
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 TEST(Command, EveryHelpHasExamples) {
   const Folder folder;
   for (const char* command : {"", "train", "eval", "predict", "info", "datasets", "datasets list", "datasets download",

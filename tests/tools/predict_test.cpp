@@ -11,8 +11,6 @@
 namespace espalier::testing {
 namespace {
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 /// One network for all tests of this file.
 class Predict : public ::testing::Test {
  protected:

@@ -13,8 +13,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 std::string recipe(const std::string& stages) {
   return "model = \"mlp:24,16\"\ndata = \"digits\"\nvalidation = 0.2\n" + stages;
 }

@@ -12,8 +12,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 constexpr const char* kStory = R"(
 title = "a story"
 model = "mlp:32,16"

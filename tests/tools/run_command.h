@@ -44,4 +44,6 @@ Said run_and_interrupt(const Folder& folder, const std::string& arguments, const
 std::string read_file(const std::string& path);
 void write_file(const std::string& path, const std::string& contents);
 
+bool contains(const std::string& text, const std::string& part);
+
 }  // namespace espalier::testing

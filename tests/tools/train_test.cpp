@@ -12,8 +12,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 TEST(Train, LearnsDigitsAndEvalAgrees) {
   const Folder folder;
   const Said train = run(folder, "train --model mlp:32 --data digits --epochs 2 --json");

@@ -34,6 +34,15 @@ inline Dataset digits_test() {
   return splits.test;
 }
 
+/// Ends a training after that step, to be resumed.
+struct StopAt : Callback {
+  explicit StopAt(int64_t at) : step(at) {}
+  void on_step_end(Trainer& trainer, const StepRecord& record) override {
+    if (record.step == step) trainer.request_stop();
+  }
+  int64_t step;
+};
+
 /// A fresh folder, removed at the end.
 class TemporaryFolder {
  public:

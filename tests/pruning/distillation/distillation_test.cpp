@@ -17,6 +17,7 @@ using testing_support::expect_contains;
 using testing_support::expect_identical;
 using testing_support::message_of;
 using testing_support::small_network;
+using testing_support::StopAt;
 using testing_support::TemporaryFolder;
 
 ModulePtr conv_network(uint64_t seed, int64_t channels, int64_t classes = 10) {
@@ -172,16 +173,11 @@ TEST(Distillation, AnInterruptedTrainingResumesToTheSameBits) {
     options.resume = resume;
     return std::pair(distillation, with_distillation(options, distillation));
   };
-  struct StopAt : Callback {
-    void on_step_end(Trainer& trainer, const StepRecord& record) override {
-      if (record.step == 6) trainer.request_stop();
-    }
-  };
   const TemporaryFolder folder;
   auto [straight, straight_options] = make(folder.file("a"), false);
   Trainer(straight->student(), sgd(straight->parameters()), straight_options).fit(digits(100));
   auto [first, first_options] = make(folder.file("b"), false);
-  first_options.callbacks.push_back(std::make_shared<StopAt>());
+  first_options.callbacks.push_back(std::make_shared<StopAt>(6));
   Trainer(first->student(), sgd(first->parameters()), first_options).fit(digits(100));
   auto [second, second_options] = make(folder.file("b"), true);
   Trainer(second->student(), sgd(second->parameters()), second_options).fit(digits(100));
@@ -270,18 +266,13 @@ TEST(DistillMany, EveryStudentEndsAsIfItWereAlone) {
 }
 
 TEST(DistillMany, AStudentMayStopAndTheOthersGoOn) {
-  struct StopAt : Callback {
-    void on_step_end(Trainer& trainer, const StepRecord& record) override {
-      if (record.step == 3) trainer.request_stop();
-    }
-  };
   const auto teacher = std::make_shared<Teacher>(small_network(1));
   std::vector<Student> students;
   for (const uint64_t seed : {2, 3}) {
     const auto d = std::make_shared<Distillation>(small_network(seed), teacher, digits(64));
     students.push_back({.distillation = d, .optimizer = sgd(d->parameters())});
   }
-  students[0].callbacks = {std::make_shared<StopAt>()};
+  students[0].callbacks = {std::make_shared<StopAt>(3)};
   const auto results = distill_many(students, options_for(3), digits(64));
   EXPECT_EQ(results[0].stop, StopReason::requested);
   EXPECT_EQ(results[0].step, 3);

@@ -205,14 +205,6 @@ TEST(HardConcrete, GatesTheHiddenUnitsOfAnLstm) {
 
 // --- training and resuming -------------------------------------------------------------------------------------------
 
-struct Stop : Callback {
-  explicit Stop(int64_t at) : step(at) {}
-  void on_step_end(Trainer& trainer, const StepRecord& record) override {
-    if (record.step == step) trainer.request_stop();
-  }
-  int64_t step;
-};
-
 enum class Kind { top_k, soft, gates, movement };
 
 /// Trains on the digits; returns the weights, and checks the sparsity at the end.
@@ -240,7 +232,7 @@ NamedTensors train(Kind kind, uint64_t seed, const std::string& folder, int64_t 
   }
   std::shared_ptr<Optimizer> optimizer = std::make_shared<Sgd>(all, SgdOptions{.lr = 0.1, .momentum = 0.5});
   if (kind == Kind::gates) optimizer = std::make_shared<Adam>(all, AdamOptions{.lr = 0.02});
-  callbacks.push_back(std::make_shared<Stop>(stop));
+  callbacks.push_back(std::make_shared<StopAt>(stop));
   Trainer trainer(net, optimizer,
                   {.epochs = 8,
                    .batch_size = 64,

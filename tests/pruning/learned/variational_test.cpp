@@ -171,14 +171,6 @@ TEST(VariationalPenalty, WarmsUp) {
 }
 
 /// Trains on the digits; `stop` ends it after that step, to be resumed.
-struct Stop : Callback {
-  explicit Stop(int64_t at) : step(at) {}
-  void on_step_end(Trainer& trainer, const StepRecord& record) override {
-    if (record.step == step) trainer.request_stop();
-  }
-  int64_t step;
-};
-
 ModulePtr train(uint64_t seed, int64_t epochs, const std::string& folder, int64_t stop, bool resume) {
   set_seed(seed);
   auto net = std::make_shared<Sequential>(Flatten(), Linear(64, 32), ReLU(), Linear(32, 10));
@@ -191,7 +183,7 @@ ModulePtr train(uint64_t seed, int64_t epochs, const std::string& folder, int64_
                    .run_folder = folder,
                    .resume = resume,
                    .progress = ProgressMode::silent,
-                   .callbacks = {std::make_shared<VariationalPenalty>(net), std::make_shared<Stop>(stop)}});
+                   .callbacks = {std::make_shared<VariationalPenalty>(net), std::make_shared<StopAt>(stop)}});
   trainer.fit(digits(1437));
   return net;
 }

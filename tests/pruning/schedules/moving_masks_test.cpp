@@ -135,14 +135,6 @@ TEST(NetworkSurgery, BadInput) {
 
 // --- training and resuming -------------------------------------------------------------------------------------------
 
-struct Stop : Callback {
-  explicit Stop(int64_t at) : step(at) {}
-  void on_step_end(Trainer& trainer, const StepRecord& record) override {
-    if (record.step == step) trainer.request_stop();
-  }
-  int64_t step;
-};
-
 /// After every step: masked weights are 0, and each layer has the number of weights it started with.
 struct BudgetWatch : Callback {
   explicit BudgetWatch(std::vector<Site> sites) : watched(std::move(sites)) {}
@@ -181,7 +173,7 @@ NamedTensors train(Kind kind, uint64_t seed, const std::string& folder, int64_t 
                          .growth = kind == Kind::set ? Growth::random : Growth::gradient, .sparsity = 0.8, .every = 6}),
                  watch};
   }
-  callbacks.push_back(std::make_shared<Stop>(stop));
+  callbacks.push_back(std::make_shared<StopAt>(stop));
   auto optimizer = std::make_shared<Adam>(*net, AdamOptions{.lr = 0.01});
   Trainer trainer(net, optimizer,
                   {.epochs = 4,
