@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 
 #include <nlohmann/json.hpp>
 
@@ -256,8 +257,8 @@ class SeedRun {
     };
   }
 
-  /// Finds on a copy the sparsity that meets the budget and makes it the schedule's goal. What the training moves since
-  /// is made up for at the end: the budget holds.
+  /// Finds on a copy the sparsity that meets the budget and makes it the schedule's goal. What the training moves until
+  /// then is made up for at once when the schedule ends, so that the rest of the training can recover from it.
   void run_to_budget(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher) {
     const PruneSettings& p = *stage.prune;
     const BudgetKind kind = parse_budget_kind(p.budget);
@@ -276,7 +277,7 @@ class SeedRun {
         scheduled.prune->sparsity = prune_to_budget(*make_pruner(network_->clone(), p), budget, cost).sparsity;
         write_file_atomically(found, nlohmann::json{{"sparsity", scheduled.prune->sparsity}}.dump() + "\n");
       }
-      fit(scheduled, pruner, teacher);
+      fit(scheduled, pruner, teacher, [&] { prune_to_budget(*pruner, budget, cost); });
       if (InterruptGuard::requested()) return;
     }
     const BudgetResult result = prune_to_budget(*pruner, budget, cost);
@@ -372,7 +373,9 @@ class SeedRun {
             .options = std::move(options)};
   }
 
-  void fit(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher) {
+  /// `pruned`: called when the schedule has ended.
+  void fit(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher,
+           const std::function<void()>& pruned = {}) {
     NamedParameters others;
     TrainerOptions trainer = trainer_of(stage, teacher, others);
     if (stage.slimming > 0)
@@ -447,7 +450,8 @@ class SeedRun {
                                                                   .curve = parse_sparsity_curve(p.curve),
                                                                   .begin = p.begin,
                                                                   .end = p.end,
-                                                                  .every = p.every}));
+                                                                  .every = p.every,
+                                                                  .finish = pruned}));
     }
     Trainer(network_, build_optimizer(stage.train, *network_, others), std::move(trainer)).fit(train_, validation_);
     if (learned && !InterruptGuard::requested()) say_sparsity(learned());

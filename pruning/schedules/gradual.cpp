@@ -62,7 +62,7 @@ double GradualPruning::sparsity_after(int64_t step, int64_t total) const {
 void GradualPruning::on_epoch_begin(Trainer&, int64_t epoch) {
   // A schedule that ends where the training begins prunes before the first step.
   const bool at_once = (options_.curve == SparsityCurve::one_shot ? options_.begin : options_.end) == 0;
-  if (epoch == 1 && at_once) prune(options_.sparsity);
+  if (epoch == 1 && at_once) prune_last();
 }
 
 void GradualPruning::on_step_end(Trainer& trainer, const StepRecord& record) {
@@ -70,11 +70,19 @@ void GradualPruning::on_step_end(Trainer& trainer, const StepRecord& record) {
   const int64_t begin = std::llround(options_.begin * static_cast<double>(total)), end = end_step(total);
   if (record.step < begin || record.step > end) return;
   const int64_t every = options_.every > 0 ? options_.every : std::max<int64_t>(1, (end - begin) / kPrunings);
-  if ((record.step - begin) % every == 0 || record.step == end) prune(sparsity_after(record.step, total));
+  if (record.step == end)
+    prune_last();
+  else if ((record.step - begin) % every == 0)
+    prune(sparsity_after(record.step, total));
 }
 
 void GradualPruning::prune(double sparsity) {
   pruner_->prune(sparsity, options_.sparsity > 0 ? sparsity / options_.sparsity : 1);
+}
+
+void GradualPruning::prune_last() {
+  prune(options_.sparsity);
+  if (options_.finish) options_.finish();
 }
 
 bool GradualPruning::is_settled(const Trainer& trainer, const EpochRecord& record) const {

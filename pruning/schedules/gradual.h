@@ -1,6 +1,7 @@
 // Gradual pruning: a sparsity that rises while the network trains.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -26,8 +27,9 @@ double sparsity_at(SparsityCurve curve, double t, double initial, double final);
 struct GradualOptions {
   double sparsity = 0.9;  ///< at the end
   SparsityCurve curve = SparsityCurve::cubic;
-  double begin = 0, end = 0.5;  ///< in which share of the training it rises; the rest trains with the final masks
-  int64_t every = 0;            ///< steps between prunings; 0: about a hundred prunings in all
+  double begin = 0, end = 0.5;        ///< in which share of the training it rises; the rest trains with the final masks
+  int64_t every = 0;                  ///< steps between prunings; 0: about a hundred prunings in all
+  std::function<void()> finish = {};  ///< called after the last pruning: a budget is met while the training can recover
 };
 
 /// A callback that prunes as the training goes on. It is a function of the step and the masks: a resumed training goes
@@ -49,6 +51,7 @@ class GradualPruning : public Callback {
  private:
   int64_t end_step(int64_t total) const;
   void prune(double sparsity);
+  void prune_last();
 
   std::shared_ptr<Pruner> pruner_;
   GradualOptions options_;

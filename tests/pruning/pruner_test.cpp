@@ -223,5 +223,26 @@ TEST(GradualPruning, ReachesTheSparsityAndKeepsTheBestEpochWithFinalMasks) {
   EXPECT_NEAR(pruner->sparsity(), 0.8, 1e-3);
 }
 
+TEST(GradualPruning, TellsOnceThatItHasEnded) {
+  for (const SparsityCurve curve : {SparsityCurve::cubic, SparsityCurve::one_shot}) {
+    for (const double end : {0.0, 0.5}) {
+      const ModulePtr net = testing_support::small_network(1);
+      auto pruner = std::make_shared<Pruner>(net, weight_sites(*net));
+      std::vector<double> told;
+      auto gradual = std::make_shared<GradualPruning>(
+          pruner, GradualOptions{.sparsity = 0.8, .curve = curve, .begin = end / 2, .end = end, .finish = [&] {
+                                   told.push_back(pruner->sparsity());
+                                   pruner->prune(0.9);
+                                 }});
+      Trainer(net, std::make_shared<Sgd>(*net, SgdOptions{.lr = 0.05}),
+              {.epochs = 2, .batch_size = 32, .progress = ProgressMode::silent, .callbacks = {gradual}})
+          .fit(digits(200));
+      ASSERT_EQ(told.size(), 1U) << name_of(curve) << " to " << end;
+      EXPECT_NEAR(told[0], 0.8, 1e-3);
+      EXPECT_NEAR(pruner->sparsity(), 0.9, 1e-3);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace espalier
