@@ -33,7 +33,7 @@ void run(const std::string& name, int64_t batch, int64_t steps, Device device) {
   for (int64_t i = 0; i < batch; ++i) labels.select(0, i).fill_(static_cast<double>(i % 10));
   labels = labels.to(device);
 
-  std::vector<double> seconds;
+  std::vector<double> seconds, enqueued;
   MemoryStats warm;
   double first_loss = 0, last_loss = 0;
   for (int64_t step = 0; step < steps; ++step) {
@@ -42,18 +42,25 @@ void run(const std::string& name, int64_t batch, int64_t steps, Device device) {
     const Variable loss = cross_entropy((*model)(images), labels);
     loss.backward();
     optimizer.step();
+    const auto since_start = [&] {
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
+    enqueued.push_back(since_start());
     synchronize(device);
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    seconds.push_back(since_start());
     last_loss = loss.item();
     if (step == 0) first_loss = last_loss;
     if (step + 1 == std::min(kWarmUp, steps)) warm = memory_stats(device);
   }
   const MemoryStats end = memory_stats(device);
   std::sort(seconds.begin(), seconds.end());
+  std::sort(enqueued.begin(), enqueued.end());
   const double fastest = seconds.front(), median = seconds[seconds.size() / 2];
   std::printf("%s, batch %lld, %lld steps, %s %s, %d threads\n", name.c_str(), static_cast<long long>(batch),
               static_cast<long long>(steps), device.name().c_str(), name_of(matmul_precision()), num_threads());
   std::printf("  step        min %.3f ms, median %.3f ms\n", fastest * 1e3, median * 1e3);
+  if (!device.is_cpu())  // where this is most of the step, the GPU waits for the host
+    std::printf("  enqueued    median %.3f ms\n", enqueued[enqueued.size() / 2] * 1e3);
   std::printf("  images/s    %.0f (median)\n", static_cast<double>(batch) / median);
   std::printf("  loss        %.4f -> %.4f\n", first_loss, last_loss);
   std::printf("  peak        %.1f MB after %lld steps, %.1f MB at the end\n", static_cast<double>(warm.peak) / 1e6,

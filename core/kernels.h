@@ -153,8 +153,12 @@ struct Kernels {
   void (*adaptive_avg_pool2d_grad)(const Tensor& dy, Tensor& dx);
 
   // --- normalisation (normalization). Contiguous. x is seen as (N,C,S): statistics over N and S for each C. ----
-  /// mean, variance (C): biased batch statistics.
-  void (*batch_norm_stats)(const Tensor& x, Tensor& mean, Tensor& variance);
+  /// mean, variance (C): biased batch statistics. inv_std (C): 1/sqrt(variance + epsilon).
+  void (*batch_norm_stats)(const Tensor& x, double epsilon, Tensor& mean, Tensor& variance, Tensor& inv_std);
+  /// Running statistics take in a batch's, in place: running += momentum*(batch - running), where the variance counts
+  /// `unbias` times; batches (i64 scalar) += 1. All others (C).
+  void (*batch_norm_track)(const Tensor& mean, const Tensor& variance, double momentum, double unbias,
+                           Tensor& running_mean, Tensor& running_var, Tensor& batches);
   /// y = (x - mean) * inv_std * weight + bias; weight, bias may be undefined (1, 0). All of them (C).
   void (*batch_norm)(const Tensor& x, const Tensor& mean, const Tensor& inv_std, const Tensor& weight,
                      const Tensor& bias, Tensor& y);
@@ -215,7 +219,6 @@ struct PoolStats {
   size_t device_free = 0, device_total = 0;
 };
 PoolStats pool_stats(int index);
-uint64_t pool_reserved(int index);  ///< PoolStats::reserved alone, which is quick to ask for
 
 void copy(void* to, Device to_device, const void* from, Device from_device, size_t bytes);
 /// Waits for the device and throws what its kernels could not.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <mutex>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -11,16 +12,23 @@
 namespace espalier {
 namespace {
 
-/// Hands out the memory of one device and counts it. Of the CPU's it keeps freed blocks in lists by size, so that a
-/// training loop, which asks for the same sizes in every step, takes nothing from the system after its first step.
-/// Sizes are rounded up to bound the number of lists and the waste (1/8). CUDA has a pool of that kind itself, which
-/// also knows the order of streams; there every block has its exact size.
+/// ESPALIER_CUDA_CACHE=0: every tensor on a GPU is a block of its own and of its exact size, given back when the tensor
+/// is, so that compute-sanitizer and the emulator see accesses beyond its end or after it.
+bool cuda_cache_enabled() {
+  const char* const value = std::getenv("ESPALIER_CUDA_CACHE");
+  return !value || std::string_view(value) != "0";
+}
+
+/// Hands out the memory of one device, counts it, and keeps freed blocks in lists by size, so that a training loop,
+/// which asks for the same sizes in every step, takes nothing from the system after its first step. Sizes are rounded
+/// up to bound the number of lists and the waste (1/8). Of a CUDA device a block may be handed out again while kernels
+/// still use it: the next owner's kernels run after them, in the order of the device's one stream.
 class CachingAllocator {
  public:
-  explicit CachingAllocator(Device device) : device_(device) {}
+  explicit CachingAllocator(Device device) : device_(device), keeps_(device.is_cpu() || cuda_cache_enabled()) {}
 
   void* allocate(size_t bytes, size_t& capacity) {
-    capacity = device_.is_cpu() ? round_up(bytes) : std::max<size_t>(bytes, 1);
+    capacity = keeps_ ? round_up(bytes) : std::max<size_t>(bytes, 1);
     std::lock_guard lock(mutex_);
     void* block = take_cached(capacity);
     if (!block) {
@@ -39,7 +47,7 @@ class CachingAllocator {
   void deallocate(void* block, size_t capacity) {
     std::lock_guard lock(mutex_);
     stats_.current -= capacity;
-    if (!device_.is_cpu()) return cuda::deallocate(device_.index(), block);
+    if (!keeps_) return give_back(block);
     stats_.cached += capacity;
     free_[capacity].push_back(block);
   }
@@ -54,7 +62,7 @@ class CachingAllocator {
     MemoryStats stats = stats_;
     if (!device_.is_cpu()) {
       const cuda::PoolStats pool = cuda::pool_stats(device_.index());
-      stats.cached = pool.reserved - pool.used;
+      stats.cached += pool.reserved - pool.used;
     }
     return stats;
   }
@@ -82,29 +90,24 @@ class CachingAllocator {
   }
 
   void* take_new(size_t capacity) {
-    if (device_.is_cpu()) {
-      void* block = std::aligned_alloc(64, capacity);
-      if (block) ++stats_.system_calls;
-      return block;
-    }
-    void* block = cuda::allocate(device_.index(), capacity);
-    if (const uint64_t reserved = cuda::pool_reserved(device_.index()); reserved > reserved_) {
-      ++stats_.system_calls;  // the pool has grown
-      reserved_ = reserved;
-    }
+    void* const block = device_.is_cpu() ? std::aligned_alloc(64, capacity) : cuda::allocate(device_.index(), capacity);
+    if (block) ++stats_.system_calls;
     return block;
   }
 
+  void give_back(void* block) {
+    if (device_.is_cpu())
+      std::free(block);
+    else
+      cuda::deallocate(device_.index(), block);
+  }
+
   void release_locked() {
-    if (!device_.is_cpu()) {
-      cuda::release(device_.index());
-      reserved_ = cuda::pool_reserved(device_.index());
-      return;
-    }
     for (auto& [capacity, blocks] : free_)
-      for (void* block : blocks) std::free(block);
+      for (void* block : blocks) give_back(block);
     free_.clear();
     stats_.cached = 0;
+    if (!device_.is_cpu()) cuda::release(device_.index());
   }
 
   [[noreturn]] void fail_out_of_memory(size_t bytes) const {
@@ -118,9 +121,9 @@ class CachingAllocator {
   }
 
   Device device_;
+  bool keeps_;  ///< freed blocks, of rounded sizes
   std::mutex mutex_;
   std::unordered_map<size_t, std::vector<void*>> free_;
-  uint64_t reserved_ = 0;  ///< the most that CUDA's pool has held
   MemoryStats stats_;
 };
 

@@ -15,13 +15,13 @@ struct MemoryStats {
   size_t current = 0;         ///< in live storages
   size_t peak = 0;            ///< highest `current` since the last reset_peak_memory
   size_t cached = 0;          ///< freed by tensors, kept for reuse
-  uint64_t system_calls = 0;  ///< blocks ever taken from the operating system (a steady loop takes none)
+  uint64_t system_calls = 0;  ///< blocks ever taken from the system or the driver (a steady loop takes none)
 };
 
 MemoryStats memory_stats(Device device = Device::cpu());
 void reset_peak_memory(Device device = Device::cpu());
 
-/// Gives cached blocks back to the operating system.
+/// Gives cached blocks back to the system or the driver.
 void release_cached_memory(Device device = Device::cpu());
 
 /// One block of device memory, 64-byte aligned, shared by the tensors that view it.

@@ -83,6 +83,11 @@ const Context* Context::existing(int index) {
 }
 
 Context& Context::of(Device device) {
+  // Every kernel asks. Mostly it is the same device again, and still the thread's current one.
+  static thread_local Context* last = nullptr;
+  int current = -1;
+  if (last && last->device_ == device && cudaGetDevice(&current) == cudaSuccess && current == device.index())
+    return *last;
   auto& [mutex, contexts] = contexts_of_process();
   if (!is_available()) fail<UnavailableError>("cuda", "{}; use Device::cpu()", why_unavailable());
   std::lock_guard lock(mutex);
@@ -97,7 +102,8 @@ Context& Context::of(Device device) {
                            device.name());
   check(cudaSetDevice(device.index()), "cudaSetDevice");
   if (!contexts[index]) contexts[index].reset(new Context(device));
-  return *contexts[index];
+  last = contexts[index].get();
+  return *last;
 }
 
 Context::Context(Device device) : device_(device) {
@@ -168,16 +174,6 @@ void Context::upload(void* to, const void* from, size_t bytes) {
     check(cudaEventRecord(slot.consumed, stream_), "cudaEventRecord");
   }
 }
-
-Scratch::Scratch(Context& context, size_t bytes) : context_(context) {
-  if (bytes == 0) return;
-  data_ = allocate(context.device().index(), bytes);
-  if (!data_)
-    fail<Error>("cuda", "out of memory on {}: a kernel asked for {} bytes of temporary memory; use a smaller batch",
-                context.device().name(), bytes);
-}
-
-Scratch::~Scratch() { deallocate(context_.device().index(), data_); }
 
 void launch_failed(const Context& context, const Launch& how, const char* why) {
   fail<Error>("cuda",

@@ -4,12 +4,14 @@
 
 #include <array>
 #include <mutex>
+#include <optional>
 
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
 #include <cudnn.h>
 
 #include "core/kernels.h"
+#include "core/storage.h"
 
 namespace espalier::cuda {
 
@@ -83,20 +85,18 @@ class Context {
 /// for 0 bytes.
 class Scratch {
  public:
-  Scratch(Context& context, size_t bytes);
-  ~Scratch();
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
+  Scratch(const Context& context, size_t bytes) {
+    if (bytes > 0) storage_.emplace(bytes, context.device());
+  }
 
   template <class T>
   T* as() const {
-    return static_cast<T*>(data_);
+    return static_cast<T*>(data());
   }
-  void* data() const { return data_; }
+  void* data() const { return storage_ ? storage_->data() : nullptr; }
 
  private:
-  Context& context_;
-  void* data_ = nullptr;
+  std::optional<Storage> storage_;
 };
 
 }  // namespace espalier::cuda

@@ -1,4 +1,4 @@
-// Device memory: CUDA's stream-ordered pool, which keeps what tensors free, and copies.
+// Device memory from CUDA's stream-ordered pool, and copies.
 #include "cuda/context.h"
 
 namespace espalier::cuda {
@@ -39,12 +39,10 @@ void deallocate(int index, void* pointer) {
   cudaGetLastError();
 }
 
-uint64_t pool_reserved(int index) { return attribute(index, cudaMemPoolAttrReservedMemCurrent); }
-
 PoolStats pool_stats(int index) {
   Context::of(Device::cuda(index));  // cudaMemGetInfo asks the current device
   PoolStats stats;
-  stats.reserved = pool_reserved(index);
+  stats.reserved = attribute(index, cudaMemPoolAttrReservedMemCurrent);
   stats.used = attribute(index, cudaMemPoolAttrUsedMemCurrent);
   check(cudaMemGetInfo(&stats.device_free, &stats.device_total), "cudaMemGetInfo");
   return stats;

@@ -5,6 +5,7 @@
 // added in order: the same bits every time.
 
 #include <algorithm>
+#include <cmath>
 
 #include "cuda/launch.h"
 #include "cuda/table.h"
@@ -123,25 +124,44 @@ __global__ void sum_rows_kernel(Values values, Sizes x, int64_t parts, Sums* par
   }
 }
 
-/// The sums of one channel over all parts, in order.
-__device__ Sums sum_of_parts(const Sums* partial, int64_t parts, int64_t channels, int64_t c) {
-  Sums sum{0, 0};
-  for (int64_t part = 0; part < parts; ++part) {
-    sum.first += partial[part * channels + c].first;
-    sum.second += partial[part * channels + c].second;
+/// Calls finish(channel, sums over all its parts) once for each channel, which a warp sums: always in the same order.
+template <class Finish>
+__device__ void finish_channels(const Sums* partial, int64_t parts, int64_t channels, Finish finish) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  for (int64_t c = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp; c < channels; c += int64_t{gridDim.x} * kWarps) {
+    Sums sum{0, 0};
+    for (int64_t part = lane; part < parts; part += kWarp) {
+      sum.first += partial[part * channels + c].first;
+      sum.second += partial[part * channels + c].second;
+    }
+    for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+      sum.first += __shfl_down_sync(kFullWarp, sum.first, offset);
+      sum.second += __shfl_down_sync(kFullWarp, sum.second, offset);
+    }
+    if (lane == 0) finish(c, sum);
   }
-  return sum;
 }
 
 template <class T>
-__global__ void finish_stats_kernel(Deviations<T> values, Sizes x, int64_t parts, const Sums* partial, T* mean,
-                                    T* variance) {
+__global__ void finish_stats_kernel(Deviations<T> values, Sizes x, int64_t parts, const Sums* partial, double epsilon,
+                                    T* mean, T* variance, T* inv_std) {
   const double scale = 1 / static_cast<double>(x.count());
-  for (int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < x.c; c += int64_t{gridDim.x} * blockDim.x) {
-    const Sums sum = sum_of_parts(partial, parts, x.c, c);
+  finish_channels(partial, parts, x.c, [&](int64_t c, const Sums& sum) {
     const double deviation = sum.first * scale, square = sum.second * scale - deviation * deviation;
+    const double positive = square < 0 ? 0.0 : square;  // NaN stays NaN
     mean[c] = static_cast<T>(x.count() > 0 ? values.shift(c) + deviation : deviation);
-    variance[c] = static_cast<T>(square < 0 ? 0.0 : square);
+    variance[c] = static_cast<T>(positive);
+    inv_std[c] = static_cast<T>(1 / std::sqrt(positive + epsilon));
+  });
+}
+
+template <class T>
+__global__ void track_kernel(const T* mean, const T* variance, int64_t channels, T momentum, T unbias, T* running_mean,
+                             T* running_var, int64_t* batches) {
+  for (int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < channels; c += int64_t{gridDim.x} * blockDim.x) {
+    running_mean[c] += momentum * (mean[c] - running_mean[c]);
+    running_var[c] += momentum * (variance[c] * unbias - running_var[c]);
+    if (c == 0) *batches += 1;
   }
 }
 
@@ -155,14 +175,13 @@ template <class T>
 __global__ void finish_grad_kernel(Sizes x, int64_t parts, const Sums* partial, const T* inv_std, const T* weight,
                                    Slopes<T>* slopes, T* dweight, T* dbias) {
   const double count = static_cast<double>(x.count());
-  for (int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; c < x.c; c += int64_t{gridDim.x} * blockDim.x) {
-    const Sums sum = sum_of_parts(partial, parts, x.c, c);
+  finish_channels(partial, parts, x.c, [&](int64_t c, const Sums& sum) {
     const double inv = static_cast<double>(inv_std[c]);
     dbias[c] = static_cast<T>(sum.first);
     dweight[c] = static_cast<T>(sum.second * inv);
     slopes[c] = {inv_std[c] * (weight ? weight[c] : T{1}), static_cast<T>(sum.first / count),
                  static_cast<T>(sum.second * inv * inv / count)};
-  }
+  });
 }
 
 /// The channel of elements i, i + step, i + 2 step, ...: one division, then additions.
@@ -228,7 +247,7 @@ const T* data_or_null(const Tensor& x) {
 
 }  // namespace
 
-void batch_norm_stats(const Tensor& x, Tensor& mean, Tensor& variance) {
+void batch_norm_stats(const Tensor& x, double epsilon, Tensor& mean, Tensor& variance, Tensor& inv_std) {
   const Sizes sizes(x);
   if (sizes.c == 0) return;
   Context& context = Context::of(x.device());
@@ -237,8 +256,20 @@ void batch_norm_stats(const Tensor& x, Tensor& mean, Tensor& variance) {
     const Scratch partial(context, static_cast<size_t>(parts * sizes.c) * sizeof(Sums));
     const Deviations<T> values{x.data<T>(), sizes.s};
     sum_channels(context, values, sizes, parts, partial.as<Sums>());
-    launch(context, {"normalization.finish_stats", blocks_for(context, sizes.c, kThreads), kThreads},
-           finish_stats_kernel<T>, values, sizes, parts, partial.as<Sums>(), mean.data<T>(), variance.data<T>());
+    launch(context, {"normalization.finish_stats", blocks_for(context, sizes.c * kWarp, kThreads), kThreads},
+           finish_stats_kernel<T>, values, sizes, parts, partial.as<Sums>(), epsilon, mean.data<T>(),
+           variance.data<T>(), inv_std.data<T>());
+  });
+}
+
+void batch_norm_track(const Tensor& mean, const Tensor& variance, double momentum, double unbias, Tensor& running_mean,
+                      Tensor& running_var, Tensor& batches) {
+  if (mean.numel() == 0) return;
+  Context& context = Context::of(mean.device());
+  dispatch_floating(mean.dtype(), "batch_norm_track", [&]<class T>(T) {
+    launch(context, {"normalization.track", blocks_for(context, mean.numel(), kThreads), kThreads}, track_kernel<T>,
+           mean.data<T>(), variance.data<T>(), mean.numel(), momentum, unbias, running_mean.data<T>(),
+           running_var.data<T>(), batches.data<int64_t>());
   });
 }
 
@@ -264,7 +295,7 @@ void batch_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& mean, cons
     const Scratch slopes(context, static_cast<size_t>(sizes.c) * sizeof(Slopes<T>));
     const Gradients<T> values{dy.data<T>(), x.data<T>(), mean.data<T>()};
     sum_channels(context, values, sizes, parts, partial.as<Sums>());
-    launch(context, {"normalization.finish_grad", blocks_for(context, sizes.c, kThreads), kThreads},
+    launch(context, {"normalization.finish_grad", blocks_for(context, sizes.c * kWarp, kThreads), kThreads},
            finish_grad_kernel<T>, sizes, parts, partial.as<Sums>(), inv_std.data<T>(), data_or_null<T>(weight),
            slopes.as<Slopes<T>>(), dweight.data<T>(), dbias.data<T>());
     if (x.numel() == 0) return;

@@ -39,6 +39,7 @@ const Kernels& table() {
       .adaptive_avg_pool2d = &cuda::adaptive_avg_pool2d,
       .adaptive_avg_pool2d_grad = &cuda::adaptive_avg_pool2d_grad,
       .batch_norm_stats = &cuda::batch_norm_stats,
+      .batch_norm_track = &cuda::batch_norm_track,
       .batch_norm = &cuda::batch_norm,
       .batch_norm_grad = &cuda::batch_norm_grad,
       .softmax = &cuda::softmax,

@@ -56,7 +56,9 @@ void adaptive_avg_pool2d(const Tensor& x, Tensor& y);
 void adaptive_avg_pool2d_grad(const Tensor& dy, Tensor& dx);
 
 // normalization.cu
-void batch_norm_stats(const Tensor& x, Tensor& mean, Tensor& variance);
+void batch_norm_stats(const Tensor& x, double epsilon, Tensor& mean, Tensor& variance, Tensor& inv_std);
+void batch_norm_track(const Tensor& mean, const Tensor& variance, double momentum, double unbias, Tensor& running_mean,
+                      Tensor& running_var, Tensor& batches);
 void batch_norm(const Tensor& x, const Tensor& mean, const Tensor& inv_std, const Tensor& weight, const Tensor& bias,
                 Tensor& y);
 void batch_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& inv_std, const Tensor& weight,

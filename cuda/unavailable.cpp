@@ -18,7 +18,6 @@ void* allocate(int, size_t) { unavailable(); }
 void deallocate(int, void*) { unavailable(); }
 void release(int) { unavailable(); }
 PoolStats pool_stats(int) { unavailable(); }
-uint64_t pool_reserved(int) { unavailable(); }
 void copy(void*, Device, const void*, Device, size_t) { unavailable(); }
 void synchronize(int) { unavailable(); }
 

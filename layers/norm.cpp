@@ -1,5 +1,6 @@
 #include "layers/norm.h"
 
+#include "core/kernels.h"
 #include "layers/config_reader.h"
 #include "layers/input_selection.h"
 
@@ -50,12 +51,12 @@ Variable BatchNorm::forward(const Variable& input) {
 }
 
 void BatchNorm::update_running_stats(const BatchStats& stats, int64_t values) {
-  num_batches_tracked_.copy_(num_batches_tracked_ + 1.0);
-  const double momentum = options_.momentum ? *options_.momentum : 1 / num_batches_tracked_.item();
-  // running = (1 - momentum)*running + momentum*batch, as one accumulation onto the buffers.
-  const double unbiased = static_cast<double>(values) / static_cast<double>(values - 1);
-  axpy_(momentum, stats.mean - running_mean_, running_mean_);
-  axpy_(momentum, stats.variance * unbiased - running_var_, running_var_);
+  const double momentum = options_.momentum ? *options_.momentum : 1 / (num_batches_tracked_.item() + 1);
+  const double unbias = static_cast<double>(values) / static_cast<double>(values - 1);
+  kernels(running_mean_.device())
+      .batch_norm_track(stats.mean, stats.variance, momentum, unbias, running_mean_, running_var_,
+                        num_batches_tracked_);
+  for (Tensor* changed : {&running_mean_, &running_var_, &num_batches_tracked_}) changed->bump_version();
 }
 
 void BatchNorm::reset_running_stats() {

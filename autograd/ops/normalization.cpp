@@ -24,8 +24,6 @@ void check_batch(const Variable& x, const Variable& weight, const Variable& bias
 /// As kernels want it: contiguous, or undefined.
 Tensor contiguous_or_undefined(const Variable& x) { return x.defined() ? x.data().contiguous() : Tensor(); }
 
-Tensor inverse_std(const Tensor& variance, double epsilon) { return unary(UnaryOp::rsqrt, variance + epsilon); }
-
 /// (x - mean) / sqrt(var + epsilon) * weight + bias from differentiable operations.
 Variable composed_batch_norm(const Variable& x, const Variable& weight, const Variable& bias, double epsilon) {
   const Axes axes = statistics_axes(x);
@@ -42,8 +40,8 @@ Variable normalized_by_batch(const Variable& x, const Variable& weight, const Va
   const Kernels& k = kernels(x.device());
   const Tensor data = x.data().contiguous();
   Tensor mean = Tensor::empty({x.size(1)}, x.dtype(), x.device()), variance = Tensor::empty_like(mean);
-  k.batch_norm_stats(data, mean, variance);
-  const Tensor inv_std = inverse_std(variance, epsilon);
+  Tensor inv_std = Tensor::empty_like(mean);
+  k.batch_norm_stats(data, epsilon, mean, variance, inv_std);
   Tensor y = Tensor::empty_like(data);
   k.batch_norm(data, mean, inv_std, contiguous_or_undefined(weight), contiguous_or_undefined(bias), y);
   if (stats) *stats = {mean, variance};
@@ -83,7 +81,7 @@ Variable batch_norm_eval(const Variable& x, const Tensor& mean, const Tensor& va
   check_batch(x, weight, bias, "batch_norm");
   check(mean.shape() == Shape{x.size(1)} && variance.shape() == mean.shape(), "batch_norm",
         "expected statistics of shape ({}), got {} and {}", x.size(1), mean.shape(), variance.shape());
-  const Tensor inv_std = inverse_std(variance, epsilon);
+  const Tensor inv_std = unary(UnaryOp::rsqrt, variance + epsilon);
   const Tensor data = x.data().contiguous();
   Tensor y = Tensor::empty_like(data);
   kernels(x.device())

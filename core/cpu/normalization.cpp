@@ -4,6 +4,7 @@
 // parts, each part gives a partial sum for each channel, and these are added in order.
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "core/cpu/table.h"
@@ -108,7 +109,7 @@ void for_each_element(const Sizes& x, F&& f) {
 
 }  // namespace
 
-void batch_norm_stats(const Tensor& x, Tensor& mean, Tensor& variance) {
+void batch_norm_stats(const Tensor& x, double epsilon, Tensor& mean, Tensor& variance, Tensor& inv_std) {
   const Sizes sizes(x);
   dispatch_floating(x.dtype(), "batch_norm_stats", [&]<class T>(T) {
     const T* from = x.data<T>();
@@ -120,12 +121,28 @@ void batch_norm_stats(const Tensor& x, Tensor& mean, Tensor& variance) {
       return Sums{d, d * d};
     });
     const double scale = 1 / static_cast<double>(sizes.count());
-    T *to_mean = mean.data<T>(), *to_variance = variance.data<T>();
+    T *to_mean = mean.data<T>(), *to_variance = variance.data<T>(), *to_inverse = inv_std.data<T>();
     for (int64_t c = 0; c < sizes.c; ++c) {
       const Sums& sum = sums[static_cast<size_t>(c)];
       const double deviation = sum.first * scale;
       to_mean[c] = static_cast<T>(sizes.count() > 0 ? shift(c) + deviation : deviation);
-      to_variance[c] = static_cast<T>(std::max(sum.second * scale - deviation * deviation, 0.0));
+      const double square = std::max(sum.second * scale - deviation * deviation, 0.0);
+      to_variance[c] = static_cast<T>(square);
+      to_inverse[c] = static_cast<T>(1 / std::sqrt(square + epsilon));
+    }
+  });
+}
+
+void batch_norm_track(const Tensor& mean, const Tensor& variance, double momentum, double unbias, Tensor& running_mean,
+                      Tensor& running_var, Tensor& batches) {
+  *batches.data<int64_t>() += 1;
+  dispatch_floating(mean.dtype(), "batch_norm_track", [&]<class T>(T) {
+    const T share = static_cast<T>(momentum), factor = static_cast<T>(unbias);
+    const T *center = mean.data<T>(), *square = variance.data<T>();
+    T *to_mean = running_mean.data<T>(), *to_var = running_var.data<T>();
+    for (int64_t c = 0; c < mean.numel(); ++c) {
+      to_mean[c] += share * (center[c] - to_mean[c]);
+      to_var[c] += share * (square[c] * factor - to_var[c]);
     }
   });
 }

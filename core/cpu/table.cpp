@@ -38,6 +38,7 @@ const Kernels& table() {
       .adaptive_avg_pool2d = &cpu::adaptive_avg_pool2d,
       .adaptive_avg_pool2d_grad = &cpu::adaptive_avg_pool2d_grad,
       .batch_norm_stats = &cpu::batch_norm_stats,
+      .batch_norm_track = &cpu::batch_norm_track,
       .batch_norm = &cpu::batch_norm,
       .batch_norm_grad = &cpu::batch_norm_grad,
       .softmax = &cpu::softmax,

@@ -44,13 +44,16 @@ TEST(BatchNorm, StatisticsAreThoseOfEachChannel) {
     for (const Shape& shape : kBatchShapes) {
       SCOPED_TRACE(fmt::format("{} {}", name_of(dtype), shape));
       const Tensor x = RandomTensors(dtype)(shape, 0.5, 2);
-      Tensor mean = poisoned({shape[1]}, dtype), variance = poisoned({shape[1]}, dtype);
-      cpu().batch_norm_stats(x, mean, variance);
+      Tensor mean = poisoned({shape[1]}, dtype), variance = mean.clone(), inv_std = mean.clone();
+      cpu().batch_norm_stats(x, 1e-5, mean, variance, inv_std);
       const Moments expected = moments_of(x);
       // The kernel sums in double: what remains is the rounding of the result, and of double for f64.
       const double sum = sum_tolerance(DType::f64, x.numel(), 16);
       expect_close(mean, expected.mean, sum, 2 * testing::epsilon(dtype), "mean");
       expect_close(variance, expected.variance, sum, 2 * testing::epsilon(dtype), "variance");
+      std::vector<double> inverse;
+      for (double v : variance.to_vector<double>()) inverse.push_back(1 / std::sqrt(v + 1e-5));
+      expect_close(inv_std, inverse, 0, 2 * testing::epsilon(dtype), "inv_std");
     }
   }
 }
@@ -59,16 +62,15 @@ TEST(BatchNorm, StatisticsSurviveALargeMean) {
   for (DType dtype : {DType::f32, DType::f64}) {
     for (const Shape& shape : {Shape{64, 3, 8, 8}, Shape{4096, 3}}) {
       const Tensor x = RandomTensors(dtype)(shape, 1e4, 1);
-      Tensor mean = poisoned({3}, dtype), variance = poisoned({3}, dtype);
-      cpu().batch_norm_stats(x, mean, variance);
+      Tensor mean = poisoned({3}, dtype), variance = mean.clone(), inv_std = mean.clone();
+      cpu().batch_norm_stats(x, 0, mean, variance, inv_std);
       const Moments expected = moments_of(x);
       expect_close(mean, expected.mean, 0, 2 * testing::epsilon(dtype), "mean");
       expect_close(variance, expected.variance, sum_tolerance(DType::f64, x.numel(), 16), 2 * testing::epsilon(dtype),
                    "variance");
       // Normalising keeps the digits: subtract first, then scale.
       Tensor y = poisoned(shape, dtype);
-      const Tensor inv_std = Tensor::ones({3}, dtype);
-      cpu().batch_norm(x, mean, inv_std, Tensor(), Tensor(), y);
+      cpu().batch_norm(x, mean, Tensor::ones({3}, dtype), Tensor(), Tensor(), y);
       std::vector<double> ys = x.to_vector<double>();
       const std::vector<double> means = mean.to_vector<double>();
       for (size_t i = 0; i < ys.size(); ++i) ys[i] -= means[channel_of(shape, i)];
@@ -81,18 +83,30 @@ TEST(BatchNorm, AFirstValueFarFromTheRestDoesNoHarm) {
   std::vector<double> values(1000);
   for (size_t i = 0; i < values.size(); ++i) values[i] = i == 0 ? 1e4 : static_cast<double>(i % 10);
   const Tensor x = Tensor::from(values, {1000, 1}).to(DType::f32);
-  Tensor mean = poisoned({1}, DType::f32), variance = poisoned({1}, DType::f32);
-  cpu().batch_norm_stats(x, mean, variance);
+  Tensor mean = poisoned({1}, DType::f32), variance = mean.clone(), inv_std = mean.clone();
+  cpu().batch_norm_stats(x, 0, mean, variance, inv_std);
   expect_close(mean, moments_of(x).mean, 0, 2 * testing::epsilon(DType::f32), "mean");
   expect_close(variance, moments_of(x).variance, 0, 2 * testing::epsilon(DType::f32), "variance");
 }
 
 TEST(BatchNorm, ConstantChannelHasNoVariance) {
   const Tensor x = Tensor::full({5, 2, 3, 3}, 0.1);
-  Tensor mean = poisoned({2}, DType::f32), variance = poisoned({2}, DType::f32);
-  cpu().batch_norm_stats(x, mean, variance);
+  Tensor mean = poisoned({2}, DType::f32), variance = mean.clone(), inv_std = mean.clone();
+  cpu().batch_norm_stats(x, 0.25, mean, variance, inv_std);
   EXPECT_EQ(mean.to_vector<float>(), std::vector<float>(2, 0.1F));
   EXPECT_EQ(variance.to_vector<float>(), std::vector<float>(2, 0.0F));
+  EXPECT_EQ(inv_std.to_vector<float>(), std::vector<float>(2, 2.0F));
+}
+
+TEST(BatchNorm, RunningStatisticsTakeInABatch) {
+  for (DType dtype : {DType::f32, DType::f64}) {
+    const auto row = [&](std::vector<double> values) { return Tensor::from(values, {2}).to(dtype); };
+    Tensor mean = row({1, -2}), variance = row({4, 0}), batches = Tensor::full({}, 7, DType::i64);
+    cpu().batch_norm_track(row({3, 2}), row({2, 8}), 0.25, 1.5, mean, variance, batches);
+    EXPECT_EQ(mean.to_vector<double>(), (std::vector<double>{1.5, -1}));
+    EXPECT_EQ(variance.to_vector<double>(), (std::vector<double>{3.75, 3}));
+    EXPECT_EQ(batches.item(), 8);
+  }
 }
 
 struct Parameters {

@@ -25,14 +25,30 @@ TEST(CudaBatchNorm, Statistics) {
       for (double mean : {0.5, 1e4}) {
         Call call = call_of(shape, dtype, "statistics");
         call.inputs = {RandomTensors(dtype)(shape, mean, 2)};
-        call.outputs = {Tensor::empty({shape[1]}, dtype), Tensor::empty({shape[1]}, dtype)};
+        for (int i = 0; i < 3; ++i) call.outputs.push_back(Tensor::empty({shape[1]}, dtype));
         // Both sum in double; what remains is the rounding of the result, and of double for f64.
         call.absolute = sum_tolerance(DType::f64, shape.numel(), 64);
         call.relative = 2 * testing::epsilon(dtype);
         expect_same(call, [](const Kernels& kernels, const std::vector<Tensor>& in, std::vector<Tensor>& out) {
-          kernels.batch_norm_stats(in[0], out[0], out[1]);
+          kernels.batch_norm_stats(in[0], 1, out[0], out[1], out[2]);
         });
       }
+    }
+  }
+}
+
+TEST(CudaBatchNorm, RunningStatisticsTakeInABatch) {
+  for (DType dtype : {DType::f32, DType::f64}) {
+    for (int64_t channels : {1, 3, 700}) {
+      RandomTensors random(dtype);
+      Call call = call_of({channels}, dtype, "running statistics");
+      call.inputs = {random({channels}), random({channels}, 1.5, 0.1)};
+      call.outputs = {random({channels}), random({channels}, 1.5, 0.1), Tensor::full({}, 41, DType::i64)};
+      call.absolute = sum_tolerance(dtype, 2, 4);
+      call.accumulates = true;
+      expect_same(call, [](const Kernels& kernels, const std::vector<Tensor>& in, std::vector<Tensor>& out) {
+        kernels.batch_norm_track(in[0], in[1], 0.1, 1.25, out[0], out[1], out[2]);
+      });
     }
   }
 }
@@ -84,10 +100,11 @@ TEST(CudaBatchNorm, GradientsAndTheirBits) {
 TEST(CudaBatchNorm, EmptyBatches) {
   const Tensor one = Tensor::ones({3});
   for (const Shape& shape : {Shape{0, 3}, Shape{0, 3, 4, 4}, Shape{2, 3, 0}}) {
-    expect_same({.inputs = {Tensor::empty(shape)}, .outputs = {Tensor::empty({3}), Tensor::empty({3})}},
-                [](const Kernels& kernels, const std::vector<Tensor>& in, std::vector<Tensor>& out) {
-                  kernels.batch_norm_stats(in[0], out[0], out[1]);
-                });
+    expect_same(
+        {.inputs = {Tensor::empty(shape)}, .outputs = {Tensor::empty({3}), Tensor::empty({3}), Tensor::empty({3})}},
+        [](const Kernels& kernels, const std::vector<Tensor>& in, std::vector<Tensor>& out) {
+          kernels.batch_norm_stats(in[0], 1, out[0], out[1], out[2]);
+        });
     expect_same({.inputs = {Tensor::empty(shape), one},
                  .outputs = {Tensor::empty(shape), Tensor::empty({3}), Tensor::empty({3})}},
                 [](const Kernels& kernels, const std::vector<Tensor>& in, std::vector<Tensor>& out) {
