@@ -8,8 +8,12 @@
 
 #include "autograd/node.h"
 #include "autograd/ops.h"
+#include "tests/expect_error.h"
 
 namespace espalier::testing {
+
+using testing_support::expect_contains;
+using testing_support::message_of;
 
 /// A leaf that requires a gradient.
 inline Variable leaf(const std::vector<double>& values, const Shape& shape, DType dtype = DType::f64) {
@@ -25,22 +29,5 @@ inline Variable constant(const std::vector<double>& values) {
 
 inline std::vector<double> values(const Variable& x) { return x.data().to_vector<double>(); }
 inline std::vector<double> values(const Tensor& x) { return x.to_vector<double>(); }
-
-/// The message of the error that f throws, or "" with a failed test.
-template <class E = ArgumentError, class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "expected an error, none was thrown";
-  return "";
-}
-
-inline void expect_contains(const std::string& text, const std::vector<std::string>& parts) {
-  for (const std::string& part : parts)
-    EXPECT_NE(text.find(part), std::string::npos) << "expected '" << part << "' in: " << text;
-}
 
 }  // namespace espalier::testing

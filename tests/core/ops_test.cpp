@@ -7,9 +7,13 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/expect_error.h"
+
 namespace espalier {
 namespace {
 
+using testing_support::expect_contains;
+using testing_support::message_of;
 using Values = std::vector<double>;
 constexpr double kInf = std::numeric_limits<double>::infinity();
 const double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -20,23 +24,6 @@ Tensor counting(const Shape& shape, DType dtype = DType::f32) {
 }
 Tensor row(const Values& v, DType dtype = DType::f32) {
   return Tensor::from(v, {static_cast<int64_t>(v.size())}).to(dtype);
-}
-
-/// The message of the ArgumentError that f throws.
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const ArgumentError& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "expected an error";
-  return "";
-}
-
-void expect_contains(const std::string& text, const std::vector<std::string>& parts) {
-  for (const std::string& part : parts)
-    EXPECT_NE(text.find(part), std::string::npos) << "expected '" << part << "' in: " << text;
 }
 
 // --- arithmetic ----------------------------------------------------------------------------------------------------

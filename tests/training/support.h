@@ -15,6 +15,7 @@
 #include "layers/dropout.h"
 #include "layers/linear.h"
 #include "layers/norm.h"
+#include "tests/expect_error.h"
 #include "training/trainer.h"
 
 namespace espalier::testing_support {
@@ -88,22 +89,6 @@ inline NamedTensors copy_of(const NamedTensors& tensors) {
   NamedTensors copy;
   for (const auto& [name, tensor] : tensors) copy.emplace_back(name, tensor.clone());
   return copy;
-}
-
-/// The message of the exception that `f` throws; fails the test when it throws none of type E.
-template <class E, class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "expected an exception";
-  return "";
-}
-
-inline void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' is not in:\n" << text;
 }
 
 }  // namespace espalier::testing_support
