@@ -35,6 +35,9 @@ Variable BatchNorm::forward(const Variable& input) {
   if (x.size(1) != num_features())
     fail(label(), "expected {} channels, got {}: input {}; build the layer with num_features={}", num_features(),
          x.size(1), input.shape(), x.size(1));
+  if (x.dtype() != running_mean_.dtype() || x.device() != running_mean_.device())
+    fail(label(), "expected {} on {} as the layer's statistics, got input {}; move one of them with to()",
+         name_of(running_mean_.dtype()), running_mean_.device().name(), describe(x.data()));
   Variable y;
   if (is_training()) {
     const int64_t values = x.numel() / num_features();

@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct CompareFlags {
   std::vector<std::string> runs;
   std::string data, data_dir;
   int64_t rounds = 30;
@@ -109,7 +109,7 @@ nlohmann::json to_json(const Row& row) {
   return json;
 }
 
-int run(const Options& options, Output& output) {
+int run(const CompareFlags& options, Output& output) {
   use_threads(options.threads);
   check(options.rounds > 0, "compare", "--rounds: expected at least 1, got {}", options.rounds);
   std::vector<Row> rows;
@@ -163,7 +163,7 @@ void add_compare(CLI::App& parent, Commands& commands) {
   CLI::App* app = add_command(parent, "compare", "Networks side by side: accuracy, size, MACs, measured time",
                               {"espalier compare runs/lenet5-channels                      before and after",
                                "espalier compare runs/dense runs/pruned runs/small/model.safetensors"});
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CompareFlags>();
   app->add_option("runs", options->runs, "Runs or checkpoints; the first is the reference")
       ->type_name("RUN...")
       ->required();

@@ -57,7 +57,7 @@ constexpr Key kTrainKeys[] = {
 };
 
 /// What the line said: the keys' values as TOML.
-struct Options {
+struct CompressFlags {
   std::string type;
   std::string model, out, data, data_dir, device = "cpu";
   std::map<std::string, std::string> texts;
@@ -70,7 +70,7 @@ struct Options {
 };
 
 template <size_t N>
-void add_keys(CLI::App& app, const Key (&keys)[N], const char* group, Options& options) {
+void add_keys(CLI::App& app, const Key (&keys)[N], const char* group, CompressFlags& options) {
   for (const Key& key : keys) {
     CLI::Option* option = nullptr;
     const std::string name = key.key;
@@ -90,7 +90,7 @@ void add_keys(CLI::App& app, const Key (&keys)[N], const char* group, Options& o
 std::string quote(const std::string& text) { return nlohmann::json(text).dump(); }
 
 /// A recipe of one stage. Errors name the command line as their source.
-Recipe recipe_of(const Options& options, const std::string& file, const ModelFile& model) {
+Recipe recipe_of(const CompressFlags& options, const std::string& file, const ModelFile& model) {
   std::string name = "network";
   if (const auto settings = model.metadata.find("settings"); settings != model.metadata.end())
     name = nlohmann::json::parse(settings->second, nullptr, false).value("model", name);
@@ -109,7 +109,7 @@ Recipe recipe_of(const Options& options, const std::string& file, const ModelFil
   return recipe;
 }
 
-int run_stage(const Options& options, Output& output) {
+int run_stage(const CompressFlags& options, Output& output) {
   output.set_quiet(options.quiet);
   check(!options.resume || !options.overwrite, options.type.c_str(), "expected --resume or --overwrite, got both");
   use_threads(options.threads);
@@ -125,8 +125,8 @@ int run_stage(const Options& options, Output& output) {
   return run_recipe(recipe, {.out = folder, .resume = options.resume, .device = Device::parse(options.device)}, output);
 }
 
-std::shared_ptr<Options> add_stage_command(CLI::App* app, const char* type, Commands& commands) {
-  auto options = std::make_shared<Options>();
+std::shared_ptr<CompressFlags> add_stage_command(CLI::App* app, const char* type, Commands& commands) {
+  auto options = std::make_shared<CompressFlags>();
   options->type = type;
   add_model(*app, options->model);
   app->add_option("--data,-d", options->data, "Data set (default: the one it was trained on)")->type_name("NAME");

@@ -19,7 +19,7 @@ namespace espalier::tools {
 
 namespace {
 
-struct ShowOptions {
+struct DatasetShowFlags {
   std::string name, data_dir, split = "train", style = "auto", only, save;
   int64_t count = 8;
   std::optional<int64_t> index;
@@ -109,7 +109,7 @@ int check_files(const std::string& name, const std::string& data_dir, Output& ou
 }
 
 /// Indices of the examples to show: one, or `count` at random of all or of a class, in their order.
-std::vector<int64_t> chosen(const ShowOptions& options, const Dataset& data) {
+std::vector<int64_t> chosen(const DatasetShowFlags& options, const Dataset& data) {
   if (options.index) {
     check(*options.index >= 0 && *options.index < data.size(), "datasets show", "--index: expected 0 to {}, got {}",
           data.size() - 1, *options.index);
@@ -135,7 +135,7 @@ std::vector<int64_t> chosen(const ShowOptions& options, const Dataset& data) {
   return result;
 }
 
-int show(const ShowOptions& options, Output& output) {
+int show(const DatasetShowFlags& options, Output& output) {
   check(options.split == "test" || options.split == "train", "datasets show",
         "--split: expected train or test, got '{}'{}", options.split, did_you_mean(options.split, {"train", "test"}));
   check(options.count > 0, "datasets show", "--count: expected at least 1, got {}", options.count);
@@ -219,7 +219,7 @@ void add_datasets(CLI::App& parent, Commands& commands) {
       add_command(*group, "show", "Draw some images, with their classes",
                   {"espalier datasets show digits", "espalier datasets show fashion-mnist --class Sneaker --count 4",
                    "espalier datasets show mnist --split test --index 7 --save seven.png"});
-  auto options = std::make_shared<ShowOptions>();
+  auto options = std::make_shared<DatasetShowFlags>();
   show_app->add_option("name", options->name, "Data set")->type_name("NAME")->required();
   show_app->add_option("--count,-n", options->count, "How many (default: 8)")->type_name("N");
   show_app->add_option("--split", options->split, "train or test (default: train)")->type_name("NAME");

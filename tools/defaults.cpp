@@ -19,9 +19,9 @@ bool fits(std::string_view pattern, std::string_view name) {
 
 }  // namespace
 
-const Recipe& recipe_for(const std::string& model, const std::string& data) {
-  return *std::find_if(kRecipes.begin(), kRecipes.end(),
-                       [&](const Recipe& recipe) { return fits(recipe.model, model) && fits(recipe.data, data); });
+const TrainDefaults& defaults_for(const std::string& model, const std::string& data) {
+  return *std::find_if(kTrainDefaults.begin(), kTrainDefaults.end(),
+                       [&](const TrainDefaults& line) { return fits(line.model, model) && fits(line.data, data); });
 }
 
 double default_lr(const std::string& optimizer) {

@@ -13,7 +13,7 @@
 namespace espalier::tools {
 
 /// How a training goes. `lr` is the peak of the schedule.
-struct Recipe {
+struct TrainDefaults {
   std::string_view model;  ///< the name, or the family before ':' or a number ("mlp", "resnet"); "" any
   std::string_view data;   ///< the name, or how it begins ("emnist"); "" any
   int64_t epochs = 10, batch_size = 128;
@@ -27,24 +27,24 @@ struct Recipe {
 };
 
 /// The first line that fits counts.
-inline constexpr std::array kRecipes = {
-    Recipe{.model = "", .data = "digits", .epochs = 30, .batch_size = 32, .lr = 0.05},
-    Recipe{.model = "lenet300", .data = "", .epochs = 15, .lr = 0.1},
-    Recipe{.model = "mlp", .data = "", .epochs = 15, .lr = 0.1},
-    Recipe{.model = "lenet5", .data = "cifar", .epochs = 20, .augment = "crop-flip"},
-    Recipe{.model = "lenet5", .data = ""},
-    Recipe{.model = "lstm-rows", .data = "", .optimizer = "adam", .lr = 4e-3, .weight_decay = 0, .clip = 1},
-    Recipe{.model = "resnet", .data = "cifar", .epochs = 15, .lr = 0.2, .augment = "crop-flip"},
-    Recipe{.model = "vgg", .data = "cifar", .epochs = 15, .lr = 0.1, .augment = "crop-flip"},
-    Recipe{.model = "", .data = "cifar", .epochs = 15, .lr = 0.1, .augment = "crop-flip"},
-    Recipe{.model = "", .data = "", .lr = 0.1},
+inline constexpr std::array kTrainDefaults = {
+    TrainDefaults{.model = "", .data = "digits", .epochs = 30, .batch_size = 32, .lr = 0.05},
+    TrainDefaults{.model = "lenet300", .data = "", .epochs = 15, .lr = 0.1},
+    TrainDefaults{.model = "mlp", .data = "", .epochs = 15, .lr = 0.1},
+    TrainDefaults{.model = "lenet5", .data = "cifar", .epochs = 20, .augment = "crop-flip"},
+    TrainDefaults{.model = "lenet5", .data = ""},
+    TrainDefaults{.model = "lstm-rows", .data = "", .optimizer = "adam", .lr = 4e-3, .weight_decay = 0, .clip = 1},
+    TrainDefaults{.model = "resnet", .data = "cifar", .epochs = 15, .lr = 0.2, .augment = "crop-flip"},
+    TrainDefaults{.model = "vgg", .data = "cifar", .epochs = 15, .lr = 0.1, .augment = "crop-flip"},
+    TrainDefaults{.model = "", .data = "cifar", .epochs = 15, .lr = 0.1, .augment = "crop-flip"},
+    TrainDefaults{.model = "", .data = "", .lr = 0.1},
 };
 
-/// Learning rates for an optimiser other than the recipe's.
+/// Learning rates for an optimiser other than the defaults'.
 inline constexpr std::array<std::pair<std::string_view, double>, 4> kLearningRates = {
     {{"sgd", 0.05}, {"adam", 2e-3}, {"adamw", 2e-3}, {"rmsprop", 1e-3}}};
 
-const Recipe& recipe_for(const std::string& model, const std::string& data);
+const TrainDefaults& defaults_for(const std::string& model, const std::string& data);
 double default_lr(const std::string& optimizer);
 
 /// "none", or parts joined by '-': crop (4 pixels of zeros around; fewer for small images), shift (at most 2 pixels of

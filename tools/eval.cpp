@@ -11,7 +11,7 @@ namespace espalier::tools {
 
 namespace {
 
-struct Options {
+struct EvalFlags {
   std::string model, data, data_dir, split = "test", device = "cpu";
   int64_t batch_size = 256;
   std::optional<int> threads;
@@ -19,7 +19,7 @@ struct Options {
 };
 
 /// The images, normalised as the network saw them in training, whatever data set they are from.
-Dataset prepare(const Options& options, const ModelFile& file) {
+Dataset prepare(const EvalFlags& options, const ModelFile& file) {
   check(options.split == "test" || options.split == "train", "eval", "--split: expected test or train, got '{}'{}",
         options.split, did_you_mean(options.split, {"test", "train"}));
   std::string name = options.data;
@@ -38,7 +38,7 @@ Dataset prepare(const Options& options, const ModelFile& file) {
   return dataset;
 }
 
-int run(const Options& options, Output& output) {
+int run(const EvalFlags& options, Output& output) {
   use_threads(options.threads);
   const Device device = Device::parse(options.device);
   kernels(device);
@@ -91,7 +91,7 @@ void add_eval(CLI::App& parent, Commands& commands) {
                   {"espalier eval runs/lenet5-mnist                            on the data it was trained for",
                    "espalier eval runs/demo/model.safetensors --data fashion-mnist --per-class",
                    "espalier eval runs/lenet5-mnist --data emnist-digits --json"});
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<EvalFlags>();
   add_model(*app, options->model);
   app->add_option("--data,-d", options->data, "Data set (default: the one it was trained on)")->type_name("NAME");
   add_data_dir(*app, options->data_dir);

@@ -11,12 +11,12 @@ namespace espalier::tools {
 
 namespace {
 
-struct Options {
+struct MasksFlags {
   std::string model, png;
   int width = 64, height = 16;
 };
 
-int run(const Options& options, Output& output) {
+int run(const MasksFlags& options, Output& output) {
   check(options.width > 0 && options.height > 0 && options.width <= 1000 && options.height <= 1000, "masks",
         "expected --width and --height from 1 to 1000, got {} and {}", options.width, options.height);
   const ModelFile file = open_model(find_model(options.model));
@@ -54,7 +54,7 @@ void add_masks(CLI::App& parent, Commands& commands) {
   CLI::App* app =
       add_command(parent, "masks", "Draw what is left of each layer",
                   {"espalier masks runs/lenet5-mnist/prune", "espalier masks runs/lenet5-mnist/prune --png pictures"});
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<MasksFlags>();
   add_model(*app, options->model);
   app->add_option("--png", options->png, "Also write a picture of each mask to this folder")->type_name("DIR");
   app->add_option("--width", options->width, "Columns of a drawing (default: 64)")->type_name("N");

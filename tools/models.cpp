@@ -10,7 +10,7 @@ namespace espalier::tools {
 
 namespace {
 
-struct ShowOptions {
+struct ModelShowFlags {
   std::string model, data;
   ModelOptions network = {.classes = 0};
   int64_t batch_size = 1;
@@ -40,7 +40,7 @@ int list(Output& output) {
   return kSuccess;
 }
 
-int show(const ShowOptions& options, Output& output) {
+int show(const ModelShowFlags& options, Output& output) {
   ModelOptions network = options.network;
   if (!options.data.empty()) {
     check(network.in_channels == 0 && network.height == 0 && network.width == 0 && network.classes == 0, "models show",
@@ -76,7 +76,7 @@ void add_models(CLI::App& parent, Commands& commands) {
   CLI::App* show_app = add_command(*group, "show", "Show a network's layers, shapes, parameters and MACs",
                                    {"espalier models show resnet20", "espalier models show lenet5 --data fashion-mnist",
                                     "espalier models show mlp:256,128 --channels 3 --size 32 --classes 100"});
-  auto options = std::make_shared<ShowOptions>();
+  auto options = std::make_shared<ModelShowFlags>();
   // 0 stands for a size that is not given.
   const CLI::Validator positive(
       [](std::string& text) {

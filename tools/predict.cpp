@@ -14,7 +14,7 @@ namespace espalier::tools {
 
 namespace {
 
-struct Options {
+struct PredictFlags {
   std::vector<std::string> images;
   std::string model, invert = "auto", style = "auto";
   int64_t top = 5;
@@ -48,7 +48,8 @@ size_t width_of(const std::string& text) {
   return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
 }
 
-nlohmann::json predict(const Options& options, const Output& output, const ModelFile& file, const std::string& path) {
+nlohmann::json predict(const PredictFlags& options, const Output& output, const ModelFile& file,
+                       const std::string& path) {
   const DataDescription& data = *file.data;
   bool was_inverted = false;
   const Tensor image = prepare(path, data, options.invert, &was_inverted);
@@ -77,7 +78,7 @@ nlohmann::json predict(const Options& options, const Output& output, const Model
   return {{"image", path}, {"inverted", was_inverted}, {"predictions", predictions}};
 }
 
-int run(const Options& options, Output& output) {
+int run(const PredictFlags& options, Output& output) {
   check(options.invert == "auto" || options.invert == "yes" || options.invert == "no", "predict",
         "--invert: expected auto, yes or no, got '{}'{}", options.invert,
         did_you_mean(options.invert, {"auto", "yes", "no"}));
@@ -111,7 +112,7 @@ void add_predict(CLI::App& parent, Commands& commands) {
       "pencil\n"
       "on paper works; --invert no leaves it as it is.\n\n" +
       app->get_footer());
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PredictFlags>();
   app->add_option("image", options->images, "PNG files")->type_name("IMAGE")->required();
   app->add_option("--model,-m", options->model, "Checkpoint, or folder of a run (default: the newest\nbelow runs/)")
       ->type_name("MODEL");

@@ -9,7 +9,7 @@ namespace espalier::tools {
 
 namespace {
 
-struct Options {
+struct RunFlags {
   std::string recipe, out, data, data_dir, device = "cpu";
   std::optional<int64_t> seeds;
   std::optional<uint64_t> seed;
@@ -17,7 +17,7 @@ struct Options {
   bool resume = false, overwrite = false, quiet = false, check = false;
 };
 
-int run(const Options& options, Output& output) {
+int run(const RunFlags& options, Output& output) {
   output.set_quiet(options.quiet);
   check(!options.resume || !options.overwrite, "run", "expected --resume or --overwrite, got both");
   use_threads(options.threads);
@@ -46,7 +46,7 @@ void add_run(CLI::App& parent, Commands& commands) {
                    "espalier run recipes/lenet5-unstructured.toml --seeds 1     one seed instead of three",
                    "espalier run recipes/lenet5-channels.toml --resume          goes on where Ctrl-C stopped it",
                    "espalier run my.toml --check                                shows it with all defaults"});
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RunFlags>();
   app->add_option("recipe", options->recipe, "The recipe, a TOML file")->type_name("RECIPE")->required();
   app->add_option("--out,-o", options->out, "Folder of the run (default: runs/RECIPE)")->type_name("DIR");
   app->add_option("--data,-d", options->data, "Data set, instead of the recipe's")->type_name("NAME");

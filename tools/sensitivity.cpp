@@ -11,7 +11,7 @@ namespace espalier::tools {
 
 namespace {
 
-struct Options {
+struct SensitivityFlags {
   std::string model, data, data_dir, pattern = "element", criterion = "magnitude", device = "cpu";
   std::vector<double> sparsities;
   int64_t images = 5000;
@@ -19,7 +19,7 @@ struct Options {
   std::optional<int> threads;
 };
 
-int run(const Options& options, Output& output) {
+int run(const SensitivityFlags& options, Output& output) {
   use_threads(options.threads);
   const Device device = Device::parse(options.device);
   kernels(device);  // says now what is missing
@@ -68,7 +68,7 @@ void add_sensitivity(CLI::App& parent, Commands& commands) {
   CLI::App* app = add_command(parent, "sensitivity", "Say how much each layer can lose",
                               {"espalier sensitivity runs/lenet5-mnist",
                                "espalier sensitivity runs/lenet5-mnist --pattern channels --criterion taylor"});
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<SensitivityFlags>();
   add_model(*app, options->model);
   app->add_option("--data,-d", options->data, "Data set (default: the one it was trained on)")->type_name("NAME");
   add_data_dir(*app, options->data_dir);

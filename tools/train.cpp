@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-struct Options {
+struct TrainCommandFlags {
   TrainFlags flags;
   std::string out, device = "cpu";
   std::optional<int> threads;
@@ -93,7 +93,7 @@ void start_folder(const std::string& folder, const TrainSettings& settings, bool
 }
 
 void say_header(const Output& output, const TrainSettings& s, const Splits& data, const ModelSummary& model,
-                const Options& options, const std::string& folder) {
+                const TrainCommandFlags& options, const std::string& folder) {
   const Dataset& train = data.train;
   output.say("Training {} on {}", s.model, s.data);
   output.say("  data       {} training and {} test images {}x{}x{} in {} classes", grouped(train.size()),
@@ -114,8 +114,8 @@ void say_header(const Output& output, const TrainSettings& s, const Splits& data
   output.say("  folder     {}\n", folder);
 }
 
-RunResult train_one(const Output& output, const TrainSettings& settings, const Splits& data, const Options& options,
-                    const std::string& folder) {
+RunResult train_one(const Output& output, const TrainSettings& settings, const Splits& data,
+                    const TrainCommandFlags& options, const std::string& folder) {
   const ModulePtr module = build_model(settings);
   TrainerOptions trainer_settings = trainer_options(settings);
   trainer_settings.run_folder = folder;
@@ -216,7 +216,8 @@ void say_result(const Output& output, const std::vector<RunResult>& runs, const 
   }
 }
 
-void say_next(const Output& output, const RunResult& run, const Options& options, const TrainSettings& settings) {
+void say_next(const Output& output, const RunResult& run, const TrainCommandFlags& options,
+              const TrainSettings& settings) {
   const std::string where = settings.data_dir.empty() ? "" : " --data-dir " + settings.data_dir;
   output.say("Saved in {}: model.safetensors, metrics.jsonl (a line for every epoch), checkpoint.safetensors",
              run.folder);
@@ -227,7 +228,7 @@ void say_next(const Output& output, const RunResult& run, const Options& options
     output.say("  espalier train --model {} --data {}{} --seeds 3", settings.model, settings.data, where);
 }
 
-int run(const Options& options, Output& output) {
+int run(const TrainCommandFlags& options, Output& output) {
   output.set_quiet(options.quiet);
   check(!options.resume || !options.overwrite, "train", "expected --resume or --overwrite, got both");
   use_threads(options.threads);
@@ -293,7 +294,7 @@ void add_train(CLI::App& parent, Commands& commands) {
                    "espalier train --model resnet20 --data cifar10 --schedule cosine --lr 0.1 --epochs 30",
                    "espalier train --model lenet5 --data mnist --validation 0.1 --patience 3   early stopping",
                    "espalier train --resume --out runs/lenet5-mnist             goes on where Ctrl-C stopped it"});
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TrainCommandFlags>();
   add_train_flags(*app, options->flags);
   const auto flag = [&](const char* name, bool& value, const std::string& description) {
     app->add_flag(name, value, description)->group("Run");

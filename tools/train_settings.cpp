@@ -118,25 +118,25 @@ TrainSettings resolve(const TrainFlags& flags, const nlohmann::json& before) {
           s.model, s.data);
   }
 
-  const Recipe& recipe = recipe_for(s.model, s.data);
-  s.epochs = choose("epochs", flags.epochs, recipe.epochs);
-  s.batch_size = choose("batch_size", flags.batch_size, recipe.batch_size);
-  s.optimizer = choose("optimizer", flags.optimizer, std::string(recipe.optimizer));
-  const bool own = s.optimizer == recipe.optimizer;  // the recipe's numbers fit the recipe's optimiser only
+  const TrainDefaults& defaults = defaults_for(s.model, s.data);
+  s.epochs = choose("epochs", flags.epochs, defaults.epochs);
+  s.batch_size = choose("batch_size", flags.batch_size, defaults.batch_size);
+  s.optimizer = choose("optimizer", flags.optimizer, std::string(defaults.optimizer));
+  const bool own = s.optimizer == defaults.optimizer;  // their numbers fit their optimiser only
   const bool sgd = s.optimizer == "sgd";
-  s.lr = choose("lr", flags.lr, own ? recipe.lr : default_lr(s.optimizer));
+  s.lr = choose("lr", flags.lr, own ? defaults.lr : default_lr(s.optimizer));
   if (flags.momentum || sgd || (before.is_object() && before.contains("momentum") && !before["momentum"].is_null()))
-    s.momentum = choose("momentum", flags.momentum, own && sgd ? recipe.momentum : 0.9);
-  s.nesterov = choose("nesterov", flags.nesterov, sgd && s.momentum.value_or(0) > 0 && recipe.nesterov);
+    s.momentum = choose("momentum", flags.momentum, own && sgd ? defaults.momentum : 0.9);
+  s.nesterov = choose("nesterov", flags.nesterov, sgd && s.momentum.value_or(0) > 0 && defaults.nesterov);
   s.weight_decay = choose("weight_decay", flags.weight_decay,
-                          own                      ? recipe.weight_decay
+                          own                      ? defaults.weight_decay
                           : s.optimizer == "adamw" ? 1e-2
                                                    : 0.0);
-  s.schedule = choose("schedule", flags.schedule, std::string(recipe.schedule));
+  s.schedule = choose("schedule", flags.schedule, std::string(defaults.schedule));
   s.warmup = choose("warmup", flags.warmup, 0.0);
-  s.label_smoothing = choose("label_smoothing", flags.label_smoothing, recipe.label_smoothing);
-  s.clip = choose("clip", flags.clip, recipe.clip);
-  s.augment = choose("augment", flags.augment, std::string(recipe.augment));
+  s.label_smoothing = choose("label_smoothing", flags.label_smoothing, defaults.label_smoothing);
+  s.clip = choose("clip", flags.clip, defaults.clip);
+  s.augment = choose("augment", flags.augment, std::string(defaults.augment));
   s.validation = choose("validation", flags.validation, 0.0);
   s.patience = choose("patience", flags.patience, int64_t{0});
   s.seed = choose("seed", flags.seed, uint64_t{0});

@@ -14,7 +14,7 @@
 
 namespace espalier::tools {
 
-/// What was given on the command line; the rest comes from a resumed run or from the recipe.
+/// What was given on the command line; the rest comes from a resumed run or from defaults.h.
 struct TrainFlags {
   std::optional<std::string> model, data, data_dir, optimizer, schedule, augment;
   std::optional<int64_t> epochs, batch_size, patience, checkpoint_every, seeds;
@@ -36,7 +36,7 @@ struct TrainSettings {
 
 void add_train_flags(CLI::App& app, TrainFlags& flags);
 
-/// Flags, then `before` (run.json of a resumed run, or null), then the recipe of model and data. Throws ArgumentError
+/// Flags, then `before` (run.json of a resumed run, or null), then the defaults of model and data. Throws ArgumentError
 /// for values that make no sense and for a model or data set other than the resumed run's.
 TrainSettings resolve(const TrainFlags& flags, const nlohmann::json& before);
 nlohmann::json to_json(const TrainSettings& settings);

@@ -53,6 +53,16 @@ TEST(BatchNorm, WithoutMomentumTheAverageOfAllBatches) {
   EXPECT_EQ(layer.num_batches_tracked().item(), 0);
 }
 
+TEST(BatchNorm, InputsOfAnotherTypeThanItsStatisticsAreRefused) {
+  BatchNorm2d layer(3, {.affine = false});
+  const Tensor x = noise({2, 3, 4, 5}, 1);
+  for (const bool training : {true, false}) {
+    layer.train(training);
+    expect_error([&] { layer(x); }, {"expected f32 on cpu", "got input f64 (2,3,4,5)", "to()"});
+  }
+  EXPECT_EQ(layer.num_batches_tracked().item(), 0);
+}
+
 TEST(BatchNorm, SequencesAreNormalisedOverBatchAndSteps) {
   BatchNorm1d layer(3);
   layer.to(DType::f64);
