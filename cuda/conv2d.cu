@@ -8,7 +8,7 @@
 
 #include <algorithm>
 #include <array>
-#include <climits>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -209,7 +209,9 @@ bool weight_grad_by_products(Context& context, const Tensor& dy, const Tensor& x
                              Tensor& dw) {
   constexpr int64_t kMost = int64_t{256} << 20;  // bytes
   const int64_t n = x.size(0), f = dw.size(0), taps = dw.numel() / f, outputs = dy.size(2) * dy.size(3);
-  if (n * taps * (outputs + f) * static_cast<int64_t>(size_of(x.dtype())) > kMost || x.numel() > INT_MAX) return false;
+  if (n * taps * (outputs + f) * static_cast<int64_t>(size_of(x.dtype())) > kMost ||
+      x.numel() > std::numeric_limits<int>::max())
+    return false;
   const Tensor columns = Tensor::empty({n, taps, outputs}, x.dtype(), x.device());
   dispatch_floating(x.dtype(), "conv2d_weight_grad", [&]<class T>(T) {
     launch(context, {"conv2d.unfold", blocks_for(context, n * x.size(1) * kThreads, kThreads), kThreads},

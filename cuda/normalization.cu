@@ -33,6 +33,15 @@ struct Sums {
   double first, second;
 };
 
+/// In lane 0: the sums of all lanes, added in an order that is always the same.
+__device__ Sums sum_of_warp(Sums sum) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    sum.first += __shfl_down_sync(kFullWarp, sum.first, offset);
+    sum.second += __shfl_down_sync(kFullWarp, sum.second, offset);
+  }
+  return sum;
+}
+
 /// For the statistics: deviations from the channel's first value instead of from zero. One pass, and since that is a
 /// value of the data, the square of its distance from the mean is at most N*S variances, so little cancels.
 template <class T>
@@ -78,10 +87,7 @@ __global__ void sum_planes_kernel(Values values, Sizes x, int64_t parts, Sums* p
       n += step_n, s += step_s;
       if (s >= x.s) s -= x.s, ++n;
     }
-    for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-      sum.first += __shfl_down_sync(kFullWarp, sum.first, offset);
-      sum.second += __shfl_down_sync(kFullWarp, sum.second, offset);
-    }
+    sum = sum_of_warp(sum);
     if (lane == 0) first_of_warp[warp] = sum.first, second_of_warp[warp] = sum.second;
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -134,10 +140,7 @@ __device__ void finish_channels(const Sums* partial, int64_t parts, int64_t chan
       sum.first += partial[part * channels + c].first;
       sum.second += partial[part * channels + c].second;
     }
-    for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-      sum.first += __shfl_down_sync(kFullWarp, sum.first, offset);
-      sum.second += __shfl_down_sync(kFullWarp, sum.second, offset);
-    }
+    sum = sum_of_warp(sum);
     if (lane == 0) finish(c, sum);
   }
 }

@@ -31,4 +31,10 @@ inline void expect_contains(const std::string& text, std::initializer_list<std::
   for (const std::string_view part : parts) expect_contains(text, part);
 }
 
+/// f throws an E whose message holds all of `parts`.
+template <class E = ArgumentError, class F>
+void expect_error(F&& f, std::initializer_list<std::string_view> parts) {
+  expect_contains(message_of<E>(f), parts);
+}
+
 }  // namespace espalier::testing_support

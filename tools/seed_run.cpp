@@ -280,8 +280,9 @@ class SeedRun {
       fit(scheduled, pruner, teacher, [&] { prune_to_budget(*pruner, budget, cost); });
       if (InterruptGuard::requested()) return;
     }
-    const BudgetResult result = prune_to_budget(*pruner, budget, cost);
-    output_.say("    {}: {:.6g} -> {:.6g}, within {:.6g}", p.budget, now, result.cost, budget.amount);
+    // After a training the masks are final: whatever is measured now, nothing is cut that no epoch recovers from.
+    const double left = stage.trains ? cost(*network_) : prune_to_budget(*pruner, budget, cost).cost;
+    output_.say("    {}: {:.6g} -> {:.6g}, budget {:.6g}", p.budget, now, left, budget.amount);
   }
 
   std::vector<Site> sites_of(Module& network, const std::string& pattern,

@@ -2,10 +2,12 @@
 #include <gtest/gtest.h>
 
 #include "core/ops.h"
+#include "tests/expect_error.h"
 
 namespace espalier {
 namespace {
 
+using testing_support::expect_error;
 using Values = std::vector<double>;
 
 Values values(const Tensor& x) { return x.to_vector<double>(); }
@@ -13,18 +15,6 @@ Tensor counting(const Shape& shape, DType dtype = DType::f32) {
   return Tensor::arange(0, static_cast<double>(shape.numel()), 1, dtype).reshape(shape);
 }
 Tensor indices(const std::vector<int64_t>& v) { return Tensor::from(v, {static_cast<int64_t>(v.size())}); }
-
-template <class F>
-void expect_error(F&& f, const std::vector<std::string>& parts) {
-  try {
-    f();
-    ADD_FAILURE() << "expected an error with '" << parts[0] << "'";
-  } catch (const ArgumentError& error) {
-    const std::string text = error.what();
-    for (const std::string& part : parts)
-      EXPECT_NE(text.find(part), std::string::npos) << "expected '" << part << "' in: " << text;
-  }
-}
 
 TEST(Cat, JoinsAlongAnyAxis) {
   const Tensor a = counting({2, 2}), b = a + 10.0;

@@ -4,6 +4,7 @@
 
 #include "core/device.h"
 #include "core/dtype.h"
+#include "tests/expect_error.h"
 
 namespace espalier {
 namespace {
@@ -61,14 +62,9 @@ TEST(Shape, NegativeAxesCountFromTheEnd) {
   EXPECT_EQ(normalize_axis(2, 4, "sum"), 2);
   for (int axis : {4, -5}) EXPECT_THROW(normalize_axis(axis, 4, "sum"), ArgumentError);
   EXPECT_THROW(normalize_axis(0, 0, "sum"), ArgumentError);
-  try {
-    normalize_axis(7, 4, "sum");
-  } catch (const ArgumentError& error) {
-    const std::string message = error.what();
-    EXPECT_EQ(message.find("[sum]"), 0u);
-    EXPECT_NE(message.find('7'), std::string::npos);
-    EXPECT_NE(message.find("rank 4"), std::string::npos);
-  }
+  const std::string message = testing_support::message_of([] { normalize_axis(7, 4, "sum"); });
+  EXPECT_EQ(message.find("[sum]"), 0u);
+  testing_support::expect_contains(message, {"7", "rank 4"});
 }
 
 TEST(Shape, BroadcastAlignsTheLastAxes) {
@@ -88,15 +84,9 @@ TEST(Shape, BroadcastAlignsTheLastAxes) {
 TEST(Shape, BroadcastRefusesOtherSizes) {
   EXPECT_THROW(broadcast_shapes({2, 3}, {2}, "add"), ArgumentError);
   EXPECT_THROW(broadcast_shapes({0}, {2}, "add"), ArgumentError);
-  try {
-    broadcast_shapes({2, 3}, {4, 3}, "add");
-    FAIL() << "expected an error";
-  } catch (const ArgumentError& error) {
-    const std::string message = error.what();
-    EXPECT_EQ(message.find("[add]"), 0u);
-    EXPECT_NE(message.find("(2,3)"), std::string::npos);
-    EXPECT_NE(message.find("(4,3)"), std::string::npos);
-  }
+  const std::string message = testing_support::message_of([] { broadcast_shapes({2, 3}, {4, 3}, "add"); });
+  EXPECT_EQ(message.find("[add]"), 0u);
+  testing_support::expect_contains(message, {"(2,3)", "(4,3)"});
 }
 
 TEST(Device, ParsesItsNames) {

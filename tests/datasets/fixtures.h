@@ -15,6 +15,7 @@
 #include <zlib.h>
 
 #include "core/error.h"
+#include "tests/expect_error.h"
 
 namespace espalier {
 
@@ -134,15 +135,8 @@ inline std::string tar(const std::vector<std::pair<std::string, std::string>>& m
 
 // Runs `action`, which must throw FileError, and checks that the message has every part.
 inline void expect_file_error(const std::function<void()>& action, const std::vector<std::string>& parts) {
-  try {
-    action();
-    ADD_FAILURE() << "expected a FileError with: " << parts[0];
-  } catch (const FileError& error) {
-    for (const std::string& part : parts) {
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos)
-          << "expected: " << part << "\nfound: " << error.what();
-    }
-  }
+  const std::string text = testing_support::message_of<FileError>(action);
+  for (const std::string& part : parts) testing_support::expect_contains(text, part);
 }
 
 }  // namespace espalier

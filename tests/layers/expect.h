@@ -1,28 +1,18 @@
 // What the tests of layers share.
 #pragma once
 
-#include <initializer_list>
-#include <string>
+#include <limits>
 
 #include <gtest/gtest.h>
 
 #include "core/ops.h"
 #include "core/random.h"
 #include "layers/module.h"
+#include "tests/expect_error.h"
 
 namespace espalier {
 
-/// f throws an ArgumentError whose message holds all of `parts`.
-template <class F>
-void expect_error(F&& f, std::initializer_list<const char*> parts) {
-  try {
-    f();
-    ADD_FAILURE() << "nothing thrown; expected " << *parts.begin();
-  } catch (const ArgumentError& error) {
-    for (const char* part : parts)
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what() << "\nlacks: " << part;
-  }
-}
+using testing_support::expect_error;
 
 /// Largest |a - b|; infinite where the shapes differ.
 inline double max_difference(const Tensor& a, const Tensor& b) {

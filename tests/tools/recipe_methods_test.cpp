@@ -31,6 +31,15 @@ nlohmann::json after(const Folder& folder, const std::string& stages) {
   return said.json()["runs"][0]["after"];
 }
 
+TEST(Budget, HoldsAfterTheTraining) {
+  const Folder folder;
+  const nlohmann::json result =
+      after(folder, kTrain + "[[stage]]\ntype = \"prune\"\npattern = \"channels\"\nscope = \"layer\"\n" +
+                        "macs = 0.4\nend = 0.5\nepochs = 2\n");
+  EXPECT_LE(result["remaining_macs"], 0.4 * result["macs"].get<double>());
+  EXPECT_GT(result["remaining_macs"], 0.2 * result["macs"].get<double>());
+}
+
 TEST(Lottery, PrunesInRoundsAndKeepsThem) {
   const Folder folder;
   const nlohmann::json ticket = after(folder,

@@ -39,7 +39,8 @@ TEST(Launch, GridsAndBlocksBeyondTheLimitsAreErrors) {
 
 TEST(Launch, MemoryThatIsMissingForAKernelIsAnError) {
   Context& context = Context::of(Device::cuda());
-  expect_contains(message_of<Error>([&] { Scratch(context, size_t{1} << 50); }), {"out of memory", "smaller batch"});
+  expect_contains(message_of<Error>([&] { Scratch(context, size_t{1} << 50); }),
+                  {"[allocate]", "out of memory on cuda", "1125899906842624 bytes", "in use", "free", "smaller batch"});
   EXPECT_EQ(Scratch(context, 0).data(), nullptr);
 }
 
