@@ -18,22 +18,6 @@ namespace {
 constexpr std::pair<Scope, const char*> kScopes[] = {
     {Scope::layer, "layer"}, {Scope::global, "global"}, {Scope::erk, "erk"}};
 
-/// Every name given by hand fits a site.
-void check_names(const std::vector<Site>& sites, const AllocationOptions& options) {
-  std::vector<std::string> known;
-  for (const Site& site : sites) known.push_back(site.name);
-  const auto check_name = [&](const std::string& given) {
-    check(std::any_of(known.begin(), known.end(), [&](const std::string& site) { return fits_name(given, site); }),
-          "allocate", "no site is named '{}'{}; there are: {}", given, did_you_mean(given, known),
-          fmt::join(known, ", "));
-  };
-  for (const std::string& name : options.protect) check_name(name);
-  for (const auto& [name, sparsity] : options.sparsity_of) {
-    check_name(name);
-    check(sparsity >= 0 && sparsity < 1, "allocate", "expected a sparsity in [0,1) for '{}', got {}", name, sparsity);
-  }
-}
-
 /// One site on its way: its units from least to most worthy, and how many may go.
 struct Queue {
   std::vector<int64_t> order;    ///< units, the first to go first
@@ -195,8 +179,7 @@ Queue make_queue(const Site& site, const std::vector<double>& scores, const std:
   });
   queue.weights = weights_in_order(site, queue.order);
   queue.total = std::accumulate(queue.weights.begin(), queue.weights.end(), int64_t{0});
-  queue.is_protected = std::any_of(options.protect.begin(), options.protect.end(),
-                                   [&](const std::string& name) { return fits_name(name, site.name); });
+  queue.is_protected = names_include(options.protect, site.name);
   queue.removable = queue.is_protected ? gone : std::max(gone, site.units - std::min(options.min_units, site.units));
   queue.gone = gone;
   return queue;
@@ -332,6 +315,21 @@ class Removal {
 const char* name_of(Scope scope) { return kScopes[static_cast<size_t>(scope)].second; }
 
 Scope parse_scope(const std::string& text) { return value_of_name("scope", "scope", kScopes, text); }
+
+void check_names(const std::vector<Site>& sites, const AllocationOptions& options) {
+  std::vector<std::string> known;
+  for (const Site& site : sites) known.push_back(site.name);
+  const auto check_name = [&](const std::string& given) {
+    check(std::any_of(known.begin(), known.end(), [&](const std::string& site) { return fits_name(given, site); }),
+          "allocate", "no site is named '{}'{}; there are: {}", given, did_you_mean(given, known),
+          fmt::join(known, ", "));
+  };
+  for (const std::string& name : options.protect) check_name(name);
+  for (const auto& [name, sparsity] : options.sparsity_of) {
+    check_name(name);
+    check(sparsity >= 0 && sparsity < 1, "allocate", "expected a sparsity in [0,1) for '{}', got {}", name, sparsity);
+  }
+}
 
 std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const std::vector<std::vector<double>>& scores,
                                         const std::vector<std::vector<bool>>& candidates, double sparsity,

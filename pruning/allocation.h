@@ -32,6 +32,9 @@ struct AllocationOptions {
   int64_t round_to = 1;   ///< a site keeps a multiple of this many units, rounded up to at most what it has
 };
 
+/// Throws unless every name given by hand (protect, sparsity_of) fits a site and has a sparsity in [0,1).
+void check_names(const std::vector<Site>& sites, const AllocationOptions& options);
+
 /// Which units of each site stay when `sparsity` of the sites' weights go. `scores`: one for each unit of each site;
 /// units that `candidates` rules out (already removed) go first, whatever their score. Of equal scores the higher index
 /// goes first. Weights that units of two sites have in common, rows and input features of one layer, count once. Of

@@ -166,6 +166,17 @@ double count_existing(const Module& module) {
   return static_cast<double>(count);
 }
 
+double count_bytes(const Module& module) {
+  int64_t bytes = 0;
+  for (const Parameter& parameter : module.parameters()) {
+    const Mask& mask = parameter.mask();
+    const int64_t elements = mask.defined() ? mask.count_elements() : parameter.numel();
+    bytes += elements * static_cast<int64_t>(size_of(parameter.data().dtype()));
+    if (mask.defined()) bytes += (mask.num_units() + 7) / 8;
+  }
+  return static_cast<double>(bytes);
+}
+
 BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const CostFunction& cost) {
   check(cost != nullptr, "prune_to_budget", "expected a function that measures {}", name_of(budget.kind));
   check(budget.amount > 0 && std::isfinite(budget.amount), "prune_to_budget", "expected a budget above 0, got {} {}",
@@ -208,11 +219,10 @@ BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const CostFun
       high = possible;
     }
     double cost_of_high = high > low ? try_out(high) : result.cost;
-    check(
-        cost_of_high <= budget.amount, "prune_to_budget",
-        "a budget of {:.6g} {} can't be met: the nearest is {:.6g}, at a sparsity of {:.4f}; protect less, allow fewer "
-        "units, or raise largest_sparsity",
-        budget.amount, name_of(budget.kind), cost_of_high, high);
+    check(cost_of_high <= budget.amount, "prune_to_budget",
+          "a budget of {:.6g} {} can't be met: the nearest is {:.6g}, at a sparsity of {:.4f}; protect less or allow "
+          "fewer units",
+          budget.amount, name_of(budget.kind), cost_of_high, high);
     while (high - low > budget.precision) {
       const double middle = (low + high) / 2;
       const double spent = try_out(middle);

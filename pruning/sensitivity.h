@@ -72,6 +72,9 @@ using CostFunction = std::function<double(Module&)>;
 /// Parameters that exist: elements of all parameters but the masked ones.
 double count_existing(const Module& module);
 
+/// Bytes of its parameters in a checkpoint: of the elements that exist, and one bit for each unit of a mask.
+double count_bytes(const Module& module);
+
 struct BudgetResult {
   double sparsity = 0;  ///< asked of the pruner
   double cost = 0;

@@ -10,18 +10,29 @@ bool fits_name(const std::string& pattern, const std::string& name) {
   return pattern.ends_with('*') ? name.starts_with(pattern.substr(0, pattern.size() - 1)) : pattern == name;
 }
 
+bool names_include(const std::vector<std::string>& patterns, const std::string& name) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) { return fits_name(pattern, name); });
+}
+
 Site site_of(const std::string& name, const Parameter& parameter, const Pattern& pattern) {
   const int64_t units = mask_layout(parameter.shape(), pattern).units();
   return {.name = name, .units = units, .members = {{.parameter = parameter, .pattern = pattern}}};
 }
 
-std::vector<Site> weight_sites(const Module& module, const Pattern& pattern) {
+std::vector<Site> weight_sites(const Module& module, const Pattern& pattern, const std::vector<std::string>& protect) {
   std::vector<Site> sites;
   for (const auto& [name, parameter] : module.named_parameters()) {
     if (parameter.shape().rank() < 2) continue;
     if (pattern.kind() == Pattern::Kind::kernel && parameter.shape().rank() != 4) continue;
     if (pattern.kind() == Pattern::Kind::recurrent && name.find("weight_hh") == std::string::npos) continue;
-    sites.push_back(site_of(name, parameter, pattern));
+    try {
+      sites.push_back(site_of(name, parameter, pattern));
+    } catch (const ArgumentError& error) {
+      if (!names_include(protect, name))
+        fail("weight_sites", "'{}': {}; choose another pattern, or protect '{}'", name, error.what(), name);
+      sites.push_back(site_of(name, parameter, Pattern::element()));
+    }
   }
   check(!sites.empty(), "weight_sites", "the pattern '{}' fits no weight of this {}", pattern.to_string(),
         module.type());
@@ -101,6 +112,19 @@ void set_existing_units(const Site& site, const std::vector<bool>& exists, Gradi
     const Mask mask = member_mask(member, exists, same ? before.units() : std::vector<bool>());
     parameter.set_mask(before.defined() && !same ? before & mask : mask, flow);
   }
+}
+
+void keep_at_least(std::vector<bool>& exists, const std::vector<bool>& candidates, const std::vector<double>& scores,
+                   int64_t least) {
+  const auto better = [&](size_t a, size_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; };
+  std::vector<size_t> missing;
+  for (size_t i = 0; i < exists.size(); ++i)
+    if (candidates[i] && !exists[i]) missing.push_back(i);
+  const int64_t wanted = least - std::count(exists.begin(), exists.end(), true);
+  if (wanted <= 0) return;
+  const size_t count = std::min(missing.size(), static_cast<size_t>(wanted));
+  std::partial_sort(missing.begin(), missing.begin() + static_cast<std::ptrdiff_t>(count), missing.end(), better);
+  for (size_t i = 0; i < count; ++i) exists[missing[i]] = true;
 }
 
 SparsityCount count_sparsity(const std::vector<Site>& sites) {

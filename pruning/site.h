@@ -32,14 +32,18 @@ struct Site {
 
 /// Whether a name given by hand, which may end in '*', means this one.
 bool fits_name(const std::string& pattern, const std::string& name);
+/// Whether any of them does.
+bool names_include(const std::vector<std::string>& patterns, const std::string& name);
 
 /// The units of one parameter. Throws when the pattern does not fit it.
 Site site_of(const std::string& name, const Parameter& parameter, const Pattern& pattern);
 
 /// One site for every weight: parameters of two axes or more. A pattern that cannot fit a weight by its kind leaves
 /// that weight alone (kernel: only weights of four axes; recurrent: only LSTM's weight_hh). Throws when a pattern fits
-/// no weight, and when its sizes don't divide one.
-std::vector<Site> weight_sites(const Module& module, const Pattern& pattern = Pattern::element());
+/// no weight, and when its sizes don't divide one, unless `protect` names that one (names may end in '*'): then its
+/// units are its single weights, for allocate to leave them all.
+std::vector<Site> weight_sites(const Module& module, const Pattern& pattern = Pattern::element(),
+                               const std::vector<std::string>& protect = {});
 
 /// Saliencies of weights by Parameter::id(), in the parameters' shapes.
 using Saliencies = std::unordered_map<const void*, Tensor>;
@@ -60,6 +64,11 @@ Mask member_mask(const SiteMember& member, const std::vector<bool>& exists, std:
 /// Makes exactly these units exist: sets the masks of the masked members. A member whose mask has another pattern keeps
 /// what that has removed (the two masks are joined to an element mask); bits of the same pattern outside the site stay.
 void set_existing_units(const Site& site, const std::vector<bool>& exists, GradientFlow flow = GradientFlow::masked);
+
+/// Brings units back until `least` of the candidates exist, or all when there are fewer: those of the highest scores.
+/// For masks that thresholds choose, so that no layer collapses.
+void keep_at_least(std::vector<bool>& exists, const std::vector<bool>& candidates, const std::vector<double>& scores,
+                   int64_t least);
 
 /// Weights of all sites and how many of them are masked; sparsity() is their ratio. Shared parameters count once.
 struct SparsityCount {

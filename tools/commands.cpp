@@ -199,14 +199,15 @@ int run_command_line(const std::vector<std::string>& arguments) {
   add_info(app, commands);
   add_datasets(app, commands);
   add_models(app, commands);
+  app.set_version_flag("--version", "espalier " ESPALIER_VERSION)->group(kGeneralGroup);
   set_help_flags(app);
 
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
     app.parse(reversed);
     return run_parsed(app, commands, output);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
+  } catch (const CLI::Success& asked) {  // for help or the version
+    return app.exit(asked);
   } catch (const CLI::ParseError& error) {
     output.error(usage_error(app, error.what()));
     return kBadInput;

@@ -19,7 +19,7 @@ namespace {
 struct Key {
   const char* option;
   const char* key;
-  enum Kind { text, number, whole } kind;
+  enum Kind { text, number, whole, list } kind;
   const char* type;
   const char* description;
 };
@@ -37,11 +37,14 @@ constexpr Key kPruneKeys[] = {
     {"--scope", "scope", Key::text, "NAME", "global (default), layer or erk"},
     {"--curve", "curve", Key::text, "NAME", "cubic (default), linear, geometric or one-shot"},
     {"--end", "end", Key::number, "X", "Share of the training in which the sparsity rises\n(default: 0.7)"},
+    {"--protect", "protect", Key::list, "NAME,...", "Layers that lose nothing; 'conv*' means several"},
     {"--min-units", "min_units", Key::whole, "N", "What every layer keeps (default: 1)"},
     {"--round-to", "round_to", Key::whole, "N", "Keep multiples of N units (default: 1)"},
+    {"--teacher", "teacher", Key::text, "MODEL", "Learn from this network too; start: from the one\nthat is pruned"},
 };
 constexpr Key kDistillKeys[] = {
     {"--student", "model", Key::text, "NAME", "The network that learns: lenet300, mlp:800,800"},
+    {"--teacher", "teacher", Key::text, "MODEL", "Learn from this network in place of the first one"},
 };
 constexpr Key kTrainKeys[] = {
     {"--epochs,-e", "epochs", Key::whole, "N", "Passes over the training images; 0: no training"},
@@ -51,7 +54,6 @@ constexpr Key kTrainKeys[] = {
     {"--weight-decay", "weight_decay", Key::number, "X", "Not applied to biases and normalisation"},
     {"--schedule", "schedule", Key::text, "TEXT", "constant, cosine, onecycle, ..."},
     {"--augment", "augment", Key::text, "TEXT", "none, or crop, shift, reflect, flip, affine,\ncutout joined by '-'"},
-    {"--teacher", "teacher", Key::text, "MODEL", "Learn from this network too; start: from the one\nthat is pruned"},
     {"--temperature", "temperature", Key::number, "X", "Of the teacher's and the student's softmax"},
     {"--alpha", "alpha", Key::number, "X", "Weight of the teacher, 0 to 1"},
 };
@@ -61,6 +63,7 @@ struct CompressFlags {
   std::string type;
   std::string model, out, data, data_dir, device = "cpu";
   std::map<std::string, std::string> texts;
+  std::map<std::string, std::vector<std::string>> lists;
   std::map<std::string, double> numbers;
   std::map<std::string, int64_t> wholes;
   double validation = 0.1;
@@ -77,6 +80,13 @@ void add_keys(CLI::App& app, const Key (&keys)[N], const char* group, CompressFl
     if (key.kind == Key::text)
       option = app.add_option_function<std::string>(
           key.option, [&options, name](const std::string& value) { options.texts[name] = value; }, key.description);
+    else if (key.kind == Key::list)
+      option =
+          app.add_option_function<std::vector<std::string>>(
+                 key.option, [&options, name](const std::vector<std::string>& values) { options.lists[name] = values; },
+                 key.description)
+              ->delimiter(',')
+              ->allow_extra_args(false);
     else if (key.kind == Key::number)
       option = app.add_option_function<double>(
           key.option, [&options, name](double value) { options.numbers[name] = value; }, key.description);
@@ -102,6 +112,7 @@ Recipe recipe_of(const CompressFlags& options, const std::string& file, const Mo
                   quote(options.type + " " + file), quote(name), quote(data), quote(file), options.validation,
                   options.seed, quote(options.type));
   for (const auto& [key, value] : options.texts) text += fmt::format("{} = {}\n", key, quote(value));
+  for (const auto& [key, values] : options.lists) text += fmt::format("{} = {}\n", key, nlohmann::json(values).dump());
   for (const auto& [key, value] : options.numbers) text += fmt::format("{} = {}\n", key, toml_number(value));
   for (const auto& [key, value] : options.wholes) text += fmt::format("{} = {}\n", key, value);
   Recipe recipe = parse_recipe(text, "command line");
@@ -195,7 +206,7 @@ void add_prune(CLI::App& parent, Commands& commands) {
                               {"espalier prune runs/lenet5-mnist --sparsity 0.95 --epochs 5",
                                "espalier prune runs/lenet5-mnist --ratio 100 --epochs 20 --teacher start",
                                "espalier prune runs/resnet20-cifar10 --pattern channels --sparsity 0.4 --epochs 10",
-                               "espalier prune runs/lenet5-mnist --sparsity 0.5 --pattern \"2 of 4\" --epochs 0"});
+                               "espalier prune runs/lenet300-mnist --sparsity 0.5 --pattern \"2 of 4\" --epochs 0"});
   const auto options = add_stage_command(app, "prune", commands);
   add_keys(*app, kPruneKeys, "Pruning", *options);
   add_keys(*app, kTrainKeys, "Training", *options);

@@ -4,6 +4,7 @@
 #include "datasets/dataset.h"
 #include "layers/models/zoo.h"
 #include "layers/summary.h"
+#include "pruning/structure/graph.h"
 #include "tools/commands.h"
 
 namespace espalier::tools {
@@ -14,7 +15,23 @@ struct ModelShowFlags {
   std::string model, data;
   ModelOptions network = {.classes = 0};
   int64_t batch_size = 1;
+  bool groups = false, dot = false;
+  std::string explain;
 };
+
+/// The channels that go together, instead of the layers: what protect and sparsity_of name.
+int show_groups(const ModelShowFlags& options, Module& network, const Tensor& example, Output& output) {
+  const DependencyGraph graph = DependencyGraph::trace(network, example);
+  if (!options.explain.empty())
+    output.result("{}", graph.explain(options.explain));
+  else
+    output.result("{}", options.dot ? graph.to_dot() : graph.to_table());
+  nlohmann::json groups = nlohmann::json::array();
+  for (const ChannelGroup& group : graph.groups())
+    groups.push_back({{"name", group.name}, {"units", group.units}, {"fixed", group.fixed}});
+  output.finish({{"command", "models show"}, {"model", options.model}, {"groups", groups}});
+  return kSuccess;
+}
 
 int list(Output& output) {
   std::vector<std::vector<std::string>> rows = {{"name", "image", "parameters", "MACs", "what it is"}};
@@ -52,6 +69,8 @@ int show(const ModelShowFlags& options, Output& output) {
   check(options.batch_size > 0, "models show", "--batch-size: expected at least 1, got {}", options.batch_size);
   const ModulePtr module = make_model(options.model, network);
   const Shape image = model_image(options.model, network);
+  if (options.groups || options.dot || !options.explain.empty())
+    return show_groups(options, *module, Tensor::zeros({1, image[0], image[1], image[2]}), output);
   const ModelSummary summary = summarize(*module, {options.batch_size, image[0], image[1], image[2]});
   output.result("{} for images {}x{}x{} in {} classes\n\n{}", options.model, image[0], image[1], image[2],
                 network.classes, summary.to_table());
@@ -73,9 +92,11 @@ void add_models(CLI::App& parent, Commands& commands) {
   add_json_flag(*list_app);
   commands.push_back({list_app, list});
 
-  CLI::App* show_app = add_command(*group, "show", "Show a network's layers, shapes, parameters and MACs",
-                                   {"espalier models show resnet20", "espalier models show lenet5 --data fashion-mnist",
-                                    "espalier models show mlp:256,128 --channels 3 --size 32 --classes 100"});
+  CLI::App* show_app =
+      add_command(*group, "show", "Show a network's layers, shapes, parameters and MACs",
+                  {"espalier models show resnet20", "espalier models show lenet5 --data fashion-mnist",
+                   "espalier models show mlp:256,128 --channels 3 --size 32 --classes 100",
+                   "espalier models show resnet20 --groups", "espalier models show resnet20 --dot > resnet20.dot"});
   auto options = std::make_shared<ModelShowFlags>();
   // 0 stands for a size that is not given.
   const CLI::Validator positive(
@@ -96,6 +117,9 @@ void add_models(CLI::App& parent, Commands& commands) {
   show_app->add_option("--classes", options->network.classes, "Outputs (default: 10)")->type_name("N")->check(positive);
   show_app->add_option("--batch-size,-b", options->batch_size, "Images that shapes and MACs are for (default: 1)")
       ->type_name("N");
+  show_app->add_flag("--groups", options->groups, "Instead: the channels that go together when channels\nare pruned");
+  show_app->add_option("--explain", options->explain, "Instead: what one unit of such a group is")->type_name("GROUP");
+  show_app->add_flag("--dot", options->dot, std::string("Instead: those groups as a drawing for Graphviz"));
   add_json_flag(*show_app);
   commands.push_back({show_app, [options](Output& output) { return show(*options, output); }});
 }

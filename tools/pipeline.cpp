@@ -194,6 +194,12 @@ void check_holds_no_run(const char* command, const std::string& folder) {
         folder);
 }
 
+void check_recipe(const Recipe& recipe) {
+  if (!recipe.start.empty()) check_fits(recipe, "a network", recipe.start);
+  check_teachers(recipe);
+  check_layers(recipe);
+}
+
 int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& output) {
   const std::string resolved = to_toml(recipe), kept = options.out + "/recipe.toml";
   if (options.resume) {
@@ -202,11 +208,10 @@ int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& out
     check(to_toml(load_recipe(kept)) == resolved, "run",
           "{} was started with another recipe; choose another --out, or --overwrite", options.out);
   }
-  if (!recipe.start.empty()) check_fits(recipe, "a network", recipe.start);
-  check_teachers(recipe);
-  check_layers(recipe);
+  check_recipe(recipe);
   const InterruptGuard guard;
   const Splits data = load_dataset(recipe.data, {.data_dir = recipe.data_dir});
+  if (!options.resume) rehearse(recipe, data, options, output);
   std::error_code error;
   fs::create_directories(options.out, error);
   if (error) fail<FileError>("run", "cannot write to {}: {}", options.out, error.message());

@@ -30,6 +30,14 @@ struct SeedResult {
 /// Throws, in the name of `command`, when the folder holds a run, saying what can be done with it.
 void check_holds_no_run(const char* command, const std::string& folder);
 
+/// What can be told from the recipe alone: files that it starts from fit its data, teachers and the layers that terms
+/// compare exist. Throws, naming the stage.
+void check_recipe(const Recipe& recipe);
+
+/// Takes the recipe's prunings and compactions to an untrained network, in seconds, and writes nothing. Throws what
+/// they would throw after hours: names that fit no layer, patterns that divide no weight, budgets out of reach.
+void rehearse(const Recipe& recipe, const Splits& data, const PipelineOptions& options, const Output& output);
+
 /// The stages of one seed in `folder`: FOLDER/STAGE/ for each, FOLDER/model.safetensors at the end. Nothing when it was
 /// interrupted. With `resume` finished stages are read back and a half-finished one goes on, to the same bits.
 std::optional<SeedResult> run_seed(const Recipe& recipe, uint64_t seed, const Splits& data, const std::string& folder,

@@ -106,6 +106,14 @@ void check_pattern(TableReader& reader, const std::string& pattern, const std::v
   if (!inputs.empty()) reader.fail_here("inputs belong to pattern = \"channels\"");
 }
 
+/// What a pattern removes whatever the sparsity: "2 of 4" half.
+double least_sparsity(const std::string& name) {
+  if (name == "channels") return 0;
+  const Pattern pattern = Pattern::parse(name);
+  if (pattern.kind() != Pattern::Kind::n_of_m) return 0;
+  return 1 - static_cast<double>(pattern.first()) / static_cast<double>(pattern.second());
+}
+
 void read_units(TableReader& reader, UnitSettings& units) {
   reader.read("pattern", units.pattern);
   reader.read("inputs", units.inputs);
@@ -147,6 +155,10 @@ void read_pruning(TableReader& reader, Stage& stage) {
     reader.fail_here(
         fmt::format("expected a sparsity in [0,1) or a ratio of at least 1, got {}", sparsity ? *sparsity : *ratio));
   read_units(reader, prune.units);
+  if (const double least = least_sparsity(prune.units.pattern); prune.budget.empty() && prune.sparsity < least)
+    reader.fail_here(
+        fmt::format("pattern \"{}\": expected a sparsity of at least {:.4g}, which it removes at once, got {}",
+                    prune.units.pattern, least, prune.sparsity));
   reader.read("curve", prune.curve);
   reader.read("begin", prune.begin);
   reader.read("end", prune.end);
@@ -192,6 +204,9 @@ LotterySettings read_lottery(TableReader& reader) {
   if (parse_scope(s.scope) == Scope::erk)
     reader.fail_here(
         "rounds remove shares by layer or globally; expected scope = \"layer\" or \"global\", got \"erk\"");
+  if (!s.rate_of.empty() && parse_scope(s.scope) != Scope::layer)
+    reader.fail_here(
+        fmt::format("rate_of gives layers rates of their own; expected scope = \"layer\", got \"{}\"", s.scope));
   return s;
 }
 
@@ -247,7 +262,22 @@ LearnedMaskSettings read_learned_masks(TableReader& reader) {
   parse_sparsity_curve(s.curve);
   parse_scope(s.scope);
   check_pattern(reader, s.pattern);
+  if (s.selection == "threshold" && least_sparsity(s.pattern) > 0)
+    reader.fail_here(fmt::format(
+        "a threshold judges units one by one, so that the pattern \"{}\" can't be kept; expected selection = \"top-k\"",
+        s.pattern));
   return s;
+}
+
+/// What stages take that judge their units one by one, apart from the rest of a layer.
+template <class Settings>
+void read_moving_units(TableReader& reader, Settings& s) {
+  reader.read("pattern", s.pattern);
+  reader.read("protect", s.protect);
+  reader.read("min_units", s.min_units);
+  check_pattern(reader, s.pattern);
+  if (least_sparsity(s.pattern) > 0)
+    reader.fail_here(fmt::format("units come and go one by one, so that the pattern \"{}\" can't be kept", s.pattern));
 }
 
 /// Settings of the stages that bring their own way of pruning.
@@ -269,6 +299,7 @@ void read_method(TableReader& reader, const Recipe& recipe, Stage& stage) {
     reader.read("fraction", s.fraction);
     reader.read("end", s.end);
     reader.read("every", s.every);
+    read_moving_units(reader, s);
     if (!(s.sparsity >= 0 && s.sparsity < 1))
       reader.fail_here(fmt::format("expected a sparsity in [0,1), got {}", s.sparsity));
     reader.expect_share("fraction", s.fraction);
@@ -283,7 +314,8 @@ void read_method(TableReader& reader, const Recipe& recipe, Stage& stage) {
     reader.read("c", s.c);
     reader.read("c_of", s.c_of);
     reader.read("harden", s.harden);
-    reader.expect_share("harden", s.harden);
+    read_moving_units(reader, s);
+    if (!(s.harden > 0 && s.harden <= 1)) reader.fail_here(fmt::format("expected harden in (0,1], got {}", s.harden));
     stage.surgery = s;
   } else if (stage.type == "lottery") {
     stage.lottery = read_lottery(reader);
@@ -296,11 +328,10 @@ void read_method(TableReader& reader, const Recipe& recipe, Stage& stage) {
     reader.read("lambda", s.lambda);
     reader.read("open", s.open);
     reader.read("harden", s.harden);
-    reader.read("pattern", s.pattern);
+    read_moving_units(reader, s);
     if (!(s.lambda >= 0)) reader.fail_here(fmt::format("expected lambda >= 0, got {}", s.lambda));
     if (!(s.open > 0 && s.open < 1)) reader.fail_here(fmt::format("expected open in (0,1), got {}", s.open));
     if (!(s.harden > 0 && s.harden <= 1)) reader.fail_here(fmt::format("expected harden in (0,1], got {}", s.harden));
-    check_pattern(reader, s.pattern);
     stage.gates = s;
   }
 }
@@ -394,8 +425,12 @@ Recipe parse_recipe(const std::string& text, const std::string& source, const st
   reader.finish();
   if (recipe.model.empty() || recipe.data.empty())
     reader.fail_here("expected model and data, such as model = \"lenet5\" and data = \"mnist\"");
-  recipe.data = dataset_info(recipe.data).name;
-  if (recipe.start.empty()) model_image(recipe.model);  // throws on an unknown name
+  try {
+    recipe.data = dataset_info(recipe.data).name;
+    if (recipe.start.empty()) model_image(recipe.model);
+  } catch (const ArgumentError& unknown_name) {
+    reader.fail_here(unknown_name.what());
+  }
   if (!(recipe.validation >= 0 && recipe.validation < 1))
     reader.fail_here(
         fmt::format("expected validation in [0,1), a share of the training images, got {}", recipe.validation));

@@ -76,6 +76,8 @@ struct LearnedMaskSettings {
 struct GateSettings {
   double lambda = 0.1, open = 0.9, harden = 0.8;
   std::string pattern = "element";
+  std::vector<std::string> protect = {};
+  int64_t min_units = 1;
 };
 
 /// What a stage of type "variational" does: weights learn how much noise they bear, and those that bear any amount go.
@@ -90,12 +92,18 @@ struct SparseTrainingSettings {
   std::string growth = "gradient", scope = "erk";
   double fraction = 0.3, end = 0.75;
   int64_t every = 100;
+  std::string pattern = "element";
+  std::vector<std::string> protect = {};
+  int64_t min_units = 1;
 };
 
 /// What a stage of type "surgery" does: weights are cut and spliced back.
 struct SurgerySettings {
   double c = 1, harden = 0.7;
   std::map<std::string, double> c_of = {};
+  std::string pattern = "element";
+  std::vector<std::string> protect = {};
+  int64_t min_units = 1;
 };
 
 /// A [[stage.term]]: what a student learns from a teacher besides its answers.

@@ -56,6 +56,11 @@ std::string to_toml(const Recipe& recipe) {
     add("round_to", std::to_string(u.round_to));
     add("batches", std::to_string(u.batches));
   };
+  const auto add_moving_units = [&](const auto& s) {
+    add("pattern", quote(s.pattern));
+    add("protect", quote(s.protect));
+    add("min_units", std::to_string(s.min_units));
+  };
   for (const Stage& stage : recipe.stages) {
     text += "\n[[stage]]\n";
     add("type", quote(stage.type));
@@ -117,7 +122,7 @@ std::string to_toml(const Recipe& recipe) {
       add("lambda", toml_number(stage.gates->lambda));
       add("open", toml_number(stage.gates->open));
       add("harden", toml_number(stage.gates->harden));
-      add("pattern", quote(stage.gates->pattern));
+      add_moving_units(*stage.gates);
     }
     if (stage.distill) {
       add("teacher", quote(stage.distill->teacher));
@@ -139,11 +144,13 @@ std::string to_toml(const Recipe& recipe) {
       add("fraction", toml_number(stage.sparse_training->fraction));
       add("end", toml_number(stage.sparse_training->end));
       add("every", std::to_string(stage.sparse_training->every));
+      add_moving_units(*stage.sparse_training);
     }
     if (stage.surgery) {
       add("c", toml_number(stage.surgery->c));
       if (!stage.surgery->c_of.empty()) add("c_of", inline_table(stage.surgery->c_of));
       add("harden", toml_number(stage.surgery->harden));
+      add_moving_units(*stage.surgery);
     }
     if (!is_training(stage.type)) continue;
     const TrainSettings& t = stage.train;
@@ -160,6 +167,7 @@ std::string to_toml(const Recipe& recipe) {
       add("label_smoothing", toml_number(t.label_smoothing));
       add("clip", toml_number(t.clip));
       add("augment", quote(t.augment));
+      if (t.checkpoint_every > 0) add("checkpoint_every", std::to_string(t.checkpoint_every));
       add("keep", quote(stage.keep_best ? "best" : "last"));
     }
     if (!stage.distill) continue;

@@ -28,6 +28,7 @@ int run(const RunFlags& options, Output& output) {
   if (options.seed) recipe.seed = *options.seed;
   check(recipe.seeds >= 1 && recipe.seeds <= 1000, "run", "--seeds: expected 1 to 1000, got {}", recipe.seeds);
   if (options.check) {
+    check_recipe(recipe);
     output.result("{}", to_toml(recipe));
     return kSuccess;
   }

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -49,23 +50,27 @@ class SeedRun {
     example_ = Tensor::zeros({1, train_.channels(), train_.height(), train_.width()}, DType::f32, options.device);
   }
 
+  /// Goes through the stages with a network that nobody trains: names that fit no layer, patterns that divide no weight
+  /// and budgets out of reach are told before hours of training. Ends with the first stage whose masks only its
+  /// training knows.
+  void rehearse() {
+    begin();
+    for (const Stage& stage : recipe_.stages) {
+      try {
+        if (!rehearse(stage)) return;
+      } catch (const Error& error) {
+        fail("run", "{}: stage '{}': {}", recipe_.source, stage.name, error.what());
+      }
+    }
+  }
+
   std::optional<SeedResult> run() {
     const auto started = std::chrono::steady_clock::now();
     SeedResult result;
     result.seed = seed_;
     result.folder = folder_;
-    if (recipe_.start.empty()) {
-      set_seed(seed_);
-      network_ = placed(zoo_network(recipe_.model));
-    } else {
-      const std::string file = find_model(recipe_.start);
-      const ModelFile start = open_model(file);
-      network_ = placed(start.module);
-      index_map_ = index_map_of(start);
-      if (const auto settings = start.metadata.find("settings"); settings != start.metadata.end())
-        settings_ = settings->second;
-      result.before = report(file);
-    }
+    begin();
+    if (!recipe_.start.empty()) result.before = report(find_model(recipe_.start));
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const Stage& stage = recipe_.stages[i];
       const bool done_before = options_.resume && read_back(stage);
@@ -88,6 +93,55 @@ class SeedRun {
   }
 
  private:
+  /// False when nobody knows the masks that the stage leaves.
+  bool rehearse(const Stage& stage) {
+    if (stage.type == "distill") network_ = placed(zoo_network(stage.model));
+    if (stage.type == "compact") compact(*network_, example_);
+    if (stage.lottery) {
+      check_lottery(sites_of(*network_, stage.lottery->pattern), lottery_options(stage, nullptr));
+      return false;
+    }
+    if (stage.adaptive) {
+      make_rehearsal_pruner(stage.adaptive->units, {})->prune(stage.adaptive->smallest_step);
+      return false;
+    }
+    if (stage.trains && stage.type != "teacher") {
+      NamedParameters others;
+      std::function<SparsityCount()> learned;
+      callbacks_of(stage, others, learned);
+      if (learned || stage.variational || stage.sparse_training) return false;
+    }
+    if (!stage.prune) return true;
+    const PruneSettings& p = *stage.prune;
+    const auto pruner = make_rehearsal_pruner(p.units, p.sparsity_of);
+    if (p.budget == name_of(BudgetKind::milliseconds)) return false;  // takes too long to measure twice
+    if (p.budget.empty())
+      pruner->prune(p.sparsity);
+    else
+      prune_to_budget(*pruner, budget_of(p), cost_function(parse_budget_kind(p.budget)));
+    return true;
+  }
+
+  /// Criteria that look at data, or at a training, make way for magnitude: which units go makes no difference to what
+  /// can go.
+  std::shared_ptr<Pruner> make_rehearsal_pruner(UnitSettings units, const std::map<std::string, double>& sparsity_of) {
+    if (units.criterion == "movement" || make_criterion(units.criterion)->needs_data()) units.criterion = "magnitude";
+    return make_pruner(network_, {.units = std::move(units), .sparsity_of = sparsity_of});
+  }
+
+  /// The network before the first stage.
+  void begin() {
+    set_seed(seed_);
+    if (recipe_.start.empty()) {
+      network_ = placed(zoo_network(recipe_.model));
+      return;
+    }
+    const ModelFile start = open_model(find_model(recipe_.start));
+    network_ = placed(start.module);
+    index_map_ = index_map_of(start);
+    if (const auto settings = start.metadata.find("settings"); settings != start.metadata.end())
+      settings_ = settings->second;
+  }
   ModulePtr zoo_network(const std::string& name) const {
     return make_model(name, {.classes = train_.num_classes(),
                              .in_channels = train_.channels(),
@@ -105,6 +159,7 @@ class SeedRun {
   }
   void save_network(const std::string& path) const {
     std::map<std::string, std::string> metadata = {{"data", to_text(description_of(train_))}};
+    if (!index_map_.empty()) metadata["compaction"] = nlohmann::json{{"kept", espalier::to_json(index_map_)}}.dump();
     if (!settings_.empty()) metadata["settings"] = settings_;
     save_checkpoint(path, *network_, nullptr, metadata);
   }
@@ -166,11 +221,13 @@ class SeedRun {
     ModulePtr teacher = stage.distill ? find_network(stage.distill->teacher) : nullptr;
     if (stage.type == "teacher") {
       const ModulePtr network = network_;
+      const IndexMap index_map = std::exchange(index_map_, {});
       set_seed(seed_);
       network_ = placed(zoo_network(stage.model));
       fit(stage, nullptr, teacher);
       if (!InterruptGuard::requested()) save_network(stage_file(stage));
       network_ = network;
+      index_map_ = index_map;
       return;
     }
     if (stage.type == "distill") {
@@ -198,18 +255,22 @@ class SeedRun {
         static_cast<double>(count.weights) / static_cast<double>(std::max<int64_t>(count.weights - count.masked, 1)));
   }
 
-  void find_ticket(const Stage& stage, const ModulePtr& teacher) {
+  LotteryOptions lottery_options(const Stage& stage, const ModulePtr& teacher) {
     const LotterySettings& l = *stage.lottery;
-    const LotteryResult result = find_lottery_ticket(network_, sites_of(*network_, l.pattern), train_, validation_, {},
-                                                     {.training = plan_of(stage, teacher),
-                                                      .rounds = l.rounds,
-                                                      .rate = l.rate,
-                                                      .scope = parse_scope(l.scope),
-                                                      .output_rate = l.output_rate,
-                                                      .rate_of = l.rate_of,
-                                                      .criterion = make_criterion(l.criterion),
-                                                      .rewind_step = l.rewind_to,
-                                                      .folder = rounds_folder(stage)});
+    return {.training = plan_of(stage, teacher),
+            .rounds = l.rounds,
+            .rate = l.rate,
+            .scope = parse_scope(l.scope),
+            .output_rate = l.output_rate,
+            .rate_of = l.rate_of,
+            .criterion = make_criterion(l.criterion),
+            .rewind_step = l.rewind_to,
+            .folder = rounds_folder(stage)};
+  }
+
+  void find_ticket(const Stage& stage, const ModulePtr& teacher) {
+    const LotteryResult result = find_lottery_ticket(network_, sites_of(*network_, stage.lottery->pattern), train_,
+                                                     validation_, {}, lottery_options(stage, teacher));
     for (const LotteryRound& round : result.rounds)
       output_.say("    round {}: {:.2f} % masked{}", round.round, 100 * round.sparsity,
                   round.validation_accuracy
@@ -245,27 +306,26 @@ class SeedRun {
         compact(*copy, example);
         return 1e3 * latencies({copy}, {{example.size(1), example.size(2), example.size(3)}}, 1, 200).front().p50;
       }
+      if (kind == BudgetKind::bytes) return count_bytes(network);
       const Costs costs = count_costs(network, DependencyGraph::trace(network, example), example);
-      if (kind == BudgetKind::macs) return static_cast<double>(costs.remaining_macs);
-      auto cost = static_cast<double>(costs.remaining_parameters);
-      if (kind == BudgetKind::bytes) {
-        cost *= sizeof(float);
-        for (const Parameter& p : network.parameters())
-          if (p.mask().defined()) cost += static_cast<double>(p.mask().num_units()) / 8;
-      }
-      return cost;
+      return static_cast<double>(kind == BudgetKind::macs ? costs.remaining_macs : costs.remaining_parameters);
     };
+  }
+
+  /// A share counts from what the network costs now.
+  Budget budget_of(const PruneSettings& p) const {
+    const BudgetKind kind = parse_budget_kind(p.budget);
+    const bool share = p.amount < 1 && kind != BudgetKind::milliseconds;
+    return {.kind = kind, .amount = share ? p.amount * cost_function(kind)(*network_) : p.amount};
   }
 
   /// Finds on a copy the sparsity that meets the budget and makes it the schedule's goal. What the training moves until
   /// then is made up for at once when the schedule ends, so that the rest of the training can recover from it.
   void run_to_budget(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher) {
     const PruneSettings& p = *stage.prune;
-    const BudgetKind kind = parse_budget_kind(p.budget);
-    const CostFunction cost = cost_function(kind);
+    const CostFunction cost = cost_function(parse_budget_kind(p.budget));
     const double now = cost(*network_);
-    const bool share = p.amount < 1 && kind != BudgetKind::milliseconds;
-    const Budget budget{.kind = kind, .amount = share ? p.amount * now : p.amount};
+    const Budget budget = budget_of(p);
     if (stage.trains) {
       // A resumed run goes on with the sparsity that it began with: measured milliseconds never come out the same
       // twice.
@@ -285,18 +345,25 @@ class SeedRun {
     output_.say("    {}: {:.6g} -> {:.6g}, budget {:.6g}", p.budget, now, left, budget.amount);
   }
 
-  std::vector<Site> sites_of(Module& network, const std::string& pattern,
-                             const std::vector<std::string>& inputs = {}) const {
-    if (pattern != "channels") return weight_sites(network, Pattern::parse(pattern));
+  std::vector<Site> sites_of(Module& network, const std::string& pattern, const std::vector<std::string>& inputs = {},
+                             const std::vector<std::string>& protect = {}) const {
+    if (pattern != "channels") return weight_sites(network, Pattern::parse(pattern), protect);
     std::vector<Site> sites = channel_sites(DependencyGraph::trace(network, example_));
     for (Site& site : input_feature_sites(network, inputs)) sites.push_back(std::move(site));
+    return sites;
+  }
+
+  /// For what judges units apart from the rest of a layer: sites that nobody protects. Throws on names of no site.
+  static std::vector<Site> unprotected(std::vector<Site> sites, const std::vector<std::string>& protect) {
+    check_names(sites, {.protect = protect});
+    std::erase_if(sites, [&](const Site& site) { return names_include(protect, site.name); });
     return sites;
   }
 
   std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const PruneSettings& p) const {
     const UnitSettings& u = p.units;
     return std::make_shared<Pruner>(
-        network, sites_of(*network, u.pattern, u.inputs),
+        network, sites_of(*network, u.pattern, u.inputs, u.protect),
         PrunerOptions{.criterion = u.criterion == "movement"
                                        ? std::make_shared<MovementCriterion>(network->parameters())
                                        : make_criterion(u.criterion),
@@ -374,43 +441,51 @@ class SeedRun {
             .options = std::move(options)};
   }
 
-  /// `pruned`: called when the schedule has ended.
-  void fit(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher,
-           const std::function<void()>& pruned = {}) {
-    NamedParameters others;
-    TrainerOptions trainer = trainer_of(stage, teacher, others);
-    if (stage.slimming > 0)
-      trainer.callbacks.push_back(std::make_shared<SlimmingPenalty>(SlimmingOptions{.strength = stage.slimming}));
+  /// What a stage does to its masks and weights while it trains, but for pruning. `others`: gets what is trained along.
+  /// `learned`: becomes what masks or gates have left, once the training is over.
+  std::vector<std::shared_ptr<Callback>> callbacks_of(const Stage& stage, NamedParameters& others,
+                                                      std::function<SparsityCount()>& learned) const {
+    std::vector<std::shared_ptr<Callback>> callbacks;
+    if (stage.slimming > 0) {
+      const auto penalty = std::make_shared<SlimmingPenalty>(SlimmingOptions{.strength = stage.slimming});
+      penalty->check_fits(*network_);
+      callbacks.push_back(penalty);
+    }
     if (stage.sparse_training) {
       const SparseTrainingSettings& s = *stage.sparse_training;
-      trainer.callbacks.push_back(std::make_shared<SparseTraining>(
-          weight_sites(*network_), SparseTrainingOptions{.growth = parse_growth(s.growth),
-                                                         .sparsity = s.sparsity,
-                                                         .allocation = {.scope = parse_scope(s.scope)},
-                                                         .fraction = s.fraction,
-                                                         .every = s.every,
-                                                         .end = s.end,
-                                                         .seed = seed_}));
+      const std::vector<Site> sites = sites_of(*network_, s.pattern, {}, s.protect);
+      check_names(sites, {.protect = s.protect});
+      callbacks.push_back(std::make_shared<SparseTraining>(
+          sites, SparseTrainingOptions{
+                     .growth = parse_growth(s.growth),
+                     .sparsity = s.sparsity,
+                     .allocation = {.scope = parse_scope(s.scope), .protect = s.protect, .min_units = s.min_units},
+                     .fraction = s.fraction,
+                     .every = s.every,
+                     .end = s.end,
+                     .seed = seed_}));
     }
-    if (stage.surgery)
-      trainer.callbacks.push_back(std::make_shared<NetworkSurgery>(
-          weight_sites(*network_),
-          SurgeryOptions{
-              .c = stage.surgery->c, .c_of = stage.surgery->c_of, .harden = stage.surgery->harden, .seed = seed_}));
-    const auto sequential = std::dynamic_pointer_cast<Sequential>(network_);
+    if (stage.surgery) {
+      const SurgerySettings& s = *stage.surgery;
+      const std::vector<Site> sites = unprotected(sites_of(*network_, s.pattern, {}, s.protect), s.protect);
+      const auto surgery = std::make_shared<NetworkSurgery>(
+          sites, SurgeryOptions{.c = s.c, .c_of = s.c_of, .min_units = s.min_units, .harden = s.harden, .seed = seed_});
+      callbacks.push_back(surgery);
+      learned = [sites] { return count_sparsity(sites); };
+    }
     if (stage.variational) {
+      const auto sequential = std::dynamic_pointer_cast<Sequential>(network_);
       check(sequential != nullptr, "variational", "expected a network that is a Sequential, got a {}",
             network_->type());
       const VariationalSettings& s = *stage.variational;
       make_variational(*sequential, {.initial_log_sigma2 = s.initial_log_sigma2, .threshold = s.threshold});
-      trainer.callbacks.push_back(std::make_shared<VariationalPenalty>(
+      callbacks.push_back(std::make_shared<VariationalPenalty>(
           network_,
           VariationalPenaltyOptions{.weight = s.kl_weight, .warmup_end = s.warmup, .examples = train_.size()}));
     }
-    std::function<SparsityCount()> learned;  // what masks or gates have left, once the training is over
     if (stage.learned_masks) {
       const LearnedMaskSettings& m = *stage.learned_masks;
-      const std::vector<Site> sites = sites_of(*network_, m.pattern);
+      const std::vector<Site> sites = sites_of(*network_, m.pattern, {}, m.protect);
       const auto masks = std::make_shared<LearnedMasks>(
           network_, sites,
           LearnedMaskOptions{
@@ -426,21 +501,34 @@ class SeedRun {
               .every = m.every,
               .harden = m.harden});
       others.insert(others.end(), masks->scores().begin(), masks->scores().end());
-      trainer.callbacks.push_back(masks);
+      callbacks.push_back(masks);
       learned = [sites] { return count_sparsity(sites); };
     }
     if (stage.gates) {
-      const std::vector<Site> sites = sites_of(*network_, stage.gates->pattern);
+      const GateSettings& g = *stage.gates;
+      const std::vector<Site> sites = unprotected(sites_of(*network_, g.pattern, {}, g.protect), g.protect);
       const auto gates = std::make_shared<HardConcreteGates>(network_, sites,
-                                                             HardConcreteOptions{.lambda = stage.gates->lambda,
+                                                             HardConcreteOptions{.lambda = g.lambda,
                                                                                  .examples = train_.size(),
-                                                                                 .open = stage.gates->open,
-                                                                                 .harden = stage.gates->harden,
+                                                                                 .open = g.open,
+                                                                                 .harden = g.harden,
+                                                                                 .min_units = g.min_units,
                                                                                  .seed = seed_});
       others.insert(others.end(), gates->log_alphas().begin(), gates->log_alphas().end());
-      trainer.callbacks.push_back(gates);
+      callbacks.push_back(gates);
       learned = [sites] { return count_sparsity(sites); };
     }
+    return callbacks;
+  }
+
+  /// `pruned`: called when the schedule has ended.
+  void fit(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher,
+           const std::function<void()>& pruned = {}) {
+    NamedParameters others;
+    TrainerOptions trainer = trainer_of(stage, teacher, others);
+    std::function<SparsityCount()> learned;  // what masks or gates have left, once the training is over
+    for (const std::shared_ptr<Callback>& callback : callbacks_of(stage, others, learned))
+      trainer.callbacks.push_back(callback);
     if (pruner) {
       // Movement watches the training, before the schedule asks it.
       if (const auto watcher = std::dynamic_pointer_cast<Callback>(pruner->options().criterion))
@@ -457,7 +545,7 @@ class SeedRun {
     Trainer(network_, build_optimizer(stage.train, *network_, others), std::move(trainer)).fit(train_, validation_);
     if (learned && !InterruptGuard::requested()) say_sparsity(learned());
     if (stage.variational && !InterruptGuard::requested()) {
-      const SparsityCount count = remove_variational(*sequential);
+      const SparsityCount count = remove_variational(dynamic_cast<Sequential&>(*network_));
       output_.say("    {} of {} weights are left", grouped(count.weights - count.masked), grouped(count.weights));
     }
   }
@@ -475,6 +563,10 @@ class SeedRun {
 };
 
 }  // namespace
+
+void rehearse(const Recipe& recipe, const Splits& data, const PipelineOptions& options, const Output& output) {
+  SeedRun(recipe, recipe.seed, data, options.out, options, output).rehearse();
+}
 
 std::optional<SeedResult> run_seed(const Recipe& recipe, uint64_t seed, const Splits& data, const std::string& folder,
                                    const PipelineOptions& options, const Output& output) {

@@ -63,6 +63,10 @@ void check_settings(const TrainSettings& s) {
         s.momentum.value_or(0));
 }
 
+OptimizerOptions optimizer_options(const TrainSettings& s) {
+  return {.lr = s.lr, .momentum = s.momentum, .weight_decay = s.weight_decay, .nesterov = s.nesterov};
+}
+
 }  // namespace
 
 void add_train_flags(CLI::App& app, TrainFlags& f) {
@@ -144,7 +148,9 @@ TrainSettings resolve(const TrainFlags& flags, const nlohmann::json& before) {
   s.seeds = choose("seeds", flags.seeds, int64_t{1});
   s.checkpoint_every = choose("checkpoint_every", flags.checkpoint_every, int64_t{0});
   check_settings(s);
-  parse_schedule(schedule_text(s));
+  // Schedule, augmentations and optimiser judge their own names and numbers.
+  trainer_options(s);
+  make_optimizer(s.optimizer, ParameterGroups({Parameter("w", Tensor::zeros({1}))}), optimizer_options(s));
   return s;
 }
 
@@ -188,8 +194,7 @@ std::unique_ptr<Optimizer> build_optimizer(const TrainSettings& s, const Module&
                                            const NamedParameters& others) {
   std::vector<ParameterGroup> groups = no_decay_groups(module, s.weight_decay);
   if (!others.empty()) groups.push_back({.parameters = others, .weight_decay = 0.0});
-  return make_optimizer(s.optimizer, std::move(groups),
-                        {.lr = s.lr, .momentum = s.momentum, .weight_decay = s.weight_decay, .nesterov = s.nesterov});
+  return make_optimizer(s.optimizer, std::move(groups), optimizer_options(s));
 }
 
 TrainerOptions trainer_options(const TrainSettings& s) {

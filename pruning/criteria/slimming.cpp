@@ -28,7 +28,9 @@ class BatchNormScale : public Criterion {
       for (const Site& site : *input.sites)
         check(std::any_of(site.members.begin(), site.members.end(),
                           [&](const SiteMember& member) { return scales.contains(member.parameter.id()); }),
-              name(), "site '{}' has no BatchNorm weight to judge its units by; use channel_sites, or leave it out",
+              name(),
+              "site '{}' has no BatchNorm weight to judge its units by; prune channels (channel_sites) that pass a "
+              "BatchNorm, or use another criterion",
               site.name);
     Saliencies result;
     bool found = false;
@@ -58,10 +60,11 @@ std::vector<Parameter> SlimmingPenalty::scales(const Module& module) const {
   return result;
 }
 
-void SlimmingPenalty::on_train_begin(Trainer& trainer) {
-  const auto weights = batch_norm_weights(*trainer.module());
-  check(!weights.empty(), "SlimmingPenalty", "this {} has no BatchNorm with a weight to make sparse",
-        trainer.module()->type());
+void SlimmingPenalty::on_train_begin(Trainer& trainer) { check_fits(*trainer.module()); }
+
+void SlimmingPenalty::check_fits(const Module& module) const {
+  const auto weights = batch_norm_weights(module);
+  check(!weights.empty(), "SlimmingPenalty", "this {} has no BatchNorm with a weight to make sparse", module.type());
   std::vector<std::string> names;
   for (const auto& [name, weight] : weights) names.push_back(name);
   for (const std::string& pattern : options_.exclude)

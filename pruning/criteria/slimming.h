@@ -23,6 +23,8 @@ class SlimmingPenalty : public Callback {
  public:
   explicit SlimmingPenalty(const SlimmingOptions& options = {});
   void on_train_begin(Trainer& trainer) override;
+  /// Throws what the start of a training would.
+  void check_fits(const Module& module) const;
   void on_gradients(Trainer& trainer, const StepRecord& record) override;
 
   /// lambda * sum |weight| now.

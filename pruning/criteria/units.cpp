@@ -52,8 +52,8 @@ class Spreader {
           total[static_cast<size_t>(to)] += scores[u];
     }
     check(judged, criterion_.name(),
-          "site '{}' has no member with two axes or more whose rows are masked, and this criterion judges rows; use "
-          "Pattern::channel(0) or channel_sites, or leave the site out",
+          "site '{}' has no member with two axes or more whose rows are masked, and this criterion judges rows; prune "
+          "'channel 0' or channels (channel_sites), or use another criterion",
           site.name);
     // Each unit on one member: a bias or scale if there is any, else a weight.
     std::vector<bool> laid(total.size(), false);

@@ -22,6 +22,7 @@ HardConcreteGates::HardConcreteGates(ModulePtr module, std::vector<Site> sites, 
         options.lambda, options.examples, options.open, options.beta);
   check(options.gamma < 0 && options.zeta > 1, "HardConcreteGates", "expected gamma < 0 and zeta > 1, got {} and {}",
         options.gamma, options.zeta);
+  check(options.min_units >= 0, "HardConcreteGates", "expected min_units >= 0, got {}", options.min_units);
   check(options.harden > 0 && options.harden <= 1, "HardConcreteGates",
         "expected harden in (0,1], a share of the training, got {}", options.harden);
   check_disjoint("HardConcreteGates", sites_);
@@ -47,7 +48,7 @@ HardConcreteGates::~HardConcreteGates() {
 void HardConcreteGates::attach() {
   set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
     const SiteMember& member = sites_[s].members[m];
-    const Variable z = module_->is_training() ? sample(s) : Variable(gate_tensor(s));
+    const Variable z = module_->is_training() ? sample(s) : Variable(gate_tensor(s, gates(s)));
     const Variable spread = spread_over_units(values_of_member(z, member), leaf.shape(), member.pattern);
     return masked_leaf(member.parameter, leaf) * to(spread, leaf.device());
   });
@@ -56,9 +57,11 @@ void HardConcreteGates::attach() {
 void HardConcreteGates::detach() { set_transforms(sites_, nullptr); }
 
 std::vector<bool> HardConcreteGates::open_units(size_t site) const {
-  std::vector<bool> exists = existing_units(sites_[site]);
+  const std::vector<bool> candidates = existing_units(sites_[site]);
   const std::vector<double> z = gates(site);
-  for (size_t i = 0; i < exists.size(); ++i) exists[i] = exists[i] && z[i] > 0;
+  std::vector<bool> exists(candidates.size());
+  for (size_t i = 0; i < exists.size(); ++i) exists[i] = candidates[i] && z[i] > 0;
+  keep_at_least(exists, candidates, log_alphas_[site].second.data().to_vector<double>(), options_.min_units);
   return exists;
 }
 
@@ -84,9 +87,9 @@ std::vector<double> HardConcreteGates::gates(size_t site) const {
   return values;
 }
 
-Tensor HardConcreteGates::gate_tensor(size_t site) const {
+Tensor HardConcreteGates::gate_tensor(size_t site, const std::vector<double>& values) const {
   const Tensor& like = log_alphas_[site].second.data();
-  return Tensor::from(gates(site), {sites_[site].units}).to(like.dtype()).to(like.device());
+  return Tensor::from(values, {sites_[site].units}).to(like.dtype()).to(like.device());
 }
 
 Tensor HardConcreteGates::open_probability(size_t site) const {
@@ -113,10 +116,11 @@ void HardConcreteGates::harden() {
   hard_ = true;
   const NoGrad no_grad;
   for (size_t s = 0; s < sites_.size(); ++s) {
-    std::vector<bool> exists = open_units(s);
-    if (std::find(exists.begin(), exists.end(), true) == exists.end())
-      exists[static_cast<size_t>(argmax(log_alphas_[s].second.data(), 0).item())] = true;
-    const Variable values(gate_tensor(s));
+    const std::vector<bool> exists = open_units(s);
+    std::vector<double> z = gates(s);
+    for (size_t i = 0; i < z.size(); ++i)
+      if (exists[i] && z[i] == 0) z[i] = 1;  // kept though its gate is closed
+    const Variable values(gate_tensor(s, z));
     for (const SiteMember& member : sites_[s].members) {
       if (!member.masked) continue;
       Tensor weight = member.parameter.data();

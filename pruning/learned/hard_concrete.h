@@ -16,7 +16,8 @@ struct HardConcreteOptions {
   /// The share of the training after which the gates are folded into the weights (harden); the rest trains the
   /// remaining weights.
   double harden = 0.8;
-  uint64_t seed = 0;  ///< of the gates' noise
+  int64_t min_units = 1;  ///< what every site keeps, if it had as many, however far its gates are closed
+  uint64_t seed = 0;      ///< of the gates' noise
 };
 
 /// Gates z = clip(s*(zeta - gamma) + gamma, 0, 1), s = sigmoid((log u - log(1-u) + log a)/beta), u uniform; one for
@@ -47,8 +48,9 @@ class HardConcreteGates : public Callback {
   /// Of the sites' weights: those behind gates that are closed in evaluation.
   double sparsity() const;
 
-  /// Multiplies the weights by their gates and masks units behind closed ones. A site whose gates are all closed keeps
-  /// the unit with the highest log a, with weights of 0.
+  /// Multiplies the weights by their gates and masks units behind closed ones. A site with fewer than min_units open
+  /// gates keeps those units with the highest log a, as if their gates were open: the rest of the training can revive
+  /// it.
   void harden();
   bool is_hard() const { return hard_; }
 
@@ -61,10 +63,10 @@ class HardConcreteGates : public Callback {
  private:
   void attach();
   void detach();
-  /// Units of a site that exist and whose gates are open in evaluation.
+  /// Units of a site that exist and whose gates are open in evaluation, or at least min_units.
   std::vector<bool> open_units(size_t site) const;
-  /// gates() in the type and on the device of the site's parameters.
-  Tensor gate_tensor(size_t site) const;
+  /// Gates in the type and on the device of the site's parameters.
+  Tensor gate_tensor(size_t site, const std::vector<double>& values) const;
   /// sigmoid(log a - beta*log(-gamma/zeta)): the probability that a gate is not 0.
   Tensor open_probability(size_t site) const;
 

@@ -20,6 +20,14 @@ LearnedMasks::LearnedMasks(ModulePtr module, std::vector<Site> sites, const Lear
         "expected every >= 1, penalty >= 0 and a finite threshold, got {}, {} and {}", options.every, options.penalty,
         options.threshold);
   check_disjoint("LearnedMasks", sites_);
+  if (options.selection == Selection::threshold) {
+    check_names(sites_, options.allocation);
+    for (const Site& site : sites_)
+      for (const SiteMember& member : site.members)
+        check(member.pattern.kind() != Pattern::Kind::n_of_m, "LearnedMasks",
+              "a threshold judges units of '{}' one by one, so that the pattern {} can't be kept; select by top_k",
+              site.name, member.pattern.to_string());
+  }
   for (const Site& site : sites_) {
     Saliencies magnitudes;
     for (const SiteMember& member : site.members)
@@ -66,7 +74,10 @@ void LearnedMasks::select(double sparsity) {
   } else {
     for (size_t s = 0; s < sites_.size(); ++s) {
       std::vector<bool> above(values[s].size());
-      for (size_t i = 0; i < above.size(); ++i) above[i] = candidates[s][i] && values[s][i] >= options_.threshold;
+      const bool is_protected = names_include(options_.allocation.protect, sites_[s].name);
+      for (size_t i = 0; i < above.size(); ++i)
+        above[i] = candidates[s][i] && (is_protected || values[s][i] >= options_.threshold);
+      keep_at_least(above, candidates[s], values[s], options_.allocation.min_units);
       chosen.push_back(std::move(above));
     }
   }

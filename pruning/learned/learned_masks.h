@@ -27,7 +27,7 @@ struct LearnedMaskOptions {
   double sparsity = 0.9;  ///< top_k: at the end
   SparsityCurve curve = SparsityCurve::cubic;
   double begin = 0, end = 0.5;        ///< in which share of the training the sparsity rises
-  AllocationOptions allocation = {};  ///< scope, protected sites, least number of units
+  AllocationOptions allocation = {};  ///< scope, protected sites, least number of units; threshold: the last two
 
   double threshold = 0;
   double penalty = 0;  ///< times the mean of sigmoid(score) is added to the loss: what makes thresholds remove anything
@@ -54,7 +54,8 @@ struct LearnedMaskOptions {
 /// Checkpoints hold scores and masks: a resumed training gives the same bits. No epoch before hardening counts as best.
 class LearnedMasks : public Callback {
  public:
-  /// Throws on options that make no sense, and when a site's parameter has a transform already set by another.
+  /// Throws on options that make no sense (a threshold with n of m is one), and when a site's parameter has a transform
+  /// already set by another.
   LearnedMasks(ModulePtr module, std::vector<Site> sites, const LearnedMaskOptions& options = {});
   ~LearnedMasks() override;
   LearnedMasks(const LearnedMasks&) = delete;

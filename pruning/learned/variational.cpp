@@ -32,11 +32,6 @@ ModulePtr from_config(const nlohmann::json& config) {
 
 Tensor value_of(const Parameter& parameter) { return parameter.defined() ? parameter.data() : Tensor(); }
 
-Mask stays(const Tensor& weight, const Tensor& log_sigma2, double threshold) {
-  // from_threshold keeps scores of at least the threshold.
-  return Mask::from_threshold(weight.shape(), Pattern::element(), -log_alpha_of(weight, log_sigma2), -threshold);
-}
-
 }  // namespace
 
 VariationalLayer::VariationalLayer(const Parameter& weight, const Parameter& bias, const VariationalOptions& options)
@@ -57,8 +52,18 @@ void VariationalLayer::take_over(const Parameter& weight, const Parameter& bias)
 }
 
 Mask VariationalLayer::mask() const {
-  const Mask own = stays(weight_.data(), log_sigma2_.data(), threshold_);
-  return weight_.mask().defined() ? own & weight_.mask().as_elements() : own;
+  const std::vector<double> log_alpha = log_alpha_of(weight_.data(), log_sigma2_.data()).to_vector<double>();
+  const Shape& shape = weight_.shape();
+  const std::vector<bool> candidates =
+      weight_.mask().defined() ? weight_.mask().as_elements().units() : std::vector<bool>(log_alpha.size(), true);
+  std::vector<bool> exists(log_alpha.size());
+  std::vector<double> certainty(log_alpha.size());
+  for (size_t i = 0; i < exists.size(); ++i) {
+    exists[i] = candidates[i] && log_alpha[i] <= threshold_;
+    certainty[i] = -log_alpha[i];
+  }
+  keep_at_least(exists, candidates, certainty, 1);
+  return Mask::from_units(shape, Pattern::element(), exists);
 }
 
 Variable VariationalLayer::evaluation_weight() const {

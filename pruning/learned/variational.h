@@ -27,7 +27,8 @@ class VariationalLayer : public Module {
   const Parameter& log_sigma2() const { return log_sigma2_; }
   double threshold() const { return threshold_; }
 
-  /// Which weights stay: log alpha at most the threshold, and not masked already.
+  /// Which weights stay: log alpha at most the threshold, and not masked already. When there is none, the one with the
+  /// lowest log alpha: a layer doesn't collapse.
   Mask mask() const;
   /// The plain layer with the same Parameters, not masked.
   virtual ModulePtr plain() const = 0;

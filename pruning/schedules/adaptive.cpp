@@ -111,8 +111,10 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
   for (const AdaptiveRound& round : search.rounds) step = round.accepted ? round.step : round.step / 2;
 
   while (static_cast<int64_t>(search.rounds.size()) < options.rounds && step >= options.smallest_step) {
-    const double wanted = std::min(options.largest_sparsity, 1 - (1 - pruner.sparsity()) * (1 - step));
-    if (wanted <= pruner.sparsity()) break;
+    // Of what went with its units: single weights that are masked inside of them have no part in it.
+    const double removed = pruner.removed_share();
+    const double wanted = std::min(options.largest_sparsity, 1 - (1 - removed) * (1 - step));
+    if (wanted <= removed) break;
     const Snapshot before(*network);
     AdaptiveRound round{.round = static_cast<int64_t>(search.rounds.size()) + 1, .step = step};
     pruner.prune(wanted);

@@ -94,23 +94,30 @@ void prune_round(const ModulePtr& network, const std::vector<Site>& sites, const
   PrunerOptions pruning{.criterion = options.criterion, .allocation = {.scope = options.scope}};
   if (options.criterion->needs_data()) pruning.data = train;
   pruning.loss = options.training.options.loss;
-  const auto after = [](double sparsity, double rate) { return 1 - (1 - sparsity) * (1 - rate); };
+  // Of what went with its units: single weights that are masked inside of them have no part in it.
+  const auto after = [&](const std::vector<Site>& of, double rate) {
+    return 1 - (1 - Pruner(network, of, pruning).removed_share()) * (1 - rate);
+  };
   double sparsity = 0;
+  std::map<std::string, double> sparsity_of;
   if (options.scope == Scope::layer) {
     for (size_t i = 0; i < sites.size(); ++i) {
       const auto own = options.rate_of.find(sites[i].name);
       const double rate = own != options.rate_of.end() ? own->second
                           : i + 1 == sites.size()      ? options.rate * options.output_rate
                                                        : options.rate;
-      pruning.allocation.sparsity_of[sites[i].name] = after(count_sparsity({sites[i]}).sparsity(), rate);
+      sparsity_of[sites[i].name] = after({sites[i]}, rate);
     }
   } else {
-    sparsity = after(count_sparsity(sites).sparsity(), options.rate);
+    sparsity = after(sites, options.rate);
   }
+  pruning.allocation.sparsity_of = std::move(sparsity_of);
   Pruner(network, sites, pruning).prune(sparsity);
 }
 
-void check_options(const std::vector<Site>& sites, const LotteryOptions& options) {
+}  // namespace
+
+void check_lottery(const std::vector<Site>& sites, const LotteryOptions& options) {
   const auto is_rate = [](double rate) { return rate >= 0 && rate < 1; };
   check(!sites.empty(), "find_lottery_ticket", "expected something to prune, got no site");
   check(options.rounds >= 0 && is_rate(options.rate), "find_lottery_ticket",
@@ -127,13 +134,11 @@ void check_options(const std::vector<Site>& sites, const LotteryOptions& options
   }
 }
 
-}  // namespace
-
 LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Site>& sites, const Dataset& train,
                                   const Dataset& validation, const Dataset& test, const LotteryOptions& options) {
   check(network != nullptr && options.criterion != nullptr, "find_lottery_ticket",
         "expected a network and a criterion");
-  check_options(sites, options);
+  check_lottery(sites, options);
   const TrainValidation data = training_data(options.training, train, validation);
   const int64_t total = total_steps(options.training, train);
   check(options.rewind_step >= 0 && options.rewind_step < std::max<int64_t>(total, 1), "find_lottery_ticket",

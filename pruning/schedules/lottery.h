@@ -41,6 +41,9 @@ struct LotteryResult {
   bool finished = true;  ///< false when it was stopped; with a folder, call it again
 };
 
+/// Throws on options that make no sense for these sites: find_lottery_ticket calls it first.
+void check_lottery(const std::vector<Site>& sites, const LotteryOptions& options);
+
 /// Iterative magnitude pruning with rewinding. Frankle & Carbin 2019, "The lottery ticket hypothesis";
 /// weights of step k instead of the initial ones: Frankle et al. 2020, "Linear mode connectivity and the lottery ticket
 /// hypothesis". Every round gets a fresh optimiser. Afterwards the network has the weights and masks of

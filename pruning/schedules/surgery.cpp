@@ -21,6 +21,7 @@ NetworkSurgery::NetworkSurgery(std::vector<Site> sites, const SurgeryOptions& op
         options.c);
   check(options.gamma >= 0 && options.power >= 0, "NetworkSurgery", "expected gamma >= 0 and power >= 0, got {} and {}",
         options.gamma, options.power);
+  check(options.min_units >= 0, "NetworkSurgery", "expected min_units >= 0, got {}", options.min_units);
   check(0 <= options.begin && options.begin < options.harden && options.harden <= 1, "NetworkSurgery",
         "expected 0 <= begin < harden <= 1, shares of the training, got {} and {}", options.begin, options.harden);
   std::vector<std::string> known;
@@ -87,12 +88,14 @@ void NetworkSurgery::update() {
     }
   }
   std::vector<std::vector<bool>> exists = exists_;
-  for (size_t s = 0; s < sites_.size(); ++s)
+  for (size_t s = 0; s < sites_.size(); ++s) {
     for (size_t i = 0; i < exists[s].size(); ++i) {
       if (values[s][i] < options_.low * thresholds_[s]) exists[s][i] = false;
       // A unit that had its mask before surgery has weights of 0 and never comes here.
       if (values[s][i] > options_.high * thresholds_[s]) exists[s][i] = true;
     }
+    keep_at_least(exists[s], existing_units(sites_[s]), values[s], options_.min_units);
+  }
   set_exists(std::move(exists));
 }
 

@@ -15,6 +15,7 @@ struct SurgeryOptions {
   double c = 1;
   std::map<std::string, double> c_of = {};  ///< of single sites; names may end in '*'
   double low = 0.9, high = 1.1;
+  int64_t min_units = 1;  ///< what every site keeps, if it had as many, whatever its threshold
   /// The masks are updated in step i with the probability (1 + gamma*i)^-power.
   double gamma = 1e-4, power = 1;
   double begin = 0;     ///< share of the training after which surgery begins

@@ -1,10 +1,13 @@
 // Sensitivity curves, the sparsities that follow from them, and pruning to a budget.
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 
 #include <nlohmann/json.hpp>
 
 #include "pruning/sensitivity.h"
 #include "tests/training/support.h"
+#include "training/checkpoint.h"
 
 namespace espalier {
 namespace {
@@ -95,6 +98,25 @@ TEST(Budget, FindsTheSmallestSparsityThatFits) {
   EXPECT_GT(count_existing(*net), 600 - 2 - 1e-4 * 1776);
   EXPECT_EQ(result.cost, count_existing(*net));
   EXPECT_NEAR(result.sparsity, pruner.sparsity(), 1e-3);
+}
+
+TEST(Budget, BytesAreThoseOfTheFile) {
+  for (const Pattern& pattern : {Pattern::element(), Pattern::channel(0)}) {
+    set_seed(1);
+    const ModulePtr net = share(Sequential(Flatten(), Linear(64, 24), ReLU(), Linear(24, 10)));
+    EXPECT_EQ(count_bytes(*net), 4.0 * static_cast<double>(net->num_parameters()));
+    Pruner pruner(net, weight_sites(*net, pattern));
+    const double half = count_bytes(*net) / 2;
+    prune_to_budget(pruner, {.kind = BudgetKind::bytes, .amount = half}, [](Module& m) { return count_bytes(m); });
+    EXPECT_LE(count_bytes(*net), half);
+    const TemporaryFolder folder;
+    const std::string path = folder.file("net.safetensors");
+    save_checkpoint(path, *net);
+    std::ifstream file(path, std::ios::binary);
+    uint64_t header = 0;  // a safetensors file: the header's size, the header, the tensors
+    file.read(reinterpret_cast<char*>(&header), sizeof header);
+    EXPECT_EQ(count_bytes(*net), static_cast<double>(std::filesystem::file_size(path) - sizeof header - header));
+  }
 }
 
 TEST(Budget, OutOfReachNamesTheNearestAndChangesNothing) {

@@ -11,8 +11,26 @@ namespace {
 
 TEST(Command, EveryHelpHasExamples) {
   const Folder folder;
-  for (const char* command : {"", "train", "eval", "predict", "info", "datasets", "datasets list", "datasets download",
-                              "datasets check", "datasets show", "models", "models list", "models show"}) {
+  for (const char* command : {"",
+                              "train",
+                              "eval",
+                              "predict",
+                              "prune",
+                              "distill",
+                              "compact",
+                              "run",
+                              "sensitivity",
+                              "compare",
+                              "masks",
+                              "info",
+                              "datasets",
+                              "datasets list",
+                              "datasets download",
+                              "datasets check",
+                              "datasets show",
+                              "models",
+                              "models list",
+                              "models show"}) {
     const Said said = run(folder, fmt::format("{} --help", command));
     EXPECT_EQ(said.status, 0) << command;
     EXPECT_TRUE(contains(said.out, "Examples:\n  espalier ")) << command << "\n" << said.out;
@@ -138,6 +156,12 @@ TEST(Command, ModelsListAndShow) {
   EXPECT_EQ(show.json()["parameters"], 431080);
   EXPECT_EQ(show.json()["macs"], 2293000);
   EXPECT_TRUE(contains(show.err, "conv2")) << "the table goes to stderr with --json";
+  const Said groups = run(folder, "models show resnet20 --groups --json");
+  EXPECT_EQ(groups.json()["groups"][1]["units"], 16);
+  const std::string name = groups.json()["groups"][1]["name"];
+  EXPECT_TRUE(
+      contains(run(folder, fmt::format("models show resnet20 --explain '{}'", name)).out, "filter u of conv1.weight"));
+  EXPECT_TRUE(contains(run(folder, "models show resnet20 --dot").out, "digraph"));
   EXPECT_EQ(run(folder, "models show mlp:8 --channels 3 --size 32 --classes 100 --json").json()["parameters"],
             3072 * 8 + 8 + 8 * 100 + 100);
 }
@@ -175,7 +199,8 @@ TEST(Command, InfoDescribesTheMachine) {
   EXPECT_EQ(said.status, 0) << said.err;
   for (const char* part : {"espalier 0.", "OpenBLAS", "threads   1 ", "cuda", "/some/where (ESPALIER_DATA)"})
     EXPECT_TRUE(contains(said.out, part)) << part << "\n" << said.out;
-  EXPECT_TRUE(run(folder, "info --json").json()["version"].is_string());
+  const std::string version = run(folder, "info --json").json()["version"];
+  EXPECT_EQ(run(folder, "--version").out, "espalier " + version + "\n");
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // espalier run, prune, distill, compact, compare, masks: whole stories on digits, and what bad recipes are told.
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <set>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -269,8 +271,22 @@ TEST(Run, BadRecipesAreToldWhereAndWhat) {
        "in [0,1) for 'fc1.weight', got 1.5"},
       {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"sparse-training\"\nsparsity = 1.5", "in [0,1)"},
       {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"variational\"\nepochs = 0", "epochs of at least 1"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"prune\"\nsparsity = 0.3\npattern = \"2 of 4\"",
+       "r.toml:3: pattern \"2 of 4\": expected a sparsity of at least 0.5"},
+      // After an hour of training, were they not tried beforehand.
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\n[[stage]]\ntype = \"prune\"\n"
+       "pattern = \"channels\"\nmacs = 0.001",
+       "r.toml: stage '2-prune': [prune_to_budget] a budget of"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\n[[stage]]\ntype = \"prune\"\nsparsity = "
+       "0.5\n"
+       "protect = [\"fc9\"]",
+       "no site is named 'fc9'"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\n[[stage]]\ntype = \"lottery\"\n"
+       "pattern = \"block 7x3\"",
+       "stage '2-lottery'"},
       {"model = = 3", "r.toml:1: not TOML"},
-      {"model = \"lenet55\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"", "lenet5"},
+      {"model = \"lenet55\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"", "r.toml:1: [make_model] unknown model"},
+      {"model = \"mlp:8\"\ndata = \"digitz\"\n[[stage]]\ntype = \"train\"", "r.toml:1: "},
   };
   for (const Case& c : cases) {
     write_file(folder / "r.toml", c.recipe);
@@ -294,9 +310,32 @@ TEST(Run, TheRecipesOfTheTreeAreRecipes) {
   EXPECT_GE(count, 8);
 }
 
+TEST(Run, IndicesOfTheOriginalOutliveStagesAndCommands) {
+  const Folder folder;
+  write_file(
+      folder / "r.toml",
+      "model = \"mlp:16\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nepochs = 1\n[[stage]]\ntype = \"prune\"\n"
+      "pattern = \"channels\"\nsparsity = 0.5\nepochs = 0\n[[stage]]\ntype = \"compact\"\n[[stage]]\n"
+      "type = \"train\"\nepochs = 1\n");
+  ASSERT_EQ(run(folder, "run r.toml --out x").status, 0);
+  ASSERT_EQ(run(folder, "prune x --pattern channels --sparsity 0.5 --epochs 0 --out y").status, 0);
+  const Said compacted = run(folder, "compact y --json");
+  ASSERT_EQ(compacted.status, 0) << compacted.err;
+  const auto rows = [](const nlohmann::json& kept) { return kept.at("fc1.weight")[0].get<std::set<int64_t>>(); };
+  const auto first = rows(nlohmann::json::parse(read_file(folder / "x/3-compact/compaction.json"))["kept"]);
+  const auto second = rows(compacted.json()["kept"]["kept"]);
+  EXPECT_EQ(first.size(), 8U);
+  EXPECT_EQ(second.size(), 4U);
+  EXPECT_TRUE(std::includes(first.begin(), first.end(), second.begin(), second.end()));
+  EXPECT_GT(*second.rbegin(), 7) << "rows of the original network, not of the eight that were left";
+}
+
 TEST(Prune, OnTheCommandLine) {
   const Folder folder;
   ASSERT_EQ(run(folder, "train --model mlp:32 --data digits --epochs 3 --out m").status, 0);
+  EXPECT_TRUE(contains(run(folder, "prune m --sparsity 0.8 --protect fc9 --out p").err, "no site is named 'fc9'"));
+  EXPECT_TRUE(contains(run(folder, "prune m --sparsity 0.9 --protect fc1.weight,fc2.bias --out p").err, "fc2.bias"));
+  EXPECT_TRUE(contains(run(folder, "prune m --sparsity 0.9 --protect 'fc*' --out p").err, "out of reach"));
   const Said pruned = run(folder, "prune m --sparsity 0.8 --epochs 2 --teacher start --json");
   ASSERT_EQ(pruned.status, 0) << pruned.err;
   EXPECT_NEAR(pruned.json()["runs"][0]["after"]["sparsity"].get<double>(), 0.8, 1e-3);

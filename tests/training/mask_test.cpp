@@ -1,11 +1,15 @@
 // What holds for masks, always (design, section 2): each test fails when its rule is broken.
+#include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <memory>
 
 #include <gtest/gtest.h>
 
+#include "layers/conv.h"
 #include "layers/embedding.h"
 #include "layers/linear.h"
+#include "layers/lstm.h"
 #include "layers/models/zoo.h"
 #include "tests/training/support.h"
 #include "training/checkpoint.h"
@@ -19,16 +23,20 @@ using testing_support::TemporaryFolder;
 Mask random_mask(const Shape& shape, const Pattern& pattern, uint64_t seed) {
   Generator generator(seed);
   const int64_t units = mask_layout(shape, pattern).units();
-  return Mask::from_scores(shape, pattern, rand({units}, generator), units / 3);
+  return Mask::from_scores(shape, pattern, rand({units}, generator), std::max<int64_t>(units / 3, 1));
 }
 
 /// Whether every masked weight is exactly 0.
 bool is_masked(const Tensor& values, const Mask& mask) { return !any((values != 0) & ~mask.expand()).item(); }
 
+/// The gradients of a loss that every weight has a part in.
+void backward(Module& module, const Tensor& x) {
+  module.zero_grad();
+  sum(square(module(x) - 1.0)).backward();
+}
 void backward(Linear& layer, uint64_t seed) {
   Generator generator(seed);
-  layer.zero_grad();
-  sum(square(layer(randn({5, 8}, generator)) - 1.0)).backward();
+  backward(layer, randn({5, 8}, generator));
 }
 
 std::vector<std::shared_ptr<Optimizer>> optimizers_for(const Module& module) {
@@ -38,83 +46,105 @@ std::vector<std::shared_ptr<Optimizer>> optimizers_for(const Module& module) {
           std::make_shared<RmsProp>(module, RmsPropOptions{.lr = 0.1, .weight_decay = 0.1, .momentum = 0.9})};
 }
 
-/// Looks up every row of the table at least once, some twice, so that every weight has a gradient.
-void backward(Embedding& table, uint64_t seed) {
-  Generator generator(seed);
-  table.zero_grad();
-  const Tensor ids = Tensor::from<int64_t>({0, 1, 2, 3, 4, 5, 6, 5, 0}, {9});
-  sum(square(table(ids) - randn({9, 4}, generator))).backward();
-}
-
-class EveryOptimizer : public testing::TestWithParam<int> {};
-
-TEST_P(EveryOptimizer, NeverRevivesAMaskedWeight) {
+/// Trains, masks the parameter, trains on and saves, with both gradient flows and one of optimizers_for.
+void expect_never_revived(const std::function<ModulePtr()>& make, const std::string& name, const Pattern& pattern,
+                          const std::function<Tensor(Generator&)>& input, int which) {
   for (GradientFlow flow : {GradientFlow::masked, GradientFlow::dense}) {
+    SCOPED_TRACE(name + ", " + pattern.to_string());
     set_seed(1);
-    Linear layer(8, 6);
-    const auto optimizer = optimizers_for(layer)[static_cast<size_t>(GetParam())];
-    Parameter weight = layer.named_parameters().front().second;
-    for (uint64_t step = 0; step < 5; ++step) {  // momentum builds up
-      backward(layer, step);
+    const ModulePtr module = make();
+    const auto optimizer = optimizers_for(*module)[static_cast<size_t>(which)];
+    const auto parameter_of = [&](const Module& of) {
+      for (const auto& [own, parameter] : of.named_parameters())
+        if (own == name) return parameter;
+      return Parameter();
+    };
+    Parameter weight = parameter_of(*module);
+    ASSERT_TRUE(weight.defined());
+    const auto step = [&](uint64_t seed) {
+      Generator generator(seed);
+      backward(*module, input(generator));
       optimizer->step();
-    }
-    const Mask mask = random_mask(weight.shape(), Pattern::element(), 3);
+    };
+    for (uint64_t seed = 0; seed < 5; ++seed) step(seed);  // momentum builds up
+    const Mask mask = random_mask(weight.shape(), pattern, 3);
     weight.set_mask(mask, flow);
     EXPECT_TRUE(is_masked(weight.data(), mask));
     for (const std::string& slot : optimizer->slots())
       EXPECT_TRUE(is_masked(*optimizer->state(weight, slot), mask)) << slot << " the moment the weight is masked";
     const Tensor before = weight.data().clone();
-    for (uint64_t step = 5; step < 15; ++step) {
-      backward(layer, step);
+    for (uint64_t seed = 5; seed < 15; ++seed) {
+      step(seed);
       EXPECT_EQ(is_masked(weight.grad(), mask), flow == GradientFlow::masked);
-      optimizer->step();
-      ASSERT_TRUE(is_masked(weight.data(), mask)) << optimizer->type() << " step " << step;
+      ASSERT_TRUE(is_masked(weight.data(), mask)) << optimizer->type() << " step " << seed;
       for (const std::string& slot : optimizer->slots()) ASSERT_TRUE(is_masked(*optimizer->state(weight, slot), mask));
     }
     EXPECT_FALSE(identical(before, weight.data())) << "the other weights do learn";
+
+    const TemporaryFolder folder;
+    save_checkpoint(folder.file("module.safetensors"), *module, optimizer.get());
+    const ModulePtr loaded = load_model(folder.file("module.safetensors"));
+    const Parameter same = parameter_of(*loaded);
+    EXPECT_TRUE(same.mask() == mask);
+    EXPECT_EQ(same.gradient_flow(), flow);
+    EXPECT_TRUE(identical(same.data(), weight.data()));
+    const auto other = optimizers_for(*loaded)[static_cast<size_t>(which)];
+    restore(load_checkpoint(folder.file("module.safetensors")), *loaded, other.get());
+    for (const std::string& slot : optimizer->slots())
+      EXPECT_TRUE(identical(*other->state(same, slot), *optimizer->state(weight, slot))) << slot;
   }
 }
 
-TEST_P(EveryOptimizer, NeverRevivesAMaskedEmbedding) {
-  const std::vector<Pattern> patterns = {Pattern::element(), Pattern::channel(0), Pattern::channel(1)};
-  for (const Pattern& pattern : patterns)
-    for (GradientFlow flow : {GradientFlow::masked, GradientFlow::dense}) {
-      set_seed(1);
-      Embedding table(7, 4);
-      const auto optimizer = optimizers_for(table)[static_cast<size_t>(GetParam())];
-      Parameter weight = table.weight();
-      for (uint64_t step = 0; step < 5; ++step) {
-        backward(table, step);
-        optimizer->step();
-      }
-      const Mask mask = random_mask(weight.shape(), pattern, 3);
-      weight.set_mask(mask, flow);
-      EXPECT_TRUE(is_masked(table(Tensor::arange(0, 7)).data(), mask)) << "what is looked up is what exists";
-      for (const std::string& slot : optimizer->slots())
-        EXPECT_TRUE(is_masked(*optimizer->state(weight, slot), mask)) << slot << " the moment the weight is masked";
-      const Tensor before = weight.data().clone();
-      for (uint64_t step = 5; step < 15; ++step) {
-        backward(table, step);
-        EXPECT_EQ(is_masked(weight.grad(), mask), flow == GradientFlow::masked);
-        optimizer->step();
-        ASSERT_TRUE(is_masked(weight.data(), mask)) << optimizer->type() << " step " << step;
-        for (const std::string& slot : optimizer->slots())
-          ASSERT_TRUE(is_masked(*optimizer->state(weight, slot), mask));
-      }
-      EXPECT_FALSE(identical(before, weight.data())) << "the other weights do learn";
+class EveryOptimizer : public testing::TestWithParam<int> {};
 
-      const TemporaryFolder folder;
-      save_checkpoint(folder.file("table.safetensors"), table, optimizer.get());
-      const ModulePtr loaded = load_model(folder.file("table.safetensors"));
-      const Parameter& same = dynamic_cast<const Embedding&>(*loaded).weight();
-      EXPECT_TRUE(same.mask() == mask);
-      EXPECT_EQ(same.gradient_flow(), flow);
-      EXPECT_TRUE(identical(same.data(), weight.data()));
-      const auto other = optimizers_for(*loaded)[static_cast<size_t>(GetParam())];
-      restore(load_checkpoint(folder.file("table.safetensors")), *loaded, other.get());
-      for (const std::string& slot : optimizer->slots())
-        EXPECT_TRUE(identical(*other->state(same, slot), *optimizer->state(weight, slot))) << slot;
-    }
+TEST_P(EveryOptimizer, NeverRevivesAMaskedWeight) {
+  for (const Pattern& pattern : {Pattern::element(), Pattern::block(3, 2), Pattern::channel(0), Pattern::n_of_m(2, 4)})
+    expect_never_revived([] { return share(Linear(8, 6)); }, "weight", pattern,
+                         [](Generator& generator) {
+                           return randn({5, 8}, generator);
+                         },
+                         GetParam());
+}
+
+TEST_P(EveryOptimizer, NeverRevivesAMaskedConvolution) {
+  const Conv2dOptions options{.stride = 2, .padding = 2, .dilation = 2, .groups = 2};
+  for (const Pattern& pattern : {Pattern::element(), Pattern::kernel(), Pattern::channel(0), Pattern::channel(1)})
+    expect_never_revived([&] { return share(Conv2d(4, 6, options)); }, "weight", pattern,
+                         [](Generator& generator) {
+                           return randn({2, 4, 9, 9}, generator);
+                         },
+                         GetParam());
+}
+
+TEST_P(EveryOptimizer, NeverRevivesAMaskedLstm) {
+  const std::vector<std::pair<std::string, Pattern>> cases = {{"weight_ih_l0", Pattern::element()},
+                                                              {"weight_ih_l0", Pattern::channel(0, 4)},
+                                                              {"weight_hh_l0", Pattern::element()},
+                                                              {"weight_hh_l0", Pattern::recurrent()},
+                                                              {"bias_hh_l0", Pattern::channel(0, 4)}};
+  for (const auto& [name, pattern] : cases)
+    expect_never_revived([] { return share(LSTM(3, 5)); }, name, pattern,
+                         [](Generator& generator) {
+                           return randn({4, 2, 3}, generator);
+                         },
+                         GetParam());
+}
+
+TEST_P(EveryOptimizer, NeverRevivesAMaskedEmbedding) {
+  // Every row is looked up, some twice, so that every weight has a gradient.
+  for (const Pattern& pattern : {Pattern::element(), Pattern::channel(0), Pattern::channel(1)})
+    expect_never_revived([] { return share(Embedding(7, 4)); }, "weight", pattern,
+                         [](Generator&) {
+                           return Tensor::from<int64_t>({0, 1, 2, 3, 4, 5, 6, 5, 0}, {9});
+                         },
+                         GetParam());
+}
+
+TEST(MaskedParameter, WhatIsLookedUpIsWhatExists) {
+  Embedding table(7, 4);
+  const Mask mask = random_mask(table.weight().shape(), Pattern::channel(1), 3);
+  Parameter(table.weight()).set_mask(mask);
+  EXPECT_TRUE(is_masked(table(Tensor::arange(0, 7)).data(), mask));
 }
 
 INSTANTIATE_TEST_SUITE_P(Optimizers, EveryOptimizer, testing::Range(0, 4));

@@ -10,6 +10,26 @@ Values scores(const CriterionPtr& criterion, const Module& net) {
   return scores_of(*criterion, {.module = const_cast<Module&>(net)});
 }
 
+TEST(WeightCriteria, MagnitudesAreNorms) {
+  const ModulePtr net = regression({-3, 0.5, 2});
+  EXPECT_EQ(scores(magnitude_criterion(), *net), (Values{3, 0.5, 2}));
+  EXPECT_EQ(scores(magnitude_l2_criterion(), *net), (Values{9, 0.25, 4}));
+}
+
+TEST(WeightCriteria, RandomIsUniformAndItsSeeds) {
+  const ModulePtr net = regression(Values(1000, 0.0));
+  const auto of_seed = [&](uint64_t seed) { return scores_of(*random_criterion(), {.module = *net, .seed = seed}); };
+  const Values values = of_seed(1);
+  EXPECT_EQ(of_seed(1), values);
+  EXPECT_NE(of_seed(2), values);
+  double mean = 0;
+  for (const double value : values) {
+    EXPECT_TRUE(value >= 0 && value < 1);
+    mean += value / 1000;
+  }
+  EXPECT_NEAR(mean, 0.5, 0.05);
+}
+
 TEST(WeightCriteria, EnergyIsHalfTheSquare) {
   const ModulePtr net = regression({-3, 0.5, 2});
   EXPECT_EQ(scores(energy_criterion(), *net), (Values{4.5, 0.125, 2}));

@@ -157,6 +157,27 @@ TEST(HardConcrete, PenaltyGatesAndFoldingFollowTheFormulas) {
   EXPECT_DOUBLE_EQ(gates.sparsity(), 0.25);
 }
 
+TEST(LearnedMasks, AThresholdLeavesProtectedSitesAndTheLeastNumberOfUnits) {
+  const auto net = tiny_network();
+  const std::vector<Site> sites = weight_sites(*net);
+  LearnedMaskOptions options{.selection = Selection::threshold, .initial = InitialScores::magnitude, .threshold = 1000};
+  const auto kept = [&](const LearnedMasks& masks, size_t site) {
+    return std::count(masks.exists()[site].begin(), masks.exists()[site].end(), true);
+  };
+  EXPECT_EQ(kept(LearnedMasks(net, sites, options), 0), 1);
+  options.allocation.min_units = 2;
+  {
+    const LearnedMasks masks(net, sites, options);
+    EXPECT_EQ(masks.exists()[0], (std::vector<bool>{true, true, false, false}));  // |4|, |-3|, 2, 1
+  }
+  options.allocation.protect = {sites[0].name};
+  EXPECT_EQ(kept(LearnedMasks(net, sites, options), 0), sites[0].units);
+  options.allocation.protect = {"nonsense"};
+  EXPECT_THROW(LearnedMasks(net, sites, options), ArgumentError);
+  EXPECT_THROW(LearnedMasks(net, weight_sites(*net, Pattern::n_of_m(2, 4)), {.selection = Selection::threshold}),
+               ArgumentError);
+}
+
 TEST(HardConcrete, SamplesHaveTheirProbabilitiesAndGradients) {
   auto net = share(Sequential(Linear(100, 100)));
   HardConcreteGates gates(net, {site_of("w", net->parameters()[0], Pattern::element())}, {.open = 0.5});
@@ -185,6 +206,8 @@ TEST(HardConcrete, AllGatesClosedKeepsOneUnit) {
   log_alpha.set_data(Tensor::from<float>({-9, -7, -8}, {3}));
   gates.harden();
   EXPECT_EQ(net->parameters()[0].mask().units(), (std::vector<bool>{false, true, false}));
+  // The unit that is kept though its gate is closed has its weights: training can revive it.
+  EXPECT_GT(sum(abs(net->parameters()[0].data())).item(), 0);
   const auto other = tiny_network();
   EXPECT_THROW(HardConcreteGates(other, weight_sites(*other, Pattern::n_of_m(2, 4))), ArgumentError);
 }

@@ -134,6 +134,18 @@ TEST(VariationalLayers, EvaluationAndRemovalDropTheNoisyWeights) {
   EXPECT_THROW(variational_layers(*net), ArgumentError);
 }
 
+TEST(VariationalLayers, KeepTheirSurestWeightWhenAllAreNoise) {
+  auto net = share(Sequential(Linear(4, 2)));
+  make_variational(*net);
+  const auto layer = variational_layers(*net).front();
+  Parameter weight = layer->weight(), log_sigma2 = layer->log_sigma2();
+  weight.set_data(Tensor::ones({2, 4}));
+  log_sigma2.set_data(Tensor::from<float>({5, 5, 5, 5, 5, 4, 5, 5}, {2, 4}));
+  const SparsityCount count = remove_variational(*net);
+  EXPECT_EQ(count.masked, 7);
+  EXPECT_TRUE(weight.mask().units()[5]);
+}
+
 TEST(VariationalLayers, NestedSharedClonedAndSaved) {
   auto shared = share(Linear(4, 4));
   auto inner = std::make_shared<Sequential>();

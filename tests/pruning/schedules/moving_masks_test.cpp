@@ -122,6 +122,18 @@ TEST(NetworkSurgery, CutsAndSplicesByTheDenseWeights) {
   EXPECT_EQ(weight.mask().count(), 3);
 }
 
+TEST(NetworkSurgery, KeepsTheLeastNumberOfUnits) {
+  const ModulePtr net = small_network(1);
+  const std::vector<Site> sites = weight_sites(*net, Pattern::channel(0));
+  NetworkSurgery surgery(sites, {.c = 1000, .min_units = 3});
+  surgery.update();
+  surgery.harden();
+  for (const Site& site : sites) {
+    const std::vector<bool> exists = existing_units(site);
+    EXPECT_EQ(std::count(exists.begin(), exists.end(), true), 3) << site.name;
+  }
+}
+
 TEST(NetworkSurgery, BadInput) {
   Tiny tiny;
   EXPECT_THROW(NetworkSurgery({}), ArgumentError);

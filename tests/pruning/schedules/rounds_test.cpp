@@ -157,6 +157,40 @@ TEST(LotteryTicket, GoesOnWhereItWasStopped) {
   expect_contains(message_of<FileError>([&] { search("straight0", 1, 0, 0, nullptr, 1); }), "rewind_step");
 }
 
+/// Half of the single weights masked, and no whole row: what rounds of channels have to remove is unaffected.
+ModulePtr with_single_weights_masked() {
+  const ModulePtr net = small_network(1);
+  Pruner(net, weight_sites(*net), {.allocation = {.scope = Scope::layer}}).prune(0.5);
+  return net;
+}
+
+int64_t units_left(const Site& site) {
+  const std::vector<bool> exists = existing_units(site);
+  return std::count(exists.begin(), exists.end(), true);
+}
+
+TEST(LotteryTicket, WeightsMaskedInsideOfUnitsAreNoUnits) {
+  for (const Scope scope : {Scope::layer, Scope::global}) {
+    auto watch = std::make_shared<Watch>();
+    const ModulePtr net = with_single_weights_masked();
+    const std::vector<Site> sites = {weight_sites(*net, Pattern::channel(0)).front()};
+    const int64_t before = units_left(sites[0]);
+    find_lottery_ticket(net, sites, training(), {}, {},
+                        {.training = plan(watch, 1), .rounds = 1, .rate = 0.25, .scope = scope, .output_rate = 1});
+    EXPECT_EQ(units_left(sites[0]), before - std::llround(0.25 * static_cast<double>(before))) << name_of(scope);
+  }
+}
+
+TEST(AdaptivePruning, WeightsMaskedInsideOfUnitsAreNoUnits) {
+  auto watch = std::make_shared<Watch>();
+  const ModulePtr net = with_single_weights_masked();
+  Pruner pruner(net, {weight_sites(*net, Pattern::channel(0)).front()});
+  const int64_t before = units_left(pruner.sites()[0]);
+  prune_adaptively(pruner, training(), validation(),
+                   {.training = plan(watch, 1), .step = 0.25, .tolerance = 1000, .rounds = 1});
+  EXPECT_EQ(units_left(pruner.sites()[0]), before - std::llround(0.25 * static_cast<double>(before)));
+}
+
 TEST(LotteryTicket, BadInput) {
   auto watch = std::make_shared<Watch>();
   const ModulePtr net = small_network(1);

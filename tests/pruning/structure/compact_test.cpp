@@ -54,6 +54,30 @@ TEST_P(CompactZoo, DeadChannelsThatStillSaySomething) {
   EXPECT_EQ(net->num_parameters(), expected);
 }
 
+/// Masks of kernels, blocks, input features and rows in turns, each where it fits: what no channel group knows of.
+TEST_P(CompactZoo, StructuredPatternsOfSingleWeights) {
+  const auto& [name, input] = GetParam();
+  const ModulePtr net = make_model(name);
+  randomize(*net, 6);
+  const std::vector<Pattern> patterns = {Pattern::kernel(), Pattern::channel(1), Pattern::block(2, 2),
+                                         Pattern::channel(0)};
+  Generator generator(7);
+  size_t next = 0;
+  for (auto& [parameter_name, parameter] : net->named_parameters()) {
+    const Shape& shape = parameter.shape();
+    if (shape.rank() < 2) continue;
+    Pattern pattern = patterns[next++ % patterns.size()];
+    while ((pattern == Pattern::kernel() && shape.rank() != 4) ||
+           (pattern == Pattern::block(2, 2) && (shape[0] % 2 != 0 || shape.numel() / shape[0] % 2 != 0)))
+      pattern = patterns[next++ % patterns.size()];
+    std::vector<bool> units(static_cast<size_t>(mask_layout(shape, pattern).units()));
+    for (size_t i = 0; i < units.size(); ++i) units[i] = generator.next_uniform() < 0.5;
+    units[0] = true;
+    Parameter(parameter).set_mask(Mask::from_units(shape, pattern, units));
+  }
+  compact_and_compare(*net, input);
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, CompactZoo,
                          testing::Values(ZooCase{"lenet300", {3, 1, 28, 28}}, ZooCase{"lenet5", {3, 1, 28, 28}},
                                          ZooCase{"mlp:20,10", {3, 1, 28, 28}}, ZooCase{"resnet20", {2, 3, 16, 16}},
