@@ -361,6 +361,10 @@ Stage read_stage(const toml::table& table, const Recipe& recipe) {
     if (stage.type == "prune") read_pruning(reader, stage);
     if (stage.type == "train") reader.read("slimming", stage.slimming);
     if (!(stage.slimming >= 0)) reader.fail_here(fmt::format("expected slimming >= 0, got {}", stage.slimming));
+    if (stage.type == "blocks") {
+      reader.read("drop", stage.drop);
+      if (stage.drop < 1) reader.fail_here(fmt::format("expected drop = 1 residual block or more, got {}", stage.drop));
+    }
     if (stage.type == "compensate" || stage.type == "reconstruct") {
       reader.read("reference", stage.reference);
       std::vector<std::string> names;
@@ -389,8 +393,8 @@ Stage read_stage(const toml::table& table, const Recipe& recipe) {
 
 const std::vector<std::string>& stage_types() {
   static const std::vector<std::string> kTypes = {
-      "train",           "teacher", "prune",   "lottery",     "adaptive",   "learned-masks", "l0",     "variational",
-      "sparse-training", "surgery", "distill", "recalibrate", "compensate", "reconstruct",   "compact"};
+      "train",           "teacher", "prune",   "lottery", "adaptive",    "learned-masks", "l0",          "variational",
+      "sparse-training", "surgery", "distill", "blocks",  "recalibrate", "compensate",    "reconstruct", "compact"};
   return kTypes;
 }
 
@@ -400,7 +404,8 @@ const std::vector<std::string>& term_types() {
 }
 
 bool is_training(const std::string& type) {
-  return type != "compact" && type != "recalibrate" && type != "compensate" && type != "reconstruct";
+  return type != "blocks" && type != "compact" && type != "recalibrate" && type != "compensate" &&
+         type != "reconstruct";
 }
 
 Recipe parse_recipe(const std::string& text, const std::string& source, const std::string& data) {

@@ -129,6 +129,7 @@ struct Stage {
   bool keep_best = true;  ///< the best epoch by validation after the schedule's end, if there is validation data
   std::string reference;  ///< compensate, reconstruct: the stage whose outputs are to be had again
   double slimming = 0;    ///< train: strength of the penalty on BatchNorm scales
+  int64_t drop = 0;       ///< blocks: how many residual blocks go
   std::optional<PruneSettings> prune = {};
   std::optional<VariationalSettings> variational = {};
   std::optional<SparseTrainingSettings> sparse_training = {};
@@ -141,7 +142,7 @@ struct Stage {
 };
 
 /// "train", "teacher", "prune", "lottery", "adaptive", "learned-masks", "l0", "variational", "sparse-training",
-/// "surgery", "distill", "recalibrate", "compensate", "reconstruct", "compact".
+/// "surgery", "distill", "blocks", "recalibrate", "compensate", "reconstruct", "compact".
 const std::vector<std::string>& stage_types();
 /// "hint", "attention", "relational-distance", "relational-angle".
 const std::vector<std::string>& term_types();

@@ -129,6 +129,7 @@ std::string to_toml(const Recipe& recipe) {
       add("temperature", toml_number(stage.distill->temperature));
       add("alpha", toml_number(stage.distill->alpha));
     }
+    if (stage.type == "blocks") add("drop", std::to_string(stage.drop));
     if (!stage.reference.empty()) add("reference", quote(stage.reference));
     if (stage.slimming > 0) add("slimming", toml_number(stage.slimming));
     if (stage.variational) {
@@ -192,6 +193,7 @@ std::string describe(const Stage& stage) {
                              : fmt::format(" {} to {:g} {}", what, p.amount, p.budget);
     text += fmt::format(" by {}, {}", p.units.criterion, p.units.scope);
   }
+  if (stage.type == "blocks") text += fmt::format(": {} of them masked as a whole", stage.drop);
   if (stage.lottery)
     text += fmt::format(" ticket: {} rounds of {:.4g} % of the {}, rewound to step {}", stage.lottery->rounds,
                         100 * stage.lottery->rate, noun(stage.lottery->pattern), stage.lottery->rewind_to);

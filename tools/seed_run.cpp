@@ -1,6 +1,7 @@
 // One seed of a recipe: its stages on one network.
 #include "tools/pipeline.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <functional>
@@ -22,6 +23,7 @@
 #include "pruning/schedules/sparse_training.h"
 #include "pruning/schedules/surgery.h"
 #include "pruning/sensitivity.h"
+#include "pruning/structure/blocks.h"
 #include "pruning/structure/compact.h"
 #include "pruning/structure/costs.h"
 #include "tools/model_file.h"
@@ -97,6 +99,10 @@ class SeedRun {
   bool rehearse(const Stage& stage) {
     if (stage.type == "distill") network_ = placed(zoo_network(stage.model));
     if (stage.type == "compact") compact(*network_, example_);
+    if (stage.type == "blocks") {
+      const std::vector<ResidualBlock> blocks = blocks_to_drop(stage);
+      for (int64_t i = 0; i < stage.drop; ++i) mask_block(blocks[static_cast<size_t>(i)].module);
+    }
     if (stage.lottery) {
       check_lottery(sites_of(*network_, stage.lottery->pattern), lottery_options(stage, nullptr));
       return false;
@@ -211,6 +217,7 @@ class SeedRun {
         output_.say("    {}: mean square error {:.4g} -> {:.4g}", layer.layer, layer.before, layer.after);
       return;
     }
+    if (stage.type == "blocks") return drop_blocks(stage);
     if (stage.type == "compact") {
       const CompactionReport report = compact(*network_, example_, {.earlier = index_map_});
       index_map_ = report.kept;
@@ -247,6 +254,36 @@ class SeedRun {
       pruner->prune(stage.prune->sparsity);
     }
     if (pruner && !InterruptGuard::requested()) say_sparsity(count_sparsity(pruner->sites()));
+  }
+
+  /// The residual blocks that are not masked yet. Throws when there are too few.
+  std::vector<ResidualBlock> blocks_to_drop(const Stage& stage) const {
+    std::vector<ResidualBlock> blocks = residual_blocks(*network_);
+    std::erase_if(blocks, [](const ResidualBlock& block) { return is_masked_block(*block.module); });
+    check(stage.drop <= static_cast<int64_t>(blocks.size()), "blocks",
+          "expected to drop at most the {} residual blocks that this {} could do without, got {}", blocks.size(),
+          network_->type(), stage.drop);
+    return blocks;
+  }
+
+  /// Masks the blocks whose absence costs least; training goes on without them, compaction takes them out.
+  void drop_blocks(const Stage& stage) const {
+    const std::vector<ResidualBlock> blocks = blocks_to_drop(stage);
+    constexpr int64_t kBatches = 20;  // of training images
+    std::vector<BlockImportance> worth = validation_.size() > 0
+                                             ? block_importances(*network_, validation_)
+                                             : block_importances(*network_, train_, {.batches = kBatches});
+    std::stable_sort(worth.begin(), worth.end(),
+                     [](const BlockImportance& a, const BlockImportance& b) { return a.increase < b.increase; });
+    int64_t left = stage.drop;
+    for (const BlockImportance& block : worth) {
+      const auto found = std::find_if(blocks.begin(), blocks.end(),
+                                      [&](const ResidualBlock& other) { return other.name == block.name; });
+      if (left == 0 || found == blocks.end()) continue;
+      mask_block(found->module);
+      --left;
+      output_.say("    {}: the loss rises by {:.4f} without it", block.name, block.increase);
+    }
   }
 
   void say_sparsity(const SparsityCount& count) const {

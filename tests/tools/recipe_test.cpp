@@ -163,6 +163,23 @@ type = "recalibrate"
   EXPECT_LT(said.json()["runs"][1]["after"]["sparsity"].get<double>(), 1);
 }
 
+TEST(Run, ResidualBlocksGoAsAWhole) {
+  const Folder folder;
+  const std::string head = "model = \"resnet20\"\ndata = \"digits\"\nvalidation = 0.2\n";
+  write_file(folder / "r.toml", head +
+                                    "[[stage]]\ntype = \"blocks\"\ndrop = 2\n[[stage]]\ntype = \"train\"\nepochs = 1\n"
+                                    "[[stage]]\ntype = \"compact\"\n");
+  const Said said = run(folder, "run r.toml --out x --json");
+  ASSERT_EQ(said.status, 0) << said.err;
+  EXPECT_TRUE(contains(said.err, "the loss rises by")) << said.err;
+  // Seven of nine blocks have no shortcut of their own; each of the smallest has two convolutions of 16 channels.
+  const nlohmann::json report = said.json()["runs"][0]["after"];
+  EXPECT_LE(report["parameters"].get<int64_t>(), 269722 - 288 - 2 * (2 * 16 * 16 * 9));
+  write_file(folder / "r.toml", head + "[[stage]]\ntype = \"train\"\n[[stage]]\ntype = \"blocks\"\ndrop = 10\n");
+  EXPECT_TRUE(
+      contains(run(folder, "run r.toml --out y").err, "stage '2-blocks': [blocks] expected to drop at most the 7"));
+}
+
 TEST(Run, FilesSayHowTheirNetworkWasTrained) {
   const Folder folder;
   write_file(folder / "r.toml", R"(
