@@ -10,23 +10,16 @@
 #include <nlohmann/json.hpp>
 
 #include "layers/models/zoo.h"
-#include "pruning/criteria/slimming.h"
 #include "pruning/distillation/distillation.h"
-#include "pruning/learned/hard_concrete.h"
-#include "pruning/learned/learned_masks.h"
-#include "pruning/learned/movement.h"
 #include "pruning/learned/variational.h"
 #include "pruning/recovery/reconstruct.h"
 #include "pruning/recovery/statistics.h"
 #include "pruning/schedules/adaptive.h"
 #include "pruning/schedules/lottery.h"
-#include "pruning/schedules/sparse_training.h"
-#include "pruning/schedules/surgery.h"
-#include "pruning/sensitivity.h"
 #include "pruning/structure/blocks.h"
 #include "pruning/structure/compact.h"
-#include "pruning/structure/costs.h"
 #include "tools/model_file.h"
+#include "tools/stage_pruning.h"
 #include "training/checkpoint.h"
 #include "training/interrupt.h"
 
@@ -104,7 +97,7 @@ class SeedRun {
       for (int64_t i = 0; i < stage.drop; ++i) mask_block(blocks[static_cast<size_t>(i)].module);
     }
     if (stage.lottery) {
-      check_lottery(sites_of(*network_, stage.lottery->pattern), lottery_options(stage, nullptr));
+      check_lottery(sites_of(*network_, example_, stage.lottery->pattern), lottery_options(stage, nullptr));
       return false;
     }
     if (stage.adaptive) {
@@ -112,10 +105,8 @@ class SeedRun {
       return false;
     }
     if (stage.trains && stage.type != "teacher") {
-      NamedParameters others;
-      std::function<SparsityCount()> learned;
-      callbacks_of(stage, others, learned);
-      if (learned || stage.variational || stage.sparse_training) return false;
+      const StageCallbacks own = callbacks_of(stage, network_, example_, train_.size(), seed_);
+      if (own.left || stage.variational || stage.sparse_training) return false;
     }
     if (!stage.prune) return true;
     const PruneSettings& p = *stage.prune;
@@ -124,7 +115,7 @@ class SeedRun {
     if (p.budget.empty())
       pruner->prune(p.sparsity);
     else
-      prune_to_budget(*pruner, budget_of(p), cost_function(parse_budget_kind(p.budget)));
+      prune_to_budget(*pruner, budget_of(p, *network_, example_), cost_function(parse_budget_kind(p.budget), example_));
     return true;
   }
 
@@ -132,7 +123,7 @@ class SeedRun {
   /// can go.
   std::shared_ptr<Pruner> make_rehearsal_pruner(UnitSettings units, const std::map<std::string, double>& sparsity_of) {
     if (units.criterion == "movement" || make_criterion(units.criterion)->needs_data()) units.criterion = "magnitude";
-    return make_pruner(network_, {.units = std::move(units), .sparsity_of = sparsity_of});
+    return pruner_of(network_, {.units = std::move(units), .sparsity_of = sparsity_of});
   }
 
   /// The network before the first stage.
@@ -245,7 +236,7 @@ class SeedRun {
     if (stage.lottery) return find_ticket(stage, teacher);
     if (stage.adaptive) return search_adaptively(stage, teacher);
     std::shared_ptr<Pruner> pruner;
-    if (stage.prune) pruner = make_pruner(network_, *stage.prune);
+    if (stage.prune) pruner = pruner_of(network_, *stage.prune);
     if (pruner && !stage.prune->budget.empty()) {
       run_to_budget(stage, pruner, teacher);
     } else if (stage.trains) {
@@ -306,8 +297,8 @@ class SeedRun {
   }
 
   void find_ticket(const Stage& stage, const ModulePtr& teacher) {
-    const LotteryResult result = find_lottery_ticket(network_, sites_of(*network_, stage.lottery->pattern), train_,
-                                                     validation_, {}, lottery_options(stage, teacher));
+    const LotteryResult result = find_lottery_ticket(network_, sites_of(*network_, example_, stage.lottery->pattern),
+                                                     train_, validation_, {}, lottery_options(stage, teacher));
     for (const LotteryRound& round : result.rounds)
       output_.say("    round {}: {:.2f} % masked{}", round.round, 100 * round.sparsity,
                   round.validation_accuracy
@@ -317,7 +308,7 @@ class SeedRun {
 
   void search_adaptively(const Stage& stage, const ModulePtr& teacher) {
     const AdaptiveSettings& a = *stage.adaptive;
-    const auto pruner = make_pruner(network_, {.units = a.units});
+    const auto pruner = pruner_of(network_, {.units = a.units});
     const AdaptiveResult result = prune_adaptively(*pruner, train_, validation_,
                                                    {.training = plan_of(stage, teacher),
                                                     .retrain = a.retrain,
@@ -334,35 +325,13 @@ class SeedRun {
     if (result.finished) say_sparsity(count_sparsity(pruner->sites()));
   }
 
-  /// What a masked network costs once it is compacted (parameters, MACs, time) or saved (bytes).
-  CostFunction cost_function(BudgetKind kind) const {
-    const Tensor example = example_;
-    return [kind, example](Module& network) {
-      if (kind == BudgetKind::milliseconds) {
-        const ModulePtr copy = network.clone();
-        compact(*copy, example);
-        return 1e3 * latencies({copy}, {{example.size(1), example.size(2), example.size(3)}}, 1, 200).front().p50;
-      }
-      if (kind == BudgetKind::bytes) return count_bytes(network);
-      const Costs costs = count_costs(network, DependencyGraph::trace(network, example), example);
-      return static_cast<double>(kind == BudgetKind::macs ? costs.remaining_macs : costs.remaining_parameters);
-    };
-  }
-
-  /// A share counts from what the network costs now.
-  Budget budget_of(const PruneSettings& p) const {
-    const BudgetKind kind = parse_budget_kind(p.budget);
-    const bool share = p.amount < 1 && kind != BudgetKind::milliseconds;
-    return {.kind = kind, .amount = share ? p.amount * cost_function(kind)(*network_) : p.amount};
-  }
-
   /// Finds on a copy the sparsity that meets the budget and makes it the schedule's goal. What the training moves until
   /// then is made up for at once when the schedule ends, so that the rest of the training can recover from it.
   void run_to_budget(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher) {
     const PruneSettings& p = *stage.prune;
-    const CostFunction cost = cost_function(parse_budget_kind(p.budget));
+    const CostFunction cost = cost_function(parse_budget_kind(p.budget), example_);
     const double now = cost(*network_);
-    const Budget budget = budget_of(p);
+    const Budget budget = budget_of(p, *network_, example_);
     if (stage.trains) {
       // A resumed run goes on with the sparsity that it began with: measured milliseconds never come out the same
       // twice.
@@ -371,7 +340,7 @@ class SeedRun {
       if (options_.resume && fs::exists(found)) {
         scheduled.prune->sparsity = nlohmann::json::parse(read_text(found).value_or("")).at("sparsity");
       } else {
-        scheduled.prune->sparsity = prune_to_budget(*make_pruner(network_->clone(), p), budget, cost).sparsity;
+        scheduled.prune->sparsity = prune_to_budget(*pruner_of(network_->clone(), p), budget, cost).sparsity;
         write_file_atomically(found, nlohmann::json{{"sparsity", scheduled.prune->sparsity}}.dump() + "\n");
       }
       fit(scheduled, pruner, teacher, [&] { prune_to_budget(*pruner, budget, cost); });
@@ -382,38 +351,8 @@ class SeedRun {
     output_.say("    {}: {:.6g} -> {:.6g}, budget {:.6g}", p.budget, now, left, budget.amount);
   }
 
-  std::vector<Site> sites_of(Module& network, const std::string& pattern, const std::vector<std::string>& inputs = {},
-                             const std::vector<std::string>& protect = {}) const {
-    if (pattern != "channels") return weight_sites(network, Pattern::parse(pattern), protect);
-    std::vector<Site> sites = channel_sites(DependencyGraph::trace(network, example_));
-    for (Site& site : input_feature_sites(network, inputs)) sites.push_back(std::move(site));
-    return sites;
-  }
-
-  /// For what judges units apart from the rest of a layer: sites that nobody protects. Throws on names of no site.
-  static std::vector<Site> unprotected(std::vector<Site> sites, const std::vector<std::string>& protect) {
-    check_names(sites, {.protect = protect});
-    std::erase_if(sites, [&](const Site& site) { return names_include(protect, site.name); });
-    return sites;
-  }
-
-  std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const PruneSettings& p) const {
-    const UnitSettings& u = p.units;
-    return std::make_shared<Pruner>(
-        network, sites_of(*network, u.pattern, u.inputs, u.protect),
-        PrunerOptions{.criterion = u.criterion == "movement"
-                                       ? std::make_shared<MovementCriterion>(network->parameters())
-                                       : make_criterion(u.criterion),
-                      .allocation = {.scope = parse_scope(u.scope),
-                                     .sparsity_of = p.sparsity_of,
-                                     .protect = u.protect,
-                                     .normalize = u.normalize,
-                                     .min_units = u.min_units,
-                                     .round_to = u.round_to},
-                      .regrow = p.regrow,
-                      .data = train_,
-                      .batches = u.batches,
-                      .seed = seed_});
+  std::shared_ptr<Pruner> pruner_of(const ModulePtr& network, const PruneSettings& p) const {
+    return make_pruner(network, p, example_, train_, seed_);
   }
 
   /// The network on the run's device.
@@ -478,94 +417,14 @@ class SeedRun {
             .options = std::move(options)};
   }
 
-  /// What a stage does to its masks and weights while it trains, but for pruning. `others`: gets what is trained along.
-  /// `learned`: becomes what masks or gates have left, once the training is over.
-  std::vector<std::shared_ptr<Callback>> callbacks_of(const Stage& stage, NamedParameters& others,
-                                                      std::function<SparsityCount()>& learned) const {
-    std::vector<std::shared_ptr<Callback>> callbacks;
-    if (stage.slimming > 0) {
-      const auto penalty = std::make_shared<SlimmingPenalty>(SlimmingOptions{.strength = stage.slimming});
-      penalty->check_fits(*network_);
-      callbacks.push_back(penalty);
-    }
-    if (stage.sparse_training) {
-      const SparseTrainingSettings& s = *stage.sparse_training;
-      const std::vector<Site> sites = sites_of(*network_, s.pattern, {}, s.protect);
-      check_names(sites, {.protect = s.protect});
-      callbacks.push_back(std::make_shared<SparseTraining>(
-          sites, SparseTrainingOptions{
-                     .growth = parse_growth(s.growth),
-                     .sparsity = s.sparsity,
-                     .allocation = {.scope = parse_scope(s.scope), .protect = s.protect, .min_units = s.min_units},
-                     .fraction = s.fraction,
-                     .every = s.every,
-                     .end = s.end,
-                     .seed = seed_}));
-    }
-    if (stage.surgery) {
-      const SurgerySettings& s = *stage.surgery;
-      const std::vector<Site> sites = unprotected(sites_of(*network_, s.pattern, {}, s.protect), s.protect);
-      const auto surgery = std::make_shared<NetworkSurgery>(
-          sites, SurgeryOptions{.c = s.c, .c_of = s.c_of, .min_units = s.min_units, .harden = s.harden, .seed = seed_});
-      callbacks.push_back(surgery);
-      learned = [sites] { return count_sparsity(sites); };
-    }
-    if (stage.variational) {
-      const auto sequential = std::dynamic_pointer_cast<Sequential>(network_);
-      check(sequential != nullptr, "variational", "expected a network that is a Sequential, got a {}",
-            network_->type());
-      const VariationalSettings& s = *stage.variational;
-      make_variational(*sequential, {.initial_log_sigma2 = s.initial_log_sigma2, .threshold = s.threshold});
-      callbacks.push_back(std::make_shared<VariationalPenalty>(
-          network_,
-          VariationalPenaltyOptions{.weight = s.kl_weight, .warmup_end = s.warmup, .examples = train_.size()}));
-    }
-    if (stage.learned_masks) {
-      const LearnedMaskSettings& m = *stage.learned_masks;
-      const std::vector<Site> sites = sites_of(*network_, m.pattern, {}, m.protect);
-      const auto masks = std::make_shared<LearnedMasks>(
-          network_, sites,
-          LearnedMaskOptions{
-              .selection = m.selection == "top-k" ? Selection::top_k : Selection::threshold,
-              .initial = m.initial == "zero" ? InitialScores::zero : InitialScores::magnitude,
-              .sparsity = m.sparsity,
-              .curve = parse_sparsity_curve(m.curve),
-              .begin = m.begin,
-              .end = m.end,
-              .allocation = {.scope = parse_scope(m.scope), .protect = m.protect, .min_units = m.min_units},
-              .threshold = m.threshold,
-              .penalty = m.penalty,
-              .every = m.every,
-              .harden = m.harden});
-      others.insert(others.end(), masks->scores().begin(), masks->scores().end());
-      callbacks.push_back(masks);
-      learned = [sites] { return count_sparsity(sites); };
-    }
-    if (stage.gates) {
-      const GateSettings& g = *stage.gates;
-      const std::vector<Site> sites = unprotected(sites_of(*network_, g.pattern, {}, g.protect), g.protect);
-      const auto gates = std::make_shared<HardConcreteGates>(network_, sites,
-                                                             HardConcreteOptions{.lambda = g.lambda,
-                                                                                 .examples = train_.size(),
-                                                                                 .open = g.open,
-                                                                                 .harden = g.harden,
-                                                                                 .min_units = g.min_units,
-                                                                                 .seed = seed_});
-      others.insert(others.end(), gates->log_alphas().begin(), gates->log_alphas().end());
-      callbacks.push_back(gates);
-      learned = [sites] { return count_sparsity(sites); };
-    }
-    return callbacks;
-  }
-
   /// `pruned`: called when the schedule has ended.
   void fit(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher,
            const std::function<void()>& pruned = {}) {
     NamedParameters others;
     TrainerOptions trainer = trainer_of(stage, teacher, others);
-    std::function<SparsityCount()> learned;  // what masks or gates have left, once the training is over
-    for (const std::shared_ptr<Callback>& callback : callbacks_of(stage, others, learned))
-      trainer.callbacks.push_back(callback);
+    const StageCallbacks own = callbacks_of(stage, network_, example_, train_.size(), seed_);
+    trainer.callbacks.insert(trainer.callbacks.end(), own.callbacks.begin(), own.callbacks.end());
+    others.insert(others.end(), own.parameters.begin(), own.parameters.end());
     if (pruner) {
       // Movement watches the training, before the schedule asks it.
       if (const auto watcher = std::dynamic_pointer_cast<Callback>(pruner->options().criterion))
@@ -580,7 +439,7 @@ class SeedRun {
                                                                   .finish = pruned}));
     }
     Trainer(network_, build_optimizer(stage.train, *network_, others), std::move(trainer)).fit(train_, validation_);
-    if (learned && !InterruptGuard::requested()) say_sparsity(learned());
+    if (own.left && !InterruptGuard::requested()) say_sparsity(own.left());
     if (stage.variational && !InterruptGuard::requested()) {
       const SparsityCount count = remove_variational(dynamic_cast<Sequential&>(*network_));
       output_.say("    {} of {} weights are left", grouped(count.weights - count.masked), grouped(count.weights));

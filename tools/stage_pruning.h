@@ -1,0 +1,40 @@
+// What a stage's settings are in the library's terms: sites, pruners, budgets, callbacks. `example` is one input of the
+// network, on its device.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pruning/pruner.h"
+#include "pruning/sensitivity.h"
+#include "tools/recipe.h"
+#include "training/trainer.h"
+
+namespace espalier::tools {
+
+/// The units of a pattern's name, "channels" among them; `inputs`: with those, weights whose input features are units
+/// too. Throws when the pattern does not fit a weight that `protect` doesn't name.
+std::vector<Site> sites_of(Module& network, const Tensor& example, const std::string& pattern,
+                           const std::vector<std::string>& protect = {}, const std::vector<std::string>& inputs = {});
+
+std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const PruneSettings& p, const Tensor& example,
+                                    const Dataset& train, uint64_t seed);
+
+/// What a masked network costs once it is compacted (parameters, MACs, time) or saved (bytes).
+CostFunction cost_function(BudgetKind kind, const Tensor& example);
+/// A share counts from what the network costs now.
+Budget budget_of(const PruneSettings& p, Module& network, const Tensor& example);
+
+/// What a stage does to masks and weights while it trains, but for pruning by a Pruner.
+struct StageCallbacks {
+  std::vector<std::shared_ptr<Callback>> callbacks = {};
+  NamedParameters parameters = {};           ///< scores and gates, for the optimiser
+  std::function<SparsityCount()> left = {};  ///< once the training is over; empty: masks stay what they are
+};
+/// `examples`: in the training set. Makes a network variational when the stage is.
+StageCallbacks callbacks_of(const Stage& stage, const ModulePtr& network, const Tensor& example, int64_t examples,
+                            uint64_t seed);
+
+}  // namespace espalier::tools
