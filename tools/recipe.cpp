@@ -39,7 +39,14 @@ void read_training(TableReader& reader, const Recipe& recipe, Stage& stage) {
   reader.read("keep", keep);
   if (keep != "best" && keep != "last")
     reader.fail_here(fmt::format("expected keep = \"best\" or \"last\", got \"{}\"", keep));
-  stage.keep_best = keep == "best" && recipe.validation > 0;
+  if (stage.type == "train") reader.read("include_validation", stage.include_validation);
+  for (const Stage& earlier : recipe.stages)
+    if (earlier.include_validation && !stage.include_validation)
+      reader.fail_here(
+          fmt::format("stage '{}' trained on the validation images, by which nothing can be chosen any more; "
+                      "expected include_validation in the last training stages only",
+                      earlier.name));
+  stage.keep_best = keep == "best" && recipe.validation > 0 && !stage.include_validation;
   stage.trains = !flags.epochs || *flags.epochs > 0;
   const bool watches = stage.prune && stage.prune->units.criterion == "movement";
   const bool own_way = stage.variational || stage.sparse_training || stage.surgery || stage.lottery || stage.adaptive ||

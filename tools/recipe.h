@@ -127,9 +127,10 @@ struct Stage {
   TrainSettings train{};
   bool trains = false;    ///< has epochs
   bool keep_best = true;  ///< the best epoch by validation after the schedule's end, if there is validation data
-  std::string reference;  ///< compensate, reconstruct: the stage whose outputs are to be had again
-  double slimming = 0;    ///< train: strength of the penalty on BatchNorm scales
-  int64_t drop = 0;       ///< blocks: how many residual blocks go
+  bool include_validation = false;  ///< train: on the validation images as well, which from then on choose nothing
+  std::string reference;            ///< compensate, reconstruct: the stage whose outputs are to be had again
+  double slimming = 0;              ///< train: strength of the penalty on BatchNorm scales
+  int64_t drop = 0;                 ///< blocks: how many residual blocks go
   std::optional<PruneSettings> prune = {};
   std::optional<VariationalSettings> variational = {};
   std::optional<SparseTrainingSettings> sparse_training = {};

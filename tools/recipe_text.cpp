@@ -170,6 +170,7 @@ std::string to_toml(const Recipe& recipe) {
       add("augment", quote(t.augment));
       if (t.checkpoint_every > 0) add("checkpoint_every", std::to_string(t.checkpoint_every));
       add("keep", quote(stage.keep_best ? "best" : "last"));
+      if (stage.include_validation) add("include_validation", "true");
     }
     if (!stage.distill) continue;
     for (const TermSettings& term : stage.distill->terms) {
@@ -210,6 +211,7 @@ std::string describe(const Stage& stage) {
   if (stage.trains)
     text += fmt::format("{} {} epoch{}", stage.prune ? ", over" : ",", stage.train.epochs,
                         stage.train.epochs == 1 ? "" : "s");
+  if (stage.include_validation) text += ", on the validation images too";
   if (stage.distill)
     text += fmt::format(", teacher {} (T {:g}, alpha {:g})", stage.distill->teacher, stage.distill->temperature,
                         stage.distill->alpha);

@@ -34,7 +34,13 @@ class SeedRun {
  public:
   SeedRun(const Recipe& recipe, uint64_t seed, const Splits& data, std::string folder, const PipelineOptions& options,
           const Output& output)
-      : recipe_(recipe), seed_(seed), folder_(std::move(folder)), options_(options), output_(output), test_(data.test) {
+      : recipe_(recipe),
+        seed_(seed),
+        folder_(std::move(folder)),
+        options_(options),
+        output_(output),
+        all_(data.train),
+        test_(data.test) {
     if (recipe.validation > 0) {
       TrainValidation parts = split_validation(data.train, recipe.validation, seed);
       train_ = std::move(parts.train);
@@ -68,6 +74,10 @@ class SeedRun {
     if (!recipe_.start.empty()) result.before = report(find_model(recipe_.start));
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const Stage& stage = recipe_.stages[i];
+      if (stage.include_validation) {
+        train_ = all_;
+        validation_ = {};
+      }
       const bool done_before = options_.resume && read_back(stage);
       if (!done_before) {
         output_.say("  {}/{} {}", i + 1, recipe_.stages.size(), describe(stage));
@@ -451,7 +461,7 @@ class SeedRun {
   std::string folder_;
   const PipelineOptions& options_;
   const Output& output_;
-  Dataset train_, validation_, test_;
+  Dataset all_, train_, validation_, test_;  ///< all_: training and validation images
   Tensor example_;
   ModulePtr network_;
   IndexMap index_map_;    ///< of the network's last compaction

@@ -163,6 +163,20 @@ type = "recalibrate"
   EXPECT_LT(said.json()["runs"][1]["after"]["sparsity"].get<double>(), 1);
 }
 
+TEST(Run, TheLastTrainingMayIncludeTheValidationImages) {
+  const Folder folder;
+  const std::string first =
+      "validation = 0.2\nmodel = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nepochs = 1\n";
+  write_file(folder / "r.toml", first + "[[stage]]\ntype = \"train\"\nepochs = 2\ninclude_validation = true\n");
+  ASSERT_EQ(run(folder, "run r.toml --out x").status, 0);
+  const std::string metrics = read_file(folder / "x/2-train/metrics.jsonl");
+  const auto steps = [](const std::string& lines) {
+    return nlohmann::json::parse(lines.substr(0, lines.find('\n'))).at("step").get<int64_t>();
+  };
+  EXPECT_GT(steps(metrics), steps(read_file(folder / "x/1-train/metrics.jsonl")));
+  EXPECT_FALSE(contains(metrics, "\"val_acc\":0.")) << "there is nothing left to validate on";
+}
+
 TEST(Run, ResidualBlocksGoAsAWhole) {
   const Folder folder;
   const std::string head = "model = \"resnet20\"\ndata = \"digits\"\nvalidation = 0.2\n";
@@ -301,6 +315,9 @@ TEST(Run, BadRecipesAreToldWhereAndWhat) {
       {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\n[[stage]]\ntype = \"lottery\"\n"
        "pattern = \"block 7x3\"",
        "stage '2-lottery'"},
+      {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\ninclude_validation = true\n[[stage]]\n"
+       "type = \"prune\"\nsparsity = 0.5",
+       "r.toml:6: stage '1-train' trained on the validation images"},
       {"model = = 3", "r.toml:1: not TOML"},
       {"model = \"lenet55\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"", "r.toml:1: [make_model] unknown model"},
       {"model = \"mlp:8\"\ndata = \"digitz\"\n[[stage]]\ntype = \"train\"", "r.toml:1: "},
