@@ -317,16 +317,9 @@ const char* name_of(Scope scope) { return kScopes[static_cast<size_t>(scope)].se
 Scope parse_scope(const std::string& text) { return value_of_name("scope", "scope", kScopes, text); }
 
 void check_names(const std::vector<Site>& sites, const AllocationOptions& options) {
-  std::vector<std::string> known;
-  for (const Site& site : sites) known.push_back(site.name);
-  const auto check_name = [&](const std::string& given) {
-    check(std::any_of(known.begin(), known.end(), [&](const std::string& site) { return fits_name(given, site); }),
-          "allocate", "no site is named '{}'{}; there are: {}", given, did_you_mean(given, known),
-          fmt::join(known, ", "));
-  };
-  for (const std::string& name : options.protect) check_name(name);
+  check_names("allocate", sites, options.protect);
   for (const auto& [name, sparsity] : options.sparsity_of) {
-    check_name(name);
+    check_names("allocate", sites, {name});
     check(sparsity >= 0 && sparsity < 1, "allocate", "expected a sparsity in [0,1) for '{}', got {}", name, sparsity);
   }
 }

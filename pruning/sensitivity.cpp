@@ -159,20 +159,23 @@ const char* name_of(BudgetKind kind) { return kBudgets[static_cast<size_t>(kind)
 
 BudgetKind parse_budget_kind(const std::string& text) { return value_of_name("budget", "budget", kBudgets, text); }
 
+namespace {
+int64_t existing_elements(const Parameter& parameter) {
+  return parameter.mask().defined() ? parameter.mask().count_elements() : parameter.numel();
+}
+}  // namespace
+
 double count_existing(const Module& module) {
   int64_t count = 0;
-  for (const Parameter& parameter : module.parameters())
-    count += parameter.mask().defined() ? parameter.mask().count_elements() : parameter.numel();
+  for (const Parameter& parameter : module.parameters()) count += existing_elements(parameter);
   return static_cast<double>(count);
 }
 
 double count_bytes(const Module& module) {
   int64_t bytes = 0;
   for (const Parameter& parameter : module.parameters()) {
-    const Mask& mask = parameter.mask();
-    const int64_t elements = mask.defined() ? mask.count_elements() : parameter.numel();
-    bytes += elements * static_cast<int64_t>(size_of(parameter.data().dtype()));
-    if (mask.defined()) bytes += (mask.num_units() + 7) / 8;
+    bytes += existing_elements(parameter) * static_cast<int64_t>(size_of(parameter.data().dtype()));
+    if (parameter.mask().defined()) bytes += (parameter.mask().num_units() + 7) / 8;
   }
   return static_cast<double>(bytes);
 }

@@ -4,6 +4,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include <fmt/ranges.h>
+
 namespace espalier {
 
 bool fits_name(const std::string& pattern, const std::string& name) {
@@ -13,6 +15,22 @@ bool fits_name(const std::string& pattern, const std::string& name) {
 bool names_include(const std::vector<std::string>& patterns, const std::string& name) {
   return std::any_of(patterns.begin(), patterns.end(),
                      [&](const std::string& pattern) { return fits_name(pattern, name); });
+}
+
+void check_names(const char* operation, const std::vector<Site>& sites, const std::vector<std::string>& names) {
+  std::vector<std::string> known;
+  for (const Site& site : sites) known.push_back(site.name);
+  for (const std::string& given : names)
+    check(std::any_of(known.begin(), known.end(), [&](const std::string& site) { return fits_name(given, site); }),
+          operation, "no site is named '{}'{}; there are: {}", given, did_you_mean(given, known),
+          fmt::join(known, ", "));
+}
+
+void check_no_n_of_m(const char* operation, const std::vector<Site>& sites, const char* why) {
+  for (const Site& site : sites)
+    for (const SiteMember& member : site.members)
+      check(member.pattern.kind() != Pattern::Kind::n_of_m, operation, "'{}': {}, so that the pattern {} can't be kept",
+            site.name, why, member.pattern.to_string());
 }
 
 Site site_of(const std::string& name, const Parameter& parameter, const Pattern& pattern) {
@@ -114,17 +132,22 @@ void set_existing_units(const Site& site, const std::vector<bool>& exists, Gradi
   }
 }
 
+std::vector<size_t> highest(std::vector<size_t> among, const std::vector<double>& scores, size_t count) {
+  const auto better = [&](size_t a, size_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; };
+  count = std::min(count, among.size());
+  std::nth_element(among.begin(), among.begin() + static_cast<std::ptrdiff_t>(count), among.end(), better);
+  among.resize(count);
+  return among;
+}
+
 void keep_at_least(std::vector<bool>& exists, const std::vector<bool>& candidates, const std::vector<double>& scores,
                    int64_t least) {
-  const auto better = [&](size_t a, size_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; };
+  const int64_t wanted = least - std::count(exists.begin(), exists.end(), true);
+  if (wanted <= 0) return;
   std::vector<size_t> missing;
   for (size_t i = 0; i < exists.size(); ++i)
     if (candidates[i] && !exists[i]) missing.push_back(i);
-  const int64_t wanted = least - std::count(exists.begin(), exists.end(), true);
-  if (wanted <= 0) return;
-  const size_t count = std::min(missing.size(), static_cast<size_t>(wanted));
-  std::partial_sort(missing.begin(), missing.begin() + static_cast<std::ptrdiff_t>(count), missing.end(), better);
-  for (size_t i = 0; i < count; ++i) exists[missing[i]] = true;
+  for (const size_t unit : highest(std::move(missing), scores, static_cast<size_t>(wanted))) exists[unit] = true;
 }
 
 SparsityCount count_sparsity(const std::vector<Site>& sites) {

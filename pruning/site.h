@@ -34,6 +34,10 @@ struct Site {
 bool fits_name(const std::string& pattern, const std::string& name);
 /// Whether any of them does.
 bool names_include(const std::vector<std::string>& patterns, const std::string& name);
+/// Throws unless every name given by hand means a site, naming the nearest.
+void check_names(const char* operation, const std::vector<Site>& sites, const std::vector<std::string>& names);
+/// Throws on n-of-m patterns, for what treats units one by one, in the way that `why` says.
+void check_no_n_of_m(const char* operation, const std::vector<Site>& sites, const char* why);
 
 /// The units of one parameter. Throws when the pattern does not fit it.
 Site site_of(const std::string& name, const Parameter& parameter, const Pattern& pattern);
@@ -64,6 +68,9 @@ Mask member_mask(const SiteMember& member, const std::vector<bool>& exists, std:
 /// Makes exactly these units exist: sets the masks of the masked members. A member whose mask has another pattern keeps
 /// what that has removed (the two masks are joined to an element mask); bits of the same pattern outside the site stay.
 void set_existing_units(const Site& site, const std::vector<bool>& exists, GradientFlow flow = GradientFlow::masked);
+
+/// The `count` units of `among` with the highest scores, in no order; of equal scores the lower index.
+std::vector<size_t> highest(std::vector<size_t> among, const std::vector<double>& scores, size_t count);
 
 /// Brings units back until `least` of the candidates exist, or all when there are fewer: those of the highest scores.
 /// For masks that thresholds choose, so that no layer collapses.

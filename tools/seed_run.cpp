@@ -122,10 +122,12 @@ class SeedRun {
     const PruneSettings& p = *stage.prune;
     const auto pruner = make_rehearsal_pruner(p.units, p.sparsity_of);
     if (p.budget == name_of(BudgetKind::milliseconds)) return false;  // takes too long to measure twice
-    if (p.budget.empty())
+    if (p.budget.empty()) {
       pruner->prune(p.sparsity);
-    else
-      prune_to_budget(*pruner, budget_of(p, *network_, example_), cost_function(parse_budget_kind(p.budget), example_));
+    } else {
+      const CostFunction cost = cost_function(parse_budget_kind(p.budget), example_);
+      prune_to_budget(*pruner, budget_of(p, cost(*network_)), cost);
+    }
     return true;
   }
 
@@ -341,7 +343,7 @@ class SeedRun {
     const PruneSettings& p = *stage.prune;
     const CostFunction cost = cost_function(parse_budget_kind(p.budget), example_);
     const double now = cost(*network_);
-    const Budget budget = budget_of(p, *network_, example_);
+    const Budget budget = budget_of(p, now);
     if (stage.trains) {
       // A resumed run goes on with the sparsity that it began with: measured milliseconds never come out the same
       // twice.

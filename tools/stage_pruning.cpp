@@ -18,7 +18,7 @@ namespace {
 
 /// For what judges units apart from the rest of a layer: sites that nobody protects. Throws on names of no site.
 std::vector<Site> unprotected(std::vector<Site> sites, const std::vector<std::string>& protect) {
-  check_names(sites, {.protect = protect});
+  check_names("protect", sites, protect);
   std::erase_if(sites, [&](const Site& site) { return names_include(protect, site.name); });
   return sites;
 }
@@ -65,10 +65,10 @@ CostFunction cost_function(BudgetKind kind, const Tensor& example) {
   };
 }
 
-Budget budget_of(const PruneSettings& p, Module& network, const Tensor& example) {
+Budget budget_of(const PruneSettings& p, double now) {
   const BudgetKind kind = parse_budget_kind(p.budget);
   const bool share = p.amount < 1 && kind != BudgetKind::milliseconds;
-  return {.kind = kind, .amount = share ? p.amount * cost_function(kind, example)(network) : p.amount};
+  return {.kind = kind, .amount = share ? p.amount * now : p.amount};
 }
 
 StageCallbacks callbacks_of(const Stage& stage, const ModulePtr& network, const Tensor& example, int64_t examples,
@@ -81,17 +81,16 @@ StageCallbacks callbacks_of(const Stage& stage, const ModulePtr& network, const 
   }
   if (stage.sparse_training) {
     const SparseTrainingSettings& s = *stage.sparse_training;
-    const std::vector<Site> sites = sites_of(*network, example, s.pattern, s.protect);
-    check_names(sites, {.protect = s.protect});
     result.callbacks.push_back(std::make_shared<SparseTraining>(
-        sites, SparseTrainingOptions{
-                   .growth = parse_growth(s.growth),
-                   .sparsity = s.sparsity,
-                   .allocation = {.scope = parse_scope(s.scope), .protect = s.protect, .min_units = s.min_units},
-                   .fraction = s.fraction,
-                   .every = s.every,
-                   .end = s.end,
-                   .seed = seed}));
+        sites_of(*network, example, s.pattern, s.protect),
+        SparseTrainingOptions{
+            .growth = parse_growth(s.growth),
+            .sparsity = s.sparsity,
+            .allocation = {.scope = parse_scope(s.scope), .protect = s.protect, .min_units = s.min_units},
+            .fraction = s.fraction,
+            .every = s.every,
+            .end = s.end,
+            .seed = seed}));
   }
   if (stage.surgery) {
     const SurgerySettings& s = *stage.surgery;

@@ -25,7 +25,7 @@ std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const PruneSetting
 /// What a masked network costs once it is compacted (parameters, MACs, time) or saved (bytes).
 CostFunction cost_function(BudgetKind kind, const Tensor& example);
 /// A share counts from what the network costs now.
-Budget budget_of(const PruneSettings& p, Module& network, const Tensor& example);
+Budget budget_of(const PruneSettings& p, double now);
 
 /// What a stage does to masks and weights while it trains, but for pruning by a Pruner.
 struct StageCallbacks {

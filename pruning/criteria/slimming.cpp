@@ -54,9 +54,7 @@ SlimmingPenalty::SlimmingPenalty(const SlimmingOptions& options) : options_(opti
 std::vector<Parameter> SlimmingPenalty::scales(const Module& module) const {
   std::vector<Parameter> result;
   for (const auto& [name, weight] : batch_norm_weights(module))
-    if (std::none_of(options_.exclude.begin(), options_.exclude.end(),
-                     [&name = name](const std::string& pattern) { return fits_name(pattern, name); }))
-      result.push_back(weight);
+    if (!names_include(options_.exclude, name)) result.push_back(weight);
   return result;
 }
 

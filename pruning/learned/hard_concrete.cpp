@@ -26,12 +26,9 @@ HardConcreteGates::HardConcreteGates(ModulePtr module, std::vector<Site> sites, 
   check(options.harden > 0 && options.harden <= 1, "HardConcreteGates",
         "expected harden in (0,1], a share of the training, got {}", options.harden);
   check_disjoint("HardConcreteGates", sites_);
+  check_no_n_of_m("HardConcreteGates", sites_, "gates open one by one");
   Generator generator(options.seed, kGateStream - 1);
   for (const Site& site : sites_) {
-    for (const SiteMember& member : site.members)
-      check(member.pattern.kind() != Pattern::Kind::n_of_m, "HardConcreteGates",
-            "gates open one by one, so that they can't keep the pattern {} of '{}'", member.pattern.to_string(),
-            site.name);
     const Tensor& like = site.members.front().parameter.data();
     Tensor initial = Tensor::empty({site.units}, like.dtype(), like.device());
     normal_(initial, std::log(options.open / (1 - options.open)), 0.01, generator);

@@ -22,11 +22,7 @@ LearnedMasks::LearnedMasks(ModulePtr module, std::vector<Site> sites, const Lear
   check_disjoint("LearnedMasks", sites_);
   if (options.selection == Selection::threshold) {
     check_names(sites_, options.allocation);
-    for (const Site& site : sites_)
-      for (const SiteMember& member : site.members)
-        check(member.pattern.kind() != Pattern::Kind::n_of_m, "LearnedMasks",
-              "a threshold judges units of '{}' one by one, so that the pattern {} can't be kept; select by top_k",
-              site.name, member.pattern.to_string());
+    check_no_n_of_m("LearnedMasks", sites_, "a threshold judges units one by one, unlike top_k");
   }
   for (const Site& site : sites_) {
     Saliencies magnitudes;

@@ -52,17 +52,13 @@ void VariationalLayer::take_over(const Parameter& weight, const Parameter& bias)
 }
 
 Mask VariationalLayer::mask() const {
-  const std::vector<double> log_alpha = log_alpha_of(weight_.data(), log_sigma2_.data()).to_vector<double>();
+  const Tensor certainty = -log_alpha_of(weight_.data(), log_sigma2_.data());
   const Shape& shape = weight_.shape();
-  const std::vector<bool> candidates =
-      weight_.mask().defined() ? weight_.mask().as_elements().units() : std::vector<bool>(log_alpha.size(), true);
-  std::vector<bool> exists(log_alpha.size());
-  std::vector<double> certainty(log_alpha.size());
-  for (size_t i = 0; i < exists.size(); ++i) {
-    exists[i] = candidates[i] && log_alpha[i] <= threshold_;
-    certainty[i] = -log_alpha[i];
-  }
-  keep_at_least(exists, candidates, certainty, 1);
+  const Mask before = weight_.mask().defined() ? weight_.mask().as_elements() : Mask::all(shape);
+  // from_threshold keeps scores of at least the threshold.
+  const Mask sure = Mask::from_threshold(shape, Pattern::element(), certainty, -threshold_);
+  std::vector<bool> exists = (sure & before).units();
+  keep_at_least(exists, before.units(), certainty.to_vector<double>(), 1);
   return Mask::from_units(shape, Pattern::element(), exists);
 }
 

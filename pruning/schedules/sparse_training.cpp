@@ -24,15 +24,6 @@ std::vector<double> sums_of(const Site& site, F f) {
   for (const SiteMember& member : masked.members) values[member.parameter.id()] = f(member.parameter);
   return unit_scores(masked, values);
 }
-
-/// The `count` units of `among` with the highest values; of equal values the lower index.
-std::vector<size_t> highest(std::vector<size_t> among, const std::vector<double>& values, size_t count) {
-  const auto better = [&](size_t a, size_t b) { return values[a] != values[b] ? values[a] > values[b] : a < b; };
-  count = std::min(count, among.size());
-  std::nth_element(among.begin(), among.begin() + static_cast<std::ptrdiff_t>(count), among.end(), better);
-  among.resize(count);
-  return among;
-}
 }  // namespace
 
 const char* name_of(Growth growth) { return kGrowths[static_cast<size_t>(growth)].second; }
@@ -49,11 +40,8 @@ SparseTraining::SparseTraining(std::vector<Site> sites, const SparseTrainingOpti
   check(options.every >= 1, "SparseTraining", "expected every >= 1 steps, got {}", options.every);
   check(options.allocation.scope != Scope::global, "SparseTraining",
         "random masks have no scores to compare between layers; use Scope::erk or Scope::layer");
-  for (const Site& site : sites_)
-    for (const SiteMember& member : site.members)
-      check(member.pattern.kind() != Pattern::Kind::n_of_m, "SparseTraining",
-            "units of '{}' grow one by one, so that the pattern {} can't be kept", site.name,
-            member.pattern.to_string());
+  check_names(sites_, options.allocation);
+  check_no_n_of_m("SparseTraining", sites_, "units grow one by one");
 }
 
 void SparseTraining::start() {

@@ -24,20 +24,11 @@ NetworkSurgery::NetworkSurgery(std::vector<Site> sites, const SurgeryOptions& op
   check(options.min_units >= 0, "NetworkSurgery", "expected min_units >= 0, got {}", options.min_units);
   check(0 <= options.begin && options.begin < options.harden && options.harden <= 1, "NetworkSurgery",
         "expected 0 <= begin < harden <= 1, shares of the training, got {} and {}", options.begin, options.harden);
-  std::vector<std::string> known;
   check_disjoint("NetworkSurgery", sites_);
+  check_no_n_of_m("NetworkSurgery", sites_, "units are spliced one by one");
+  for (const auto& [name, c] : options.c_of) check_names("NetworkSurgery", sites_, {name});
   std::vector<std::vector<bool>> exists;
-  for (const Site& site : sites_) {
-    known.push_back(site.name);
-    for (const SiteMember& member : site.members)
-      check(member.pattern.kind() != Pattern::Kind::n_of_m, "NetworkSurgery",
-            "units of '{}' are spliced one by one, so that the pattern {} can't be kept", site.name,
-            member.pattern.to_string());
-    exists.push_back(existing_units(site));
-  }
-  for (const auto& [name, c] : options.c_of)
-    check(std::any_of(known.begin(), known.end(), [&name = name](const auto& site) { return fits_name(name, site); }),
-          "NetworkSurgery", "no site is named '{}'{}", name, did_you_mean(name, known));
+  for (const Site& site : sites_) exists.push_back(existing_units(site));
   set_exists(std::move(exists));
   attach();
 }
