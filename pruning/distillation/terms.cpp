@@ -1,5 +1,6 @@
 #include "pruning/distillation/terms.h"
 
+#include <limits>
 #include <utility>
 
 #include "layers/conv.h"
@@ -168,8 +169,27 @@ class Relational : public DistillationTerm {
  protected:
   /// Both (B,D), with a D of their own.
   virtual Variable relation_loss(const Variable& student, const Variable& teacher) const = 0;
-  /// x_j - x_i as (i,j,D).
-  static Variable differences(const Variable& x) { return unsqueeze(x, 0) - unsqueeze(x, 1); }
+  /// (B,D) -> (B,B): inner products of the examples, seen from their mean. Distances and angles follow from them
+  /// without the (B,B,D) of all differences.
+  static Variable inner_products(const Variable& x) {
+    const Variable centred = x - mean(x, {0}, true);
+    return matmul(centred, transpose(centred, 0, 1));
+  }
+  /// (B,B) -> (B): the examples' squared lengths.
+  static Variable squared_lengths(const Variable& products) { return sum(products * identity(products), {1}); }
+  /// ||x_i - x_j||^2 as (i,j), from inner products. What rounding leaves of two equal examples counts as 0.
+  static Variable squared_distances(const Variable& products) {
+    const Variable lengths = squared_lengths(products);
+    const Variable both = unsqueeze(lengths, 0) + unsqueeze(lengths, 1);
+    const Variable squared = both - 2 * products;
+    const double rounding = 16 * (products.dtype() == DType::f64 ? std::numeric_limits<double>::epsilon()
+                                                                 : std::numeric_limits<float>::epsilon());
+    const Variable zero = Tensor::scalar(0, products.dtype(), products.device());
+    return where(squared.data() > both.data() * rounding, squared, zero);
+  }
+  static Tensor identity(const Variable& products) {
+    return Tensor::eye(products.size(0), products.dtype()).to(products.device());
+  }
 
  private:
   static std::vector<std::string> names(const std::string& layer) {
@@ -198,7 +218,7 @@ class RelationalDistance : public Relational {
  private:
   /// (B,D) -> (B,B), of mean 1 over pairs of distinct examples.
   static Variable distances(const Variable& x) {
-    const Variable distance = safe_sqrt(sum(square(differences(x)), {2}));
+    const Variable distance = safe_sqrt(squared_distances(inner_products(x)));
     const auto n = static_cast<double>(x.size(0));
     const Variable average = sum(distance) / (n * (n - 1));
     const Variable one = Tensor::scalar(1, x.dtype(), x.device());
@@ -215,19 +235,22 @@ class RelationalAngle : public Relational {
   Variable relation_loss(const Variable& student, const Variable& teacher) const override {
     const auto n = static_cast<double>(student.size(0));
     if (n < 3) return sum(student) * 0.0;  // no triples
-    // Where two of three examples are the same one, what both networks would say about them does not count.
-    const int64_t count = student.size(0);
-    const Variable other = Tensor::ones({count, count}, student.dtype(), student.device()) -
-                           Tensor::eye(count, student.dtype()).to(student.device());
-    const Variable distinct = unsqueeze(other, 0);
-    return huber(cosines(student) * distinct, cosines(teacher) * distinct, n * (n - 1) * (n - 2));
+    // The angle of an example with itself is 0 in both networks and does not count.
+    const Variable ends = unsqueeze(1.0 - Variable(identity(student)), 0);
+    return huber(cosines(student) * ends, cosines(teacher) * ends, n * (n - 1) * (n - 2));
   }
 
  private:
   /// (B,D) -> (B,B,B): the cosine at example j of the angle between i and k; 0 where i or k is j.
   static Variable cosines(const Variable& x) {
-    const Variable e = normalized(differences(x));  // (j,i,D)
-    return matmul(e, transpose(e, 1, 2));
+    const Variable g = inner_products(x), squared = squared_distances(g);
+    const Tensor apart = squared.data() > 0;
+    const Variable one = Tensor::scalar(1, x.dtype(), x.device()), zero = Tensor::scalar(0, x.dtype(), x.device());
+    const Variable inverse = where(apart, 1.0 / sqrt(where(apart, squared, one)), zero);
+    // (x_i - x_j) . (x_k - x_j)
+    const Variable dot =
+        unsqueeze(g, 0) - unsqueeze(g, 2) - unsqueeze(g, 1) + reshape(squared_lengths(g), {g.size(0), 1, 1});
+    return dot * unsqueeze(inverse, 2) * unsqueeze(inverse, 1);
   }
 };
 

@@ -5,6 +5,7 @@
 
 #include "core/random.h"
 #include "pruning/distillation/terms.h"
+#include "tests/layers/expect.h"
 #include "tests/training/support.h"
 
 namespace espalier {
@@ -202,6 +203,22 @@ TEST(Relational, EqualExamplesAndSmallBatchesGiveNoNaN) {
       loss_of(term, student, matrix(rows)).backward();
       for (const double g : student.grad().data().to_vector<double>()) EXPECT_TRUE(std::isfinite(g)) << term->name();
     }
+  }
+}
+
+TEST(Relational, SinglePrecisionGivesTheSameFarFromTheOriginAndOfEqualExamples) {
+  Generator generator(6);
+  const Tensor a = randn({24, 300}, generator, DType::f64) + 20.0, b = randn({24, 200}, generator, DType::f64);
+  for (const Tensor& x : {a, b}) x.slice(0, 7, 8).copy_(x.slice(0, 3, 4));
+  for (const DistillationTermPtr& term : {relational_distance(), relational_angle()}) {
+    Variable exact(a, true), single(a.to(DType::f32), true);
+    const Variable expected = loss_of(term, exact, b), loss = loss_of(term, single, b.to(DType::f32));
+    EXPECT_NEAR(loss.item(), expected.item(), 1e-5 * expected.item()) << term->name();
+    expected.backward();
+    loss.backward();
+    double largest = 0;
+    for (const double g : exact.grad().data().to_vector<double>()) largest = std::max(largest, std::abs(g));
+    EXPECT_LT(max_difference(single.grad().data().to(DType::f64), exact.grad().data()), 1e-4 * largest) << term->name();
   }
 }
 
