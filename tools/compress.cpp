@@ -19,7 +19,7 @@ namespace {
 struct Key {
   const char* option;
   const char* key;
-  enum Kind { text, number, whole, list } kind;
+  enum Kind { text, number, whole, list, flag } kind;
   const char* type;
   const char* description;
 };
@@ -40,6 +40,8 @@ constexpr Key kPruneKeys[] = {
     {"--protect", "protect", Key::list, "NAME,...", "Layers that lose nothing; 'conv*' means several"},
     {"--min-units", "min_units", Key::whole, "N", "What every layer keeps (default: 1)"},
     {"--round-to", "round_to", Key::whole, "N", "Keep multiples of N units (default: 1)"},
+    {"--update", "update", Key::flag, "",
+     "With woodfisher and --epochs 0: the weights that remain\nmake up for those that go"},
     {"--teacher", "teacher", Key::text, "MODEL", "Learn from this network too; start: from the one\nthat is pruned"},
 };
 constexpr Key kDistillKeys[] = {
@@ -66,6 +68,7 @@ struct CompressFlags {
   std::map<std::string, std::vector<std::string>> lists;
   std::map<std::string, double> numbers;
   std::map<std::string, int64_t> wholes;
+  std::map<std::string, bool> flags;
   double validation = 0.1;
   uint64_t seed = 0;
   std::optional<int> threads;
@@ -90,10 +93,14 @@ void add_keys(CLI::App& app, const Key (&keys)[N], const char* group, CompressFl
     else if (key.kind == Key::number)
       option = app.add_option_function<double>(
           key.option, [&options, name](double value) { options.numbers[name] = value; }, key.description);
+    else if (key.kind == Key::flag)
+      option = app.add_flag_callback(
+          key.option, [&options, name] { options.flags[name] = true; }, key.description);
     else
       option = app.add_option_function<int64_t>(
           key.option, [&options, name](int64_t value) { options.wholes[name] = value; }, key.description);
-    option->type_name(key.type)->group(group);
+    option->group(group);
+    if (key.kind != Key::flag) option->type_name(key.type);
   }
 }
 
@@ -115,6 +122,7 @@ Recipe recipe_of(const CompressFlags& options, const std::string& file, const Mo
   for (const auto& [key, values] : options.lists) text += fmt::format("{} = {}\n", key, nlohmann::json(values).dump());
   for (const auto& [key, value] : options.numbers) text += fmt::format("{} = {}\n", key, toml_number(value));
   for (const auto& [key, value] : options.wholes) text += fmt::format("{} = {}\n", key, value);
+  for (const auto& [key, value] : options.flags) text += fmt::format("{} = {}\n", key, value);
   Recipe recipe = parse_recipe(text, "command line");
   recipe.data_dir = options.data_dir;
   return recipe;

@@ -53,6 +53,8 @@ void read_training(TableReader& reader, const Recipe& recipe, Stage& stage) {
                        stage.learned_masks || stage.gates;
   if (!stage.trains && (own_way || watches || stage.slimming > 0))
     reader.fail_here(fmt::format("a {} stage works while it trains; expected epochs of at least 1, got 0", stage.type));
+  if (stage.trains && stage.prune && stage.prune->update)
+    reader.fail_here("the update follows a pruning at once; expected epochs = 0, then a stage that trains");
   if (!stage.trains) flags.epochs = 1;
   stage.train = resolve(flags, nlohmann::json());
   if (!stage.trains) stage.train.epochs = 0;
@@ -121,6 +123,12 @@ double least_sparsity(const std::string& name) {
   return 1 - static_cast<double>(pattern.first()) / static_cast<double>(pattern.second());
 }
 
+/// For what judges units apart from the rest of a layer.
+void check_units_are_free(TableReader& reader, const std::string& pattern) {
+  if (least_sparsity(pattern) > 0)
+    reader.fail_here(fmt::format("units come and go one by one, so that the pattern \"{}\" can't be kept", pattern));
+}
+
 void read_units(TableReader& reader, UnitSettings& units) {
   reader.read("pattern", units.pattern);
   reader.read("inputs", units.inputs);
@@ -171,6 +179,10 @@ void read_pruning(TableReader& reader, Stage& stage) {
   reader.read("end", prune.end);
   reader.read("every", prune.every);
   reader.read("regrow", prune.regrow);
+  reader.read("update", prune.update);
+  if (prune.update && prune.units.criterion != "woodfisher")
+    reader.fail_here(
+        fmt::format("the update belongs to criterion = \"woodfisher\", got \"{}\"", prune.units.criterion));
   reader.read("sparsity_of", prune.sparsity_of);
   for (const auto& [name, value] : prune.sparsity_of)
     if (!(value >= 0 && value < 1))
@@ -185,6 +197,19 @@ void read_pruning(TableReader& reader, Stage& stage) {
       reader.fail_here("movement knows nothing before the training; expected an end above 0 (one-shot: a begin)");
   }
   stage.prune = prune;
+}
+
+void read_regrowth(TableReader& reader, Stage& stage) {
+  RegrowSettings s;
+  reader.read("share", s.share);
+  reader.read("pattern", s.pattern);
+  reader.read("protect", s.protect);
+  reader.read("batches", s.batches);
+  reader.expect_share("share", s.share);
+  if (s.batches < 1) reader.fail_here(fmt::format("expected batches of at least 1, got {}", s.batches));
+  check_pattern(reader, s.pattern);
+  check_units_are_free(reader, s.pattern);
+  stage.regrow = s;
 }
 
 LotterySettings read_lottery(TableReader& reader) {
@@ -276,15 +301,14 @@ LearnedMaskSettings read_learned_masks(TableReader& reader) {
   return s;
 }
 
-/// What stages take that judge their units one by one, apart from the rest of a layer.
+/// What stages take that judge their units one by one.
 template <class Settings>
 void read_moving_units(TableReader& reader, Settings& s) {
   reader.read("pattern", s.pattern);
   reader.read("protect", s.protect);
   reader.read("min_units", s.min_units);
   check_pattern(reader, s.pattern);
-  if (least_sparsity(s.pattern) > 0)
-    reader.fail_here(fmt::format("units come and go one by one, so that the pattern \"{}\" can't be kept", s.pattern));
+  check_units_are_free(reader, s.pattern);
 }
 
 /// Settings of the stages that bring their own way of pruning.
@@ -366,6 +390,7 @@ Stage read_stage(const toml::table& table, const Recipe& recipe) {
       stage.model = *model;
     }
     if (stage.type == "prune") read_pruning(reader, stage);
+    if (stage.type == "regrow") read_regrowth(reader, stage);
     if (stage.type == "train") reader.read("slimming", stage.slimming);
     if (!(stage.slimming >= 0)) reader.fail_here(fmt::format("expected slimming >= 0, got {}", stage.slimming));
     if (stage.type == "blocks") {
@@ -400,8 +425,9 @@ Stage read_stage(const toml::table& table, const Recipe& recipe) {
 
 const std::vector<std::string>& stage_types() {
   static const std::vector<std::string> kTypes = {
-      "train",           "teacher", "prune",   "lottery", "adaptive",    "learned-masks", "l0",          "variational",
-      "sparse-training", "surgery", "distill", "blocks",  "recalibrate", "compensate",    "reconstruct", "compact"};
+      "train",  "teacher",     "prune",           "lottery",     "adaptive", "learned-masks",
+      "l0",     "variational", "sparse-training", "surgery",     "distill",  "blocks",
+      "regrow", "recalibrate", "compensate",      "reconstruct", "compact"};
   return kTypes;
 }
 
@@ -411,7 +437,7 @@ const std::vector<std::string>& term_types() {
 }
 
 bool is_training(const std::string& type) {
-  return type != "blocks" && type != "compact" && type != "recalibrate" && type != "compensate" &&
+  return type != "blocks" && type != "regrow" && type != "compact" && type != "recalibrate" && type != "compensate" &&
          type != "reconstruct";
 }
 

@@ -36,7 +36,17 @@ struct PruneSettings {
   double begin = 0, end = 0.7;  ///< in which share of the stage's training the sparsity rises
   int64_t every = 0;            ///< steps between prunings; 0: about a hundred in all
   bool regrow = false;
+  bool update =
+      false;  ///< criterion "woodfisher", at once: the weights that remain move to where it expects their best
   std::map<std::string, double> sparsity_of = {};
+};
+
+/// What a stage of type "regrow" brings back: units with the largest dense gradients.
+struct RegrowSettings {
+  double share = 0.1;  ///< of the removed units
+  std::string pattern = "element";
+  std::vector<std::string> protect = {};  ///< layers that get nothing back
+  int64_t batches = 8;                    ///< of 128 images
 };
 
 /// What a stage of type "lottery" does: train, prune, go back to early weights, train again what is left.
@@ -132,6 +142,7 @@ struct Stage {
   double slimming = 0;              ///< train: strength of the penalty on BatchNorm scales
   int64_t drop = 0;                 ///< blocks: how many residual blocks go
   std::optional<PruneSettings> prune = {};
+  std::optional<RegrowSettings> regrow = {};
   std::optional<VariationalSettings> variational = {};
   std::optional<SparseTrainingSettings> sparse_training = {};
   std::optional<SurgerySettings> surgery = {};
@@ -143,7 +154,7 @@ struct Stage {
 };
 
 /// "train", "teacher", "prune", "lottery", "adaptive", "learned-masks", "l0", "variational", "sparse-training",
-/// "surgery", "distill", "blocks", "recalibrate", "compensate", "reconstruct", "compact".
+/// "surgery", "distill", "blocks", "regrow", "recalibrate", "compensate", "reconstruct", "compact".
 const std::vector<std::string>& stage_types();
 /// "hint", "attention", "relational-distance", "relational-angle".
 const std::vector<std::string>& term_types();

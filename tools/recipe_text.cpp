@@ -78,7 +78,14 @@ std::string to_toml(const Recipe& recipe) {
       add("end", toml_number(p.end));
       add("every", std::to_string(p.every));
       add("regrow", p.regrow ? "true" : "false");
+      if (p.update) add("update", "true");
       if (!p.sparsity_of.empty()) add("sparsity_of", inline_table(p.sparsity_of));
+    }
+    if (stage.regrow) {
+      add("share", toml_number(stage.regrow->share));
+      add("pattern", quote(stage.regrow->pattern));
+      add("protect", quote(stage.regrow->protect));
+      add("batches", std::to_string(stage.regrow->batches));
     }
     if (stage.lottery) {
       const LotterySettings& l = *stage.lottery;
@@ -193,7 +200,11 @@ std::string describe(const Stage& stage) {
     text += p.budget.empty() ? fmt::format(" {:.4g} % of the {}", 100 * p.sparsity, what)
                              : fmt::format(" {} to {:g} {}", what, p.amount, p.budget);
     text += fmt::format(" by {}, {}", p.units.criterion, p.units.scope);
+    if (p.update) text += ", the others updated";
   }
+  if (stage.regrow)
+    text += fmt::format(": {:.4g} % of the {} that are gone come back", 100 * stage.regrow->share,
+                        noun(stage.regrow->pattern));
   if (stage.type == "blocks") text += fmt::format(": {} of them masked as a whole", stage.drop);
   if (stage.lottery)
     text += fmt::format(" ticket: {} rounds of {:.4g} % of the {}, rewound to step {}", stage.lottery->rounds,

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <utility>
@@ -10,9 +11,11 @@
 #include <nlohmann/json.hpp>
 
 #include "layers/models/zoo.h"
+#include "pruning/criteria/woodfisher.h"
 #include "pruning/distillation/distillation.h"
 #include "pruning/learned/variational.h"
 #include "pruning/recovery/reconstruct.h"
+#include "pruning/recovery/regrow.h"
 #include "pruning/recovery/statistics.h"
 #include "pruning/schedules/adaptive.h"
 #include "pruning/schedules/lottery.h"
@@ -106,6 +109,7 @@ class SeedRun {
       const std::vector<ResidualBlock> blocks = blocks_to_drop(stage);
       for (int64_t i = 0; i < stage.drop; ++i) mask_block(blocks[static_cast<size_t>(i)].module);
     }
+    if (stage.regrow) regrowing_sites(*network_, example_, *stage.regrow);
     if (stage.lottery) {
       check_lottery(sites_of(*network_, example_, stage.lottery->pattern), lottery_options(stage, nullptr));
       return false;
@@ -221,6 +225,7 @@ class SeedRun {
       return;
     }
     if (stage.type == "blocks") return drop_blocks(stage);
+    if (stage.regrow) return bring_back(*stage.regrow);
     if (stage.type == "compact") {
       const CompactionReport report = compact(*network_, example_, {.earlier = index_map_});
       index_map_ = report.kept;
@@ -256,6 +261,7 @@ class SeedRun {
     } else if (pruner) {
       pruner->prune(stage.prune->sparsity);
     }
+    if (pruner && stage.prune->update) std::dynamic_pointer_cast<BrainSurgeon>(pruner->options().criterion)->update();
     if (pruner && !InterruptGuard::requested()) say_sparsity(count_sparsity(pruner->sites()));
   }
 
@@ -287,6 +293,19 @@ class SeedRun {
       --left;
       output_.say("    {}: the loss rises by {:.4f} without it", block.name, block.increase);
     }
+  }
+
+  void bring_back(const RegrowSettings& settings) const {
+    const std::vector<Site> sites = regrowing_sites(*network_, example_, settings);
+    int64_t removed = 0;
+    for (const Site& site : sites) {
+      const std::vector<bool> exists = existing_units(site);
+      removed += std::count(exists.begin(), exists.end(), false);
+    }
+    const Saliencies gradients =
+        dense_gradients(*network_, sites, train_, {.batches = settings.batches, .seed = seed_});
+    regrow(sites, gradients, std::llround(settings.share * static_cast<double>(removed)));
+    say_sparsity(count_sparsity(sites));
   }
 
   void say_sparsity(const SparsityCount& count) const {

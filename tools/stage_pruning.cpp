@@ -52,6 +52,10 @@ std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const PruneSetting
                     .seed = seed});
 }
 
+std::vector<Site> regrowing_sites(Module& network, const Tensor& example, const RegrowSettings& r) {
+  return unprotected(sites_of(network, example, r.pattern, r.protect), r.protect);
+}
+
 CostFunction cost_function(BudgetKind kind, const Tensor& example) {
   return [kind, example](Module& network) {
     if (kind == BudgetKind::milliseconds) {

@@ -22,6 +22,9 @@ std::vector<Site> sites_of(Module& network, const Tensor& example, const std::st
 std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const PruneSettings& p, const Tensor& example,
                                     const Dataset& train, uint64_t seed);
 
+/// Sites of whose units a share comes back: those that the stage doesn't protect.
+std::vector<Site> regrowing_sites(Module& network, const Tensor& example, const RegrowSettings& r);
+
 /// What a masked network costs once it is compacted (parameters, MACs, time) or saved (bytes).
 CostFunction cost_function(BudgetKind kind, const Tensor& example);
 /// A share counts from what the network costs now.

@@ -103,6 +103,32 @@ TEST(Movement, IsACriterionOfPruneStages) {
       0.6, 1e-3);
 }
 
+TEST(WoodFisher, TheWeightsThatRemainMakeUpForTheOthers) {
+  const Folder folder;
+  const std::string prune =
+      kTrain + "[[stage]]\ntype = \"prune\"\ncriterion = \"woodfisher\"\nsparsity = 0.8\nepochs = 0\n";
+  const nlohmann::json without = after(folder, prune), with = after(folder, prune + "update = true\n");
+  EXPECT_EQ(with["sparsity"], without["sparsity"]);
+  EXPECT_GT(with["accuracy"].get<double>(), without["accuracy"].get<double>() + 0.02);
+  // As does a budget, and as the command does.
+  const Said command = run(folder, "prune r/1-train -c woodfisher --epochs 0 --update --parameters 0.5 --out p --json");
+  ASSERT_EQ(command.status, 0) << command.err;
+  EXPECT_TRUE(contains(command.err, "the others updated")) << command.err;
+}
+
+TEST(Regrow, AShareOfTheRemovedWeightsComesBackAt0) {
+  const Folder folder;
+  const std::string prune = kTrain + "[[stage]]\ntype = \"prune\"\nsparsity = 0.8\nepochs = 0\n";
+  const nlohmann::json pruned = after(folder, prune);
+  const nlohmann::json grown = after(folder, prune + "[[stage]]\ntype = \"regrow\"\nshare = 0.5\n");
+  EXPECT_NEAR(grown["sparsity"].get<double>(), pruned["sparsity"].get<double>() / 2, 1e-3);
+  EXPECT_EQ(grown["accuracy"], pruned["accuracy"]);
+  const nlohmann::json some =
+      after(folder, prune + "[[stage]]\ntype = \"regrow\"\nshare = 1.0\nprotect = [\"fc1.weight\", \"fc2*\"]\n");
+  EXPECT_LT(some["sparsity"], pruned["sparsity"]);
+  EXPECT_GT(some["sparsity"], grown["sparsity"]);
+}
+
 TEST(Inputs, AtOnceNoMoreGoesThanWasAsked) {
   const Folder folder;
   // Rows and input features of fc1 have its weights in common. 1,536 and 384 weights are pruned, 160 are the outputs'.
@@ -188,6 +214,13 @@ TEST(Methods, MistakesAreToldWithLineAndKeys) {
       {"type = \"surgery\"\nc_of = { \"fc9.weight\" = 2.0 }", "no site is named 'fc9.weight'"},
       {"type = \"surgery\"\nprotect = [\"fc9\"]", "no site is named 'fc9'"},
       {"type = \"sparse-training\"\nprotect = [\"fc9\"]", "no site is named 'fc9'"},
+      {"type = \"prune\"\nsparsity = 0.5\nupdate = true\nepochs = 0", "belongs to criterion = \"woodfisher\""},
+      {"type = \"prune\"\nsparsity = 0.5\nupdate = true\ncriterion = \"woodfisher\"", "expected epochs = 0"},
+      {"type = \"regrow\"\nshare = 1.5", "share"},
+      {"type = \"regrow\"\nbatches = 0", "batches of at least 1"},
+      {"type = \"regrow\"\npattern = \"2 of 4\"", "can't be kept"},
+      {"type = \"regrow\"\nprotect = [\"fc9\"]", "no site is named 'fc9'"},
+      {"type = \"regrow\"\nepochs = 1", "a stage has no key 'epochs'"},
       {"type = \"train\"\nslimming = 0.1", "no BatchNorm"},
       {"type = \"train\"\noptimizer = \"sgdd\"", "did you mean 'sgd'?"},
       {"type = \"train\"\naugment = \"flipp\"", "did you mean 'flip'?"},
