@@ -36,8 +36,7 @@ struct PruneSettings {
   double begin = 0, end = 0.7;  ///< in which share of the stage's training the sparsity rises
   int64_t every = 0;            ///< steps between prunings; 0: about a hundred in all
   bool regrow = false;
-  bool update =
-      false;  ///< criterion "woodfisher", at once: the weights that remain move to where it expects their best
+  bool update = false;  ///< woodfisher, at once: the weights that remain make up for those that go
   std::map<std::string, double> sparsity_of = {};
 };
 

@@ -295,6 +295,7 @@ class SeedRun {
     }
   }
 
+  /// Removed units return, at 0, where the dense gradient is largest.
   void bring_back(const RegrowSettings& settings) const {
     const std::vector<Site> sites = regrowing_sites(*network_, example_, settings);
     int64_t removed = 0;
