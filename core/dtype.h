@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include "core/error.h"
@@ -23,6 +24,11 @@ constexpr size_t size_of(DType type) {
 const char* name_of(DType type);
 
 constexpr bool is_floating(DType type) { return type == DType::f32 || type == DType::f64; }
+
+/// The distance from 1 to the next number of a floating type.
+constexpr double epsilon_of(DType type) {
+  return type == DType::f64 ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
+}
 
 /// The DType of a C++ type: dtype_of<float>() == DType::f32.
 template <class T>

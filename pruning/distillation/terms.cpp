@@ -1,6 +1,5 @@
 #include "pruning/distillation/terms.h"
 
-#include <limits>
 #include <utility>
 
 #include "layers/conv.h"
@@ -182,8 +181,7 @@ class Relational : public DistillationTerm {
     const Variable lengths = squared_lengths(products);
     const Variable both = unsqueeze(lengths, 0) + unsqueeze(lengths, 1);
     const Variable squared = both - 2 * products;
-    const double rounding = 16 * (products.dtype() == DType::f64 ? std::numeric_limits<double>::epsilon()
-                                                                 : std::numeric_limits<float>::epsilon());
+    const double rounding = 16 * epsilon_of(products.dtype());
     const Variable zero = Tensor::scalar(0, products.dtype(), products.device());
     return where(squared.data() > both.data() * rounding, squared, zero);
   }

@@ -309,10 +309,8 @@ bool Analysis::spread_once() {
 std::optional<std::string> Analysis::obstacle_at(const Seen& seen, size_t channel) const {
   const double low = seen.low[channel], high = seen.high[channel];
   if (!(low <= high)) return fmt::format("what {} reads was not seen: it isn't called with ()", seen.name);
-  const Parameter first = seen.module->parameters().front();
-  const double epsilon = first.data().dtype() == DType::f64 ? std::numeric_limits<double>::epsilon()
-                                                            : std::numeric_limits<float>::epsilon();
-  if (high - low > 64 * epsilon * std::max(std::abs(low), std::abs(high)))
+  const DType dtype = seen.module->parameters().front().data().dtype();
+  if (high - low > 64 * epsilon_of(dtype) * std::max(std::abs(low), std::abs(high)))
     return fmt::format("{} sees values from {:.4g} to {:.4g}", seen.name, low, high);
   if (low == 0 && high == 0) return std::nullopt;
   const Module* module = seen.module.get();
