@@ -19,8 +19,9 @@ class Trainer;
 struct StepRecord {
   int64_t epoch = 0;     ///< from 1
   int64_t batch = 0;     ///< of the epoch, from 1
-  int64_t batches = 0;   ///< in the epoch
+  int64_t batches = 0;   ///< in a whole epoch; the last epoch of a training may have fewer
   int64_t step = 0;      ///< updates since the start, this one included
+  int64_t steps = 0;     ///< updates that the whole training will have
   int64_t examples = 0;  ///< in the batch
   double loss = 0, lr = 0;
   std::optional<double> grad_norm = {};  ///< before clipping; only where the norm is clipped

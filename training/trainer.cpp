@@ -78,6 +78,19 @@ const char* name_of(StopReason reason) {
   return "unknown";
 }
 
+DataLoader training_loader(const TrainerOptions& options, const Dataset& train) {
+  return DataLoader(train, {.batch_size = options.batch_size,
+                            .shuffle = true,
+                            .drop_last = options.drop_last,
+                            .seed = options.seed,
+                            .prefetch = options.prefetch,
+                            .augmentations = options.augmentations});
+}
+
+int64_t total_steps(const TrainerOptions& options, const Dataset& train) {
+  return options.steps > 0 ? options.steps : options.epochs * training_loader(options, train).num_batches();
+}
+
 struct Trainer::Run {
   RunState state;
   DataLoader loader;
@@ -90,6 +103,8 @@ struct Trainer::Run {
   bool saved = false;  ///< the folder's checkpoint is of this run
 
   int64_t batches() const { return loader.num_batches(); }
+  /// Epochs that have so many updates, the last one perhaps in part.
+  int64_t epochs(int64_t steps) const { return (steps + batches() - 1) / batches(); }
   bool validates() const { return validation.size() > 0; }
 };
 
@@ -97,7 +112,8 @@ Trainer::Trainer(ModulePtr module, std::shared_ptr<Optimizer> optimizer, Trainer
     : module_(std::move(module)), optimizer_(std::move(optimizer)), options_(std::move(options)) {
   check(module_ != nullptr && optimizer_ != nullptr, "Trainer",
         "expected a module and an optimiser, got a null pointer");
-  check(options_.epochs > 0, "Trainer", "expected epochs > 0, got {}", options_.epochs);
+  check(options_.epochs > 0 && options_.steps >= 0, "Trainer", "expected epochs > 0 and steps >= 0, got {} and {}",
+        options_.epochs, options_.steps);
   check(options_.batch_size > 0, "Trainer", "expected batch_size > 0, got {}", options_.batch_size);
   check(options_.label_smoothing >= 0 && options_.label_smoothing < 1, "Trainer",
         "expected 0 <= label_smoothing < 1, got {}", options_.label_smoothing);
@@ -112,6 +128,7 @@ Trainer::Trainer(ModulePtr module, std::shared_ptr<Optimizer> optimizer, Trainer
   check(!options_.resume || !options_.run_folder.empty(), "Trainer", "resume needs a run_folder to go on from");
   check(!options_.resume || !options_.overwrite, "Trainer", "expected resume or overwrite, got both");
   if (!options_.schedule) options_.schedule = constant_schedule();
+  total_steps_ = options_.steps;
   fresh_schedule_ = options_.schedule->state().dump();
 }
 
@@ -138,12 +155,7 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
   module_->to(options_.device);
 
   Run run{.state = {},
-          .loader = DataLoader(data.train, {.batch_size = options_.batch_size,
-                                            .shuffle = true,
-                                            .drop_last = options_.drop_last,
-                                            .seed = options_.seed,
-                                            .prefetch = options_.prefetch,
-                                            .augmentations = options_.augmentations}),
+          .loader = training_loader(options_, data.train),
           .validation = data.validation,
           .folder = RunFolder(options_.run_folder),
           .base_lr = optimizer_->lr(),
@@ -162,6 +174,7 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
           .best = {},
           .progress = Progress(options_.progress, options_.log)};
 
+  total_steps_ = espalier::total_steps(options_, data.train);
   stop_requested_ = false;
   const InterruptGuard guard(options_.handle_signals);
   const SettingsGuard settings(*module_, *optimizer_);
@@ -176,14 +189,15 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
 
   RunState& state = run.state;
   StopReason stop = StopReason::finished;
-  while (state.epoch < options_.epochs) {
+  // An epoch is open until it was validated, also when all its updates are done.
+  while (state.step < total_steps_ || state.batch > 0) {
     if (options_.patience > 0 && state.epochs_since_best >= options_.patience) {
       stop = StopReason::early_stopping;
       break;
     }
     const bool complete = train_epoch(run) == EpochEnd::complete && finish_epoch(run) == EpochEnd::complete;
     if (!complete) save(run);
-    if (should_stop() && (!complete || state.epoch < options_.epochs)) {
+    if (should_stop() && (!complete || state.step < total_steps_)) {
       stop = stop_requested_ ? StopReason::requested : StopReason::interrupted;
       break;
     }
@@ -211,20 +225,22 @@ Trainer::EpochEnd Trainer::train_epoch(Run& run) {
     for (const auto& callback : options_.callbacks) callback->on_epoch_begin(*this, state.epoch + 1);
 
   const int64_t examples = run.loader.dataset().size();
-  run.progress.begin(fmt::format("epoch {}/{}", state.epoch + 1, options_.epochs), examples, state.loss.examples());
+  run.progress.begin(fmt::format("epoch {}/{}", state.epoch + 1, run.epochs(total_steps_)), examples,
+                     state.loss.examples());
   const Clock::time_point started = Clock::now();
   const double seconds_before = state.seconds;
   const auto note_costs = [&] {
     state.seconds = seconds_before + seconds_since(started);
     state.peak_bytes = std::max(state.peak_bytes, static_cast<int64_t>(memory_stats(options_.device).peak));
   };
-  if (state.batch < run.batches()) {
+  if (state.batch < run.batches() && state.step < total_steps_) {
     BatchStream stream = run.loader.batches(state.epoch, state.batch);
     for (const Batch& batch : stream) {
       StepRecord record{.epoch = state.epoch + 1,
                         .batch = state.batch + 1,
                         .batches = run.batches(),
                         .step = state.step + 1,
+                        .steps = total_steps_,
                         .examples = batch.size()};
       state.loss.add(train_step(run, to(batch, options_.device), record), batch.size());
       ++state.batch;
@@ -243,6 +259,7 @@ Trainer::EpochEnd Trainer::train_epoch(Run& run) {
         note_costs();
         save(run);
       }
+      if (state.step == total_steps_) break;
     }
   }
   note_costs();
@@ -258,10 +275,8 @@ TrainingStep Trainer::forward(const Batch& batch) const {
 
 double Trainer::train_step(Run& run, const Batch& batch, StepRecord& record) {
   RunState& state = run.state;
-  const TrainingPosition at{.step = state.step,
-                            .total_steps = options_.epochs * run.batches(),
-                            .epoch = state.epoch,
-                            .steps_per_epoch = run.batches()};
+  const TrainingPosition at{
+      .step = state.step, .total_steps = total_steps_, .epoch = state.epoch, .steps_per_epoch = run.batches()};
   record.lr = options_.schedule->lr(run.base_lr, at);
   optimizer_->set_lr(record.lr);
   if (const auto momentum = options_.schedule->momentum(at)) optimizer_->set_momentum(*momentum);
@@ -328,7 +343,7 @@ Trainer::EpochEnd Trainer::finish_epoch(Run& run) {
   state.peak_bytes = 0;
   run.folder.append_metrics(record);
   save(run);
-  run.progress.line(to_line(record, options_.epochs));
+  run.progress.line(to_line(record, run.epochs(total_steps_)));
   return EpochEnd::complete;
 }
 

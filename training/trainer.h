@@ -27,6 +27,9 @@ using TrainingStepFunction = std::function<TrainingStep(Module& module, const Ba
 
 struct TrainerOptions {
   int64_t epochs = 10;
+  /// Updates in the whole training, in place of `epochs`; the last epoch ends with the last update, is validated and
+  /// counts like any other. 0: those of whole epochs.
+  int64_t steps = 0;
   int64_t batch_size = 128;
   SchedulePtr schedule = nullptr;  ///< default: constant
   uint64_t seed = 0;               ///< of the data order, augmentation, dropout and validation split
@@ -57,6 +60,11 @@ struct TrainerOptions {
   std::function<void(const std::string&)> log = {};  ///< gets the progress lines instead of stderr
   std::vector<std::shared_ptr<Callback>> callbacks = {};
 };
+
+/// The batches of a training with these options.
+DataLoader training_loader(const TrainerOptions& options, const Dataset& train);
+/// Updates of the whole training: options.steps, or those of its epochs.
+int64_t total_steps(const TrainerOptions& options, const Dataset& train);
 
 enum class StopReason : uint8_t { finished, early_stopping, requested, interrupted };
 /// "finished", "early stopping", "requested", "interrupted".
@@ -96,6 +104,8 @@ class Trainer {
   const ModulePtr& module() const { return module_; }
   Optimizer& optimizer() const { return *optimizer_; }
   const TrainerOptions& options() const { return options_; }
+  /// Updates that the training under way will have, stops aside: what schedules reckon with. 0 before the first fit.
+  int64_t total_steps() const { return total_steps_; }
 
  private:
   struct Run;  // the state of one fit
@@ -118,6 +128,7 @@ class Trainer {
   std::shared_ptr<Optimizer> optimizer_;
   TrainerOptions options_;
   std::string fresh_schedule_;  ///< the schedule's state at the start, as JSON
+  int64_t total_steps_ = 0;
   bool stop_requested_ = false;
 };
 

@@ -161,7 +161,7 @@ class LaneGuard {
   std::vector<Lane>& lanes_;
 };
 
-std::vector<Lane> make_lanes(const std::vector<Student>& students, const TrainerOptions& options) {
+std::vector<Lane> make_lanes(const std::vector<Student>& students, const TrainerOptions& options, int64_t steps) {
   std::vector<Lane> lanes;
   lanes.reserve(students.size());
   for (const Student& student : students) {
@@ -176,6 +176,7 @@ std::vector<Lane> make_lanes(const std::vector<Student>& students, const Trainer
             "distill_many", "students {} and {} share a network, an optimiser or a Distillation; give each its own",
             &other - lanes.data(), lanes.size());
     TrainerOptions own = options;
+    own.steps = steps;
     own.schedule = student.schedule;
     own.callbacks = student.callbacks;
     own = with_distillation(own, student.distillation);
@@ -190,7 +191,8 @@ std::vector<TrainingResult> distill_many(const std::vector<Student>& students, c
                                          const Dataset& train, const Dataset& validation) {
   check(!students.empty(), "distill_many", "expected at least one student, got none");
   check_options(options);
-  std::vector<Lane> lanes = make_lanes(students, options);
+  const int64_t steps = total_steps(options, train);
+  std::vector<Lane> lanes = make_lanes(students, options, steps);
   const LaneGuard settings(lanes);
   Teacher& teacher = *students.front().distillation->teacher();
   std::vector<std::string> layers;
@@ -198,12 +200,7 @@ std::vector<TrainingResult> distill_many(const std::vector<Student>& students, c
     layers.insert(layers.end(), student.distillation->teacher_layers().begin(),
                   student.distillation->teacher_layers().end());
 
-  const DataLoader loader(train, {.batch_size = options.batch_size,
-                                  .shuffle = true,
-                                  .drop_last = options.drop_last,
-                                  .seed = options.seed,
-                                  .prefetch = options.prefetch,
-                                  .augmentations = options.augmentations});
+  const DataLoader loader = training_loader(options, train);
   const InterruptGuard interrupts(options.handle_signals);
   Progress progress(options.progress, options.log);
   for (Lane& lane : lanes) {
@@ -217,8 +214,9 @@ std::vector<TrainingResult> distill_many(const std::vector<Student>& students, c
   };
 
   int64_t step = 0;
-  for (int64_t epoch = 0; epoch < options.epochs && running(); ++epoch) {
-    progress.begin(fmt::format("epoch {}/{}", epoch + 1, options.epochs), train.size());
+  const int64_t epochs = (steps + loader.num_batches() - 1) / loader.num_batches();
+  for (int64_t epoch = 0; epoch < epochs && running(); ++epoch) {
+    progress.begin(fmt::format("epoch {}/{}", epoch + 1, epochs), train.size());
     for (Lane& lane : lanes) {
       if (lane.stopped) continue;
       lane.module().train();
@@ -231,14 +229,13 @@ std::vector<TrainingResult> distill_many(const std::vector<Student>& students, c
     for (const Batch& loaded : stream) {
       const Batch batch = to(loaded, options.device);
       const NetworkView view = teacher(batch, layers);
-      const TrainingPosition at{.step = step++,
-                                .total_steps = options.epochs * loader.num_batches(),
-                                .epoch = epoch,
-                                .steps_per_epoch = loader.num_batches()};
+      const TrainingPosition at{
+          .step = step++, .total_steps = steps, .epoch = epoch, .steps_per_epoch = loader.num_batches()};
       const StepRecord record{.epoch = epoch + 1,
                               .batch = ++number,
                               .batches = loader.num_batches(),
                               .step = step,
+                              .steps = steps,
                               .examples = batch.size()};
       for (Lane& lane : lanes) {
         if (lane.stopped) continue;
@@ -250,7 +247,7 @@ std::vector<TrainingResult> distill_many(const std::vector<Student>& students, c
       }
       seen += batch.size();
       progress.update(seen, [&] { return fmt::format("{} students", lanes.size()); });
-      if (!running()) break;
+      if (!running() || step == steps) break;
     }
     for (Lane& lane : lanes)
       if (!lane.stopped) lane.alone([&] { lane.finish_epoch(epoch + 1, validation); });

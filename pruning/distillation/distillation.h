@@ -91,9 +91,9 @@ struct Student {
 
 /// Trains several students of one Teacher at once: each batch is made once and the teacher sees it once. Each student
 /// ends with the same bits as with a Trainer (and, where terms need features, TeacherCache::never), these options and
-/// with_distillation alone. Of the options it takes epochs, batch_size, seed, augmentations, drop_last, prefetch,
-/// clip_norm, clip_value, validation_batch_size, handle_signals, device, progress and log, and throws when others are
-/// set (run folders, early stopping, ...).
+/// with_distillation alone. Of the options it takes epochs, steps, batch_size, seed, augmentations, drop_last,
+/// prefetch, clip_norm, clip_value, validation_batch_size, handle_signals, device, progress and log, and throws when
+/// others are set (run folders, early stopping, ...).
 std::vector<TrainingResult> distill_many(const std::vector<Student>& students, const TrainerOptions& options,
                                          const Dataset& train, const Dataset& validation = {});
 

@@ -141,10 +141,10 @@ void HardConcreteGates::on_gradients(Trainer& trainer, const StepRecord& record)
   }
 }
 
-void HardConcreteGates::on_step_end(Trainer& trainer, const StepRecord& record) {
+void HardConcreteGates::on_step_end(Trainer&, const StepRecord& record) {
   if (hard_) return;
   step_ = record.step;
-  const int64_t total = trainer.options().epochs * record.batches;
+  const int64_t total = record.steps;
   if (record.step >= std::llround(options_.harden * static_cast<double>(total))) harden();
 }
 

@@ -104,9 +104,9 @@ void LearnedMasks::on_gradients(Trainer&, const StepRecord&) {
   }
 }
 
-void LearnedMasks::on_step_end(Trainer& trainer, const StepRecord& record) {
+void LearnedMasks::on_step_end(Trainer&, const StepRecord& record) {
   if (hard_) return;
-  const int64_t total = trainer.options().epochs * record.batches;
+  const int64_t total = record.steps;
   const auto step_of = [total](double share) { return std::llround(share * static_cast<double>(total)); };
   const int64_t begin = step_of(options_.begin), end = step_of(options_.end), last = step_of(options_.harden);
   if (record.step % options_.every == 0 || record.step == end || record.step >= last) {

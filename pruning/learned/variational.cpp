@@ -248,7 +248,7 @@ double VariationalPenalty::weight_at(int64_t step, int64_t total) const {
 }
 
 void VariationalPenalty::on_gradients(Trainer& trainer, const StepRecord& record) {
-  const double weight = weight_at(record.step, trainer.options().epochs * record.batches);
+  const double weight = weight_at(record.step, record.steps);
   if (weight == 0) return;
   const int64_t examples = options_.examples > 0 ? options_.examples : record.batches * trainer.options().batch_size;
   for (const auto& layer : variational_layers(*network_))

@@ -75,7 +75,7 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
   check(data.validation.size() > 0, "prune_adaptively",
         "the validation loss decides, so it needs a validation set; pass one or set validation_fraction");
   const ModulePtr& network = pruner.module();
-  const int64_t total = total_steps(options.training, train);
+  const int64_t total = total_steps(options.training.options, data.train);
   const int64_t first = total - std::max<int64_t>(1, std::llround(options.retrain * static_cast<double>(total)));
   const auto measure = [&] {
     return evaluate(*network, data.validation,

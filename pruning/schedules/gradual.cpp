@@ -59,14 +59,13 @@ double GradualPruning::sparsity_after(int64_t step, int64_t total) const {
                      options_.sparsity);
 }
 
-void GradualPruning::on_epoch_begin(Trainer&, int64_t epoch) {
+void GradualPruning::on_epoch_begin(Trainer& trainer, int64_t epoch) {
   // A schedule that ends where the training begins prunes before the first step.
-  const bool at_once = (options_.curve == SparsityCurve::one_shot ? options_.begin : options_.end) == 0;
-  if (epoch == 1 && at_once) prune_last();
+  if (epoch == 1 && end_step(trainer.total_steps()) == 0) prune_last();
 }
 
-void GradualPruning::on_step_end(Trainer& trainer, const StepRecord& record) {
-  const int64_t total = trainer.options().epochs * record.batches;
+void GradualPruning::on_step_end(Trainer&, const StepRecord& record) {
+  const int64_t total = record.steps;
   const int64_t begin = std::llround(options_.begin * static_cast<double>(total)), end = end_step(total);
   if (record.step < begin || record.step > end) return;
   const int64_t every = options_.every > 0 ? options_.every : std::max<int64_t>(1, (end - begin) / kPrunings);
@@ -86,8 +85,7 @@ void GradualPruning::prune_last() {
 }
 
 bool GradualPruning::is_settled(const Trainer& trainer, const EpochRecord& record) const {
-  const int64_t total = trainer.options().epochs * (record.step / record.epoch);
-  return record.step >= end_step(total);
+  return record.step >= end_step(trainer.total_steps());
 }
 
 }  // namespace espalier

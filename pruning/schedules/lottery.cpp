@@ -140,7 +140,7 @@ LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Si
         "expected a network and a criterion");
   check_lottery(sites, options);
   const TrainValidation data = training_data(options.training, train, validation);
-  const int64_t total = total_steps(options.training, train);
+  const int64_t total = total_steps(options.training.options, data.train);
   check(options.rewind_step >= 0 && options.rewind_step < std::max<int64_t>(total, 1), "find_lottery_ticket",
         "expected rewind_step in [0,{}), the steps of a training, got {}", total, options.rewind_step);
 

@@ -1,10 +1,6 @@
 #include "pruning/schedules/retraining.h"
 
-#include <filesystem>
-
 #include <nlohmann/json.hpp>
-
-#include "training/checkpoint.h"
 
 namespace espalier {
 
@@ -30,39 +26,6 @@ class LaterPart : public Schedule {
   int64_t skip_, total_;
 };
 
-/// Ends a training after so many steps.
-class StopAfter : public Callback {
- public:
-  explicit StopAfter(int64_t steps) : steps_(steps) {}
-  void on_train_begin(Trainer&) override { reached_ = false; }
-  void on_step_end(Trainer& trainer, const StepRecord& record) override {
-    if (record.step < steps_) return;
-    reached_ = true;
-    trainer.request_stop();
-  }
-  bool reached() const { return reached_; }
-
- private:
-  int64_t steps_;
-  bool reached_ = false;
-};
-
-/// Updates that the run in a folder has done; 0 without one.
-int64_t steps_done(const std::string& folder) {
-  const std::string path = folder + "/checkpoint.safetensors";
-  if (folder.empty() || !std::filesystem::exists(path)) return 0;
-  const Checkpoint checkpoint = load_checkpoint(path);
-  const auto training = checkpoint.metadata.find("training");
-  if (training == checkpoint.metadata.end()) return 0;
-  const nlohmann::json json = nlohmann::json::parse(training->second, nullptr, false);
-  return json.is_discarded() ? 0 : json.value(nlohmann::json::json_pointer("/state/step"), int64_t{0});
-}
-
-int64_t steps_per_epoch(const TrainingPlan& plan, const Dataset& train) {
-  const int64_t batch = plan.options.batch_size;
-  return (train.size() + (plan.options.drop_last ? 0 : batch - 1)) / batch;
-}
-
 }  // namespace
 
 TrainValidation training_data(const TrainingPlan& plan, const Dataset& train, const Dataset& validation) {
@@ -71,15 +34,11 @@ TrainValidation training_data(const TrainingPlan& plan, const Dataset& train, co
   return {train, validation};
 }
 
-int64_t total_steps(const TrainingPlan& plan, const Dataset& train) {
-  return plan.options.epochs * steps_per_epoch(plan, training_data(plan, train, {}).train);
-}
-
 Retraining retrain(const ModulePtr& network, const TrainingPlan& plan, const Dataset& train, const Dataset& validation,
                    int64_t first, const std::vector<std::shared_ptr<Callback>>& callbacks) {
   check(plan.optimizer != nullptr, "retrain", "the plan has no optimizer; set TrainingPlan::optimizer");
   const TrainValidation data = training_data(plan, train, validation);
-  const int64_t epoch = steps_per_epoch(plan, data.train), total = plan.options.epochs * epoch;
+  const int64_t total = total_steps(plan.options, data.train);
   check(0 <= first && first < std::max<int64_t>(total, 1), "retrain",
         "expected a first step in [0,{}), the training's steps, got {}", total, first);
   TrainerOptions options = plan.options;
@@ -87,25 +46,14 @@ Retraining retrain(const ModulePtr& network, const TrainingPlan& plan, const Dat
   options.resume = !options.run_folder.empty();
   options.overwrite = false;
   SchedulePtr schedule = options.schedule ? parse_schedule(options.schedule->text()) : constant_schedule();
-  const int64_t steps = total - first;
   options.schedule = first == 0 ? schedule : std::make_shared<LaterPart>(schedule, first, total);
-  options.epochs = (steps + epoch - 1) / epoch;
+  options.steps = total - first;
   options.callbacks.insert(options.callbacks.end(), callbacks.begin(), callbacks.end());
-  std::shared_ptr<StopAfter> stop;
-  if (steps % epoch != 0) {
-    // The Trainer would make one step more before it asks whether to stop.
-    if (steps_done(options.run_folder) >= steps) {
-      restore(load_checkpoint(options.run_folder + "/checkpoint.safetensors"), *network);
-      return {.result = {.history = {}, .step = steps, .stop = StopReason::requested}, .finished = true};
-    }
-    options.callbacks.push_back(stop = std::make_shared<StopAfter>(steps));
-  }
 
   Trainer trainer(network, plan.optimizer(*network), options);
   Retraining done{.result = trainer.fit(data.train, data.validation)};
   const StopReason reason = done.result.stop;
-  done.finished = reason == StopReason::finished || reason == StopReason::early_stopping ||
-                  (stop != nullptr && stop->reached() && reason == StopReason::requested);
+  done.finished = reason == StopReason::finished || reason == StopReason::early_stopping;
   return done;
 }
 

@@ -24,13 +24,10 @@ struct Retraining {
   bool finished = true;
 };
 
-/// Optimiser updates in the whole training.
-int64_t total_steps(const TrainingPlan& plan, const Dataset& train);
-
 /// Trains from step `first` of the plan to its end, with the learning rates of those steps: with 0 the whole training,
 /// else learning-rate rewinding (Renda, Frankle & Carbin 2020, "Comparing rewinding and fine-tuning in neural network
-/// pruning"). With a run folder in plan.options it goes on where it was stopped. Whole epochs are validated
-/// where there is a validation set. Throws unless 0 <= first < total_steps.
+/// pruning"). An epoch in part comes last and counts like a whole one. With a run folder in plan.options it goes on
+/// where it was stopped. Throws unless 0 <= first < total_steps(plan.options, train).
 Retraining retrain(const ModulePtr& network, const TrainingPlan& plan, const Dataset& train, const Dataset& validation,
                    int64_t first = 0, const std::vector<std::shared_ptr<Callback>>& callbacks = {});
 

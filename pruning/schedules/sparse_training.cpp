@@ -113,22 +113,21 @@ void SparseTraining::set_flow(GradientFlow flow) {
     }
 }
 
-void SparseTraining::on_epoch_begin(Trainer&, int64_t epoch) {
+void SparseTraining::on_epoch_begin(Trainer& trainer, int64_t epoch) {
   if (epoch != 1) return;
   start();
-  // How long the training is isn't known yet; an update in its very first step needs the gradients all the same.
-  if (options_.growth == Growth::gradient && options_.every == 1) set_flow(GradientFlow::dense);
+  if (options_.growth == Growth::gradient && updates_in(1, trainer.total_steps())) set_flow(GradientFlow::dense);
 }
 
-void SparseTraining::on_gradients(Trainer& trainer, const StepRecord& record) {
-  const int64_t total = trainer.options().epochs * record.batches;
+void SparseTraining::on_gradients(Trainer&, const StepRecord& record) {
+  const int64_t total = record.steps;
   if (!updates_in(record.step, total)) return;
   update(record.step, total);
 }
 
-void SparseTraining::on_step_end(Trainer& trainer, const StepRecord& record) {
+void SparseTraining::on_step_end(Trainer&, const StepRecord& record) {
   if (options_.growth != Growth::gradient) return;
-  const int64_t total = trainer.options().epochs * record.batches;
+  const int64_t total = record.steps;
   set_flow(updates_in(record.step + 1, total) ? GradientFlow::dense : GradientFlow::masked);
 }
 

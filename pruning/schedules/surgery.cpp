@@ -99,9 +99,9 @@ void NetworkSurgery::harden() {
   for (size_t s = 0; s < sites_.size(); ++s) set_existing_units(sites_[s], exists_[s]);
 }
 
-void NetworkSurgery::on_step_end(Trainer& trainer, const StepRecord& record) {
+void NetworkSurgery::on_step_end(Trainer&, const StepRecord& record) {
   if (hard_) return;
-  const int64_t total = trainer.options().epochs * record.batches;
+  const int64_t total = record.steps;
   const auto step_of = [total](double share) { return std::llround(share * static_cast<double>(total)); };
   const int64_t begin = step_of(options_.begin), last = step_of(options_.harden);
   if (record.step <= begin) return;

@@ -37,6 +37,7 @@ class End : public Callback {
 
 struct Setting {
   std::string optimizer, schedule;
+  int64_t steps = 0;
 };
 
 TrainingResult train(const std::string& folder, const Setting& setting, uint64_t network_seed, TrainerOptions options,
@@ -46,6 +47,7 @@ TrainingResult train(const std::string& folder, const Setting& setting, uint64_t
   if (setting.optimizer == "sgd" || setting.optimizer == "rmsprop") settings.momentum = 0.9;
   const std::shared_ptr<Optimizer> optimizer = make_optimizer(setting.optimizer, no_decay_groups(*net, 1e-4), settings);
   options.epochs = kEpochs;
+  options.steps = setting.steps;
   options.batch_size = 48;  // does not divide the data
   options.schedule = parse_schedule(setting.schedule);
   options.seed = 11;
@@ -98,11 +100,13 @@ TEST_P(Resume, EqualsUninterrupted) {
     int64_t checkpoint_every;
   };
   // 240 training images: five steps in an epoch.
-  for (const Case& c : {Case{"epoch border", 0, 2, false, 0}, Case{"inside an epoch", 7, 0, false, 0},
-                        Case{"last step of an epoch", 10, 0, false, 0}, Case{"first step", 1, 0, false, 0},
-                        Case{"crash after a periodic checkpoint", 14, 0, true, 3},
-                        Case{"crash after an epoch, before its checkpoint", 0, 3, true, 0},
-                        Case{"crash before the first checkpoint", 2, 0, true, 0}}) {
+  const int64_t last = GetParam().steps > 0 ? GetParam().steps : 5 * kEpochs;
+  for (const Case& c :
+       {Case{"epoch border", 0, 2, false, 0}, Case{"inside an epoch", 7, 0, false, 0},
+        Case{"last step of an epoch", 10, 0, false, 0}, Case{"first step", 1, 0, false, 0},
+        Case{"last step of the training", last, 0, false, 0}, Case{"crash after a periodic checkpoint", 14, 0, true, 3},
+        Case{"crash after an epoch, before its checkpoint", 0, 3, true, 0},
+        Case{"crash before the first checkpoint", 2, 0, true, 0}}) {
     SCOPED_TRACE(c.name);
     const std::string run = folder.file(c.name);
     const TrainerOptions first{.checkpoint_every = c.checkpoint_every,
@@ -128,7 +132,7 @@ TEST_P(Resume, EqualsUninterrupted) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Settings, Resume,
-                         testing::Values(Setting{"sgd", "warmup:1+cosine"}, Setting{"adamw", "onecycle:0.01"},
+                         testing::Values(Setting{"sgd", "warmup:1+cosine", 18}, Setting{"adamw", "onecycle:0.01"},
                                          Setting{"rmsprop", "plateau:gamma=0.5,patience=0,threshold=0.5"}),
                          [](const auto& setting) { return setting.param.optimizer; });
 

@@ -231,6 +231,41 @@ TEST(Trainer, MetricsAreOneJsonObjectForEachEpoch) {
   EXPECT_EQ(data["shape"], (nlohmann::json{1, 8, 8}));
 }
 
+TEST(Trainer, EndsInsideAnEpochAfterTheStepsAskedFor) {
+  struct Watch : Callback {
+    void on_train_begin(Trainer& trainer) override { at_begin = trainer.total_steps(); }
+    void on_step_end(Trainer&, const StepRecord& record) override {
+      EXPECT_EQ(record.steps, 10);
+      EXPECT_EQ(record.batches, 7);
+      rates.push_back(record.lr);
+    }
+    void on_epoch_end(Trainer&, const EpochRecord& record) override { epochs.push_back(record.step); }
+    int64_t at_begin = 0;
+    std::vector<double> rates;
+    std::vector<int64_t> epochs;
+  };
+  const auto watch = std::make_shared<Watch>();
+  const ModulePtr net = small_network(1);
+  Trainer trainer(net, sgd(net),
+                  quiet({.epochs = 99,
+                         .steps = 10,
+                         .batch_size = 32,
+                         .schedule = parse_schedule("onecycle:max=1,start=0.1,div=1,final=10"),
+                         .restore_best = true,
+                         .callbacks = {watch}}));
+  const TrainingResult result = trainer.fit(digits(200), digits_test());
+  EXPECT_EQ(result.stop, StopReason::finished);
+  EXPECT_EQ(result.step, 10);
+  EXPECT_EQ(watch->at_begin, 10);
+  EXPECT_EQ(watch->epochs, (std::vector<int64_t>{7, 10}));
+  ASSERT_EQ(watch->rates.size(), 10U);
+  EXPECT_DOUBLE_EQ(watch->rates[0], 1);
+  EXPECT_DOUBLE_EQ(watch->rates[9], 0.1) << "the schedule ends with the last step";
+  ASSERT_EQ(result.history.size(), 2U);
+  const double best = std::max(*result.history[0].validation_accuracy, *result.history[1].validation_accuracy);
+  EXPECT_EQ(trainer.evaluate(digits_test()).accuracy(), best);
+}
+
 TEST(Trainer, AFolderWithARunIsNotOverwrittenByAccident) {
   const TemporaryFolder folder;
   const Dataset data = digits(64);
@@ -260,6 +295,7 @@ TEST(Trainer, BadOptionsAreExplained) {
   const ModulePtr net = small_network(1);
   const auto make = [&](TrainerOptions options) { return Trainer(net, sgd(net), quiet(std::move(options))); };
   EXPECT_THROW(make({.epochs = 0}), ArgumentError);
+  EXPECT_THROW(make({.steps = -1}), ArgumentError);
   EXPECT_THROW(make({.batch_size = 0}), ArgumentError);
   EXPECT_THROW(make({.label_smoothing = 1}), ArgumentError);
   EXPECT_THROW(make({.validation_fraction = 1}), ArgumentError);

@@ -2,8 +2,12 @@
 #include <cmath>
 
 #include "layers/snapshot.h"
+#include "pruning/learned/hard_concrete.h"
+#include "pruning/learned/learned_masks.h"
 #include "pruning/schedules/adaptive.h"
+#include "pruning/schedules/gradual.h"
 #include "pruning/schedules/lottery.h"
+#include "pruning/schedules/surgery.h"
 #include "tests/training/support.h"
 
 namespace espalier {
@@ -62,7 +66,7 @@ TEST(Snapshot, PutsBackWeightsBuffersAndMasksToTheBit) {
 
 TEST(Retraining, RepeatsTheLastPartOfTheSchedule) {
   auto watch = std::make_shared<Watch>();
-  EXPECT_EQ(total_steps(plan(watch, 3), training()), 15);
+  EXPECT_EQ(total_steps(plan(watch, 3).options, training()), 15);
   retrain(small_network(1), plan(watch, 3), training(), {});
   const std::vector<double> whole = watch->rates;
   ASSERT_EQ(whole.size(), 15U);
@@ -85,6 +89,47 @@ TEST(Retraining, FinishedInsideAnEpochStaysFinished) {
   EXPECT_TRUE(retrain(second, saved, training(), {}, 8).finished);
   EXPECT_EQ(watch->rates.size(), 7U);
   expect_identical(state_of(*second), state_of(*first));
+}
+
+TEST(Retraining, KeepsTheBestEpochThoughTheLastIsAPart) {
+  // The rate is so high at the end that the best epoch is the first; and so low that it is the last, a part.
+  for (const auto& [schedule, best] : {std::pair{"multistep:2,gamma=1000", 1}, {"multistep:2,gamma=0.01", 2}}) {
+    const auto watch = std::make_shared<Watch>();
+    const ModulePtr net = small_network(1);
+    TrainingPlan kept = plan(watch, 3);
+    kept.options.schedule = parse_schedule(schedule);
+    kept.options.steps = 12;
+    kept.options.restore_best = true;
+    const Retraining done = retrain(net, kept, training(), validation(), 5);  // five steps and two
+    EXPECT_TRUE(done.finished);
+    ASSERT_EQ(done.result.history.size(), 2U);
+    EXPECT_EQ(done.result.history[1].step, 7);
+    EXPECT_EQ(done.result.best_epoch, best) << schedule;
+    EXPECT_EQ(evaluate(*net, validation()).accuracy(),
+              done.result.history[static_cast<size_t>(best - 1)].validation_accuracy)
+        << schedule;
+  }
+}
+
+TEST(Retraining, MaskSchedulesReachTheirEndInPartsOfEpochs) {
+  const auto watch = std::make_shared<Watch>();
+  const auto trained_with = [&](const ModulePtr& net, const std::shared_ptr<Callback>& callback) {
+    return retrain(net, plan(watch, 3), training(), {}, 8, {callback}).finished;  // seven steps of fifteen
+  };
+  const ModulePtr net = small_network(1);
+  const auto pruner = std::make_shared<Pruner>(net, weight_sites(*net));
+  EXPECT_TRUE(trained_with(net, std::make_shared<GradualPruning>(pruner, GradualOptions{.sparsity = 0.8, .end = 1})));
+  EXPECT_NEAR(pruner->sparsity(), 0.8, 1e-3);
+
+  const ModulePtr learning = small_network(1), cut = small_network(1), gated = small_network(1);
+  const auto masks = std::make_shared<LearnedMasks>(learning, weight_sites(*learning),
+                                                    LearnedMaskOptions{.sparsity = 0.8, .end = 1, .harden = 1});
+  EXPECT_TRUE(trained_with(learning, masks) && masks->is_hard());
+  EXPECT_NEAR(count_sparsity(weight_sites(*learning)).sparsity(), 0.8, 1e-3);
+  const auto surgery = std::make_shared<NetworkSurgery>(weight_sites(*cut), SurgeryOptions{.harden = 1});
+  EXPECT_TRUE(trained_with(cut, surgery) && surgery->is_hard());
+  const auto gates = std::make_shared<HardConcreteGates>(gated, weight_sites(*gated), HardConcreteOptions{.harden = 1});
+  EXPECT_TRUE(trained_with(gated, gates) && gates->is_hard());
 }
 
 TEST(LotteryTicket, RewindsToTheInitialWeightsWithAFreshOptimizer) {
