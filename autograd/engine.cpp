@@ -42,10 +42,9 @@ void accumulate(Variable& into, const Variable& gradient) {
 }
 
 /// A leaf's gradient is its own: nothing else may see it change (clipping), and optimisers want it contiguous.
-/// `shared`: others hold the same Variable, which the count of its storage does not show.
-Variable own(Variable gradient, bool shared, bool create_graph) {
+Variable own(Variable gradient, bool create_graph) {
   const Tensor& data = gradient.data();
-  if (!shared && data.storage().use_count() == 1 && data.is_contiguous()) return gradient;
+  if (Engine::is_only_handle(gradient) && data.is_contiguous()) return gradient;
   return create_graph ? gradient * 1.0 : Variable(data.clone());
 }
 
@@ -117,12 +116,7 @@ Variables Engine::run(const std::vector<Root>& roots, const Variables* inputs, b
   const auto deliver_to_leaf = [&](const Variable& leaf, Variable gradient) {
     if (targets) return targets->add(leaf, gradient);
     Variable& grad = leaf.impl_->grad;
-    if (grad.defined()) {
-      grad = grad + gradient;
-    } else {
-      const bool shared = gradient.impl_.use_count() > 1;
-      grad = own(std::move(gradient), shared, create_graph);
-    }
+    grad = grad.defined() ? grad + gradient : own(std::move(gradient), create_graph);
   };
   const auto deliver_to_node = [&](const Node* node, int output, const Variable& gradient) {
     Variables& gradients = pending[node];
@@ -142,7 +136,7 @@ Variables Engine::run(const std::vector<Root>& roots, const Variables* inputs, b
   for (const std::shared_ptr<Node>& node : nodes) {
     const auto found = pending.find(node.get());
     if (found == pending.end()) continue;  // only reached through gradients that are zero
-    const Variables gradients = std::move(found->second);
+    Variables gradients = std::move(found->second);
     pending.erase(found);
     if (targets) targets->take_outputs_of(node.get(), gradients);
     if (!wanted.wants(node.get())) continue;

@@ -17,6 +17,8 @@ struct Variable::Impl {
 struct Engine {
   /// A Variable that is output `index` of `node`.
   static Variable make_result(Tensor data, std::shared_ptr<Node> node, int index);
+  /// Whether nothing but this handle sees the value, so that it may change in place.
+  static bool is_only_handle(const Variable& variable);
 
   struct Root {
     Variable variable, gradient;

@@ -1,6 +1,7 @@
 #include "autograd/node.h"
 
 #include <atomic>
+#include <utility>
 
 #include "autograd/engine.h"
 #include "autograd/ops.h"
@@ -26,6 +27,13 @@ const Variable& Saved::unpack(const BackwardContext& context) const {
 }
 
 const char* BackwardContext::operation() const { return node_.operation_; }
+
+Tensor BackwardContext::take_grad() const {
+  const Variable gradient = std::exchange(grads_.front(), Variable());
+  const Tensor& data = gradient.data();
+  if (!data.is_contiguous()) return data.contiguous();
+  return Engine::is_only_handle(gradient) ? data : data.clone();
+}
 
 Variable BackwardContext::output(int i) const {
   const Node::Output& output = node_.outputs_[static_cast<size_t>(i)];

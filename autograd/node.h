@@ -24,10 +24,13 @@ class Saved {
 /// What a backward function gets.
 class BackwardContext {
  public:
-  BackwardContext(Node& node, const Variables& grads, const std::vector<bool>& needed)
+  BackwardContext(Node& node, Variables& grads, const std::vector<bool>& needed)
       : node_(node), grads_(grads), needed_(needed) {}
   /// Gradient of output i, in its shape. Undefined when nothing depended on that output (only with several outputs).
   const Variable& grad(int i = 0) const { return grads_[static_cast<size_t>(i)]; }
+  /// Gradient of the only output for a backward function that changes it in place: contiguous, and nobody else sees it,
+  /// because it is copied where others hold it. grad() is undefined after this.
+  Tensor take_grad() const;
   /// Whether the gradient of input i is wanted; computing others is wasted work.
   bool needs(int i) const { return needed_[static_cast<size_t>(i)]; }
   /// Output i of the forward pass; the operation must have been recorded with SaveOutputs::yes.
@@ -36,7 +39,7 @@ class BackwardContext {
 
  private:
   Node& node_;
-  const Variables& grads_;
+  Variables& grads_;
   const std::vector<bool>& needed_;
 };
 

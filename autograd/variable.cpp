@@ -98,6 +98,10 @@ Variable Engine::make_result(Tensor data, std::shared_ptr<Node> node, int index)
   return result;
 }
 
+bool Engine::is_only_handle(const Variable& variable) {
+  return variable.impl_.use_count() == 1 && variable.data().storage().use_count() == 1;
+}
+
 Variables grad(const Variables& outputs, const Variables& inputs, GradOptions options) {
   check(options.grad_outputs.empty() || options.grad_outputs.size() == outputs.size(), "grad",
         "expected a gradient for each of the {} outputs, got {}", outputs.size(), options.grad_outputs.size());

@@ -95,7 +95,7 @@ struct RmspropUpdate {
 struct ParameterStep {
   Tensor grad, weight;
   Tensor first, second;  ///< state, undefined where the rule keeps none: velocity; m, v; or v, velocity
-  Mask mask;             ///< where it is defined, the weights it masks are 0 after the step
+  Mask mask;             ///< if defined: the weights it masks are 0 after the step, their gradients count as 0
 };
 
 struct Kernels {

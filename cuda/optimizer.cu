@@ -49,8 +49,9 @@ __global__ void step_kernel(Targets<T> targets, Rule rule) {
   for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
     T weight = target.weight[i];
     T first = target.first ? target.first[i] : T{0}, second = target.second ? target.second[i] : T{0};
-    rule(target.grad[i], weight, first, second);
-    target.weight[i] = target.exists(i) ? weight : T{0};
+    const bool exists = target.exists(i);
+    rule(exists ? target.grad[i] : T{0}, weight, first, second);
+    target.weight[i] = exists ? weight : T{0};
     if (target.first) target.first[i] = first;
     if (target.second) target.second[i] = second;
   }

@@ -113,7 +113,7 @@ void Optimizer::follow_mask(const State& state, const Parameter& parameter) {
 }
 
 void Optimizer::prepare(const ParameterGroup& group, const std::string& name, const Parameter& parameter) {
-  Tensor grad = parameter.grad();
+  const Tensor grad = parameter.grad();
   if (!grad.defined() || !parameter.requires_grad()) return;
   Tensor weight = parameter.data();
   check(grad.shape() == weight.shape() && grad.dtype() == weight.dtype() && grad.device() == weight.device(),
@@ -134,7 +134,6 @@ void Optimizer::prepare(const ParameterGroup& group, const std::string& name, co
   }
   follow_mask(state, parameter);
   const Mask& mask = parameter.mask();
-  if (mask.defined() && parameter.gradient_flow() == GradientFlow::dense) grad = mask.apply(grad.contiguous());
   const auto slot = [&](size_t i) { return i < state.slots.size() ? state.slots[i] : Tensor(); };
   pending_.push_back(
       {{lr_ * group.lr_scale, group.weight_decay.value_or(weight_decay_), state.steps + 1}, &state, weight});

@@ -15,10 +15,26 @@ Tensor scores(const std::vector<double>& values) { return Tensor::from(values, {
 
 /// Every pattern on a weight it fits.
 std::vector<std::pair<Shape, Pattern>> pattern_cases() {
-  return {{{6, 8}, Pattern::element()},        {{6, 8}, Pattern::block(3, 2)},    {{6, 8}, Pattern::block(1, 4)},
-          {{6, 8}, Pattern::n_of_m(2, 4)},     {{4, 3, 5, 5}, Pattern::kernel()}, {{4, 3, 5, 5}, Pattern::channel(0)},
-          {{4, 3, 5, 5}, Pattern::channel(1)}, {{12, 5}, Pattern::channel(0, 4)}, {{12}, Pattern::channel(0, 4)},
-          {{12, 3}, Pattern::recurrent()},     {{7}, Pattern::element()}};
+  return {{{6, 8}, Pattern::element()},
+          {{6, 8}, Pattern::block(3, 2)},
+          {{6, 8}, Pattern::block(1, 4)},
+          {{6, 8}, Pattern::n_of_m(2, 4)},
+          {{4, 3, 5, 5}, Pattern::kernel()},
+          {{4, 3, 5, 5}, Pattern::channel(0)},
+          {{4, 3, 5, 5}, Pattern::channel(1)},
+          {{12, 5}, Pattern::channel(0, 4)},
+          {{12}, Pattern::channel(0, 4)},
+          {{12, 3}, Pattern::recurrent()},
+          {{7}, Pattern::element()},
+          // Longer than a word, and rows that begin anywhere in one.
+          {{37, 83}, Pattern::element()},
+          {{36, 83}, Pattern::block(3, 1)},
+          {{9, 130}, Pattern::block(3, 65)},
+          {{10, 7, 3, 3}, Pattern::kernel()},
+          {{9, 130}, Pattern::channel(0)},
+          {{9, 130}, Pattern::channel(1)},
+          {{280, 70}, Pattern::recurrent()},
+          {{280, 70}, Pattern::channel(0, 4)}};
 }
 
 /// About half of the units, reproducibly.
@@ -81,7 +97,8 @@ TEST(Mask, SumsOverUnits) {
       std::vector<bool> others(static_cast<size_t>(units), true);
       others[static_cast<size_t>(unit)] = false;
       const double left = sum(Mask::from_units(shape, pattern, others).apply(x)).item();
-      EXPECT_NEAR(sums[static_cast<size_t>(unit)], all - left, 1e-12) << pattern.to_string() << " unit " << unit;
+      EXPECT_NEAR(sums[static_cast<size_t>(unit)], all - left, 1e-15 * static_cast<double>(x.numel()))
+          << pattern.to_string() << " unit " << unit;
     }
   }
 }

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "core/ops.h"
 #include "tests/core/kernel_testing.h"
 
 namespace espalier {
@@ -127,6 +128,57 @@ TEST(Rmsprop, FollowsPyTorch) {
           });
     }
   }
+}
+
+/// One update rule, as steps of a kernel on a parameter.
+using Rule = std::function<void(int step, const ParameterStep& p)>;
+
+/// Every rule with and without its optional state.
+std::vector<Rule> rules() {
+  std::vector<Rule> list;
+  for (const double momentum : {0.0, 0.9})
+    for (const bool nesterov : {false, true})
+      list.emplace_back([=](int step, const ParameterStep& p) {
+        cpu().sgd({0.1, momentum, 0, 0.01, nesterov && momentum > 0, step == 1}, std::array{p});
+      });
+  for (const bool decoupled : {false, true})
+    list.emplace_back([=](int step, const ParameterStep& p) {
+      cpu().adam({1e-2, 0.9, 0.999, 1e-8, 0.1, decoupled, step}, std::array{p});
+    });
+  for (const double momentum : {0.0, 0.9})
+    list.emplace_back([=](int, const ParameterStep& p) {
+      cpu().rmsprop({1e-2, 0.9, 1e-3, 0.1, momentum}, std::array{p});
+    });
+  return list;
+}
+
+TEST(ParameterSteps, AMaskChangesNoBitOfWhatExistsAndLeavesExactZerosElsewhere) {
+  const std::vector<std::pair<Shape, Pattern>> cases = {{{37, 83}, Pattern::element()},
+                                                        {{36, 83}, Pattern::block(3, 1)},
+                                                        {{7, 5, 3, 3}, Pattern::kernel()},
+                                                        {{280, 70}, Pattern::recurrent()}};
+  for (DType dtype : {DType::f32, DType::f64})
+    for (const auto& [shape, pattern] : cases) {
+      RandomTensors random(dtype);
+      std::vector<bool> exists(static_cast<size_t>(mask_layout(shape, pattern).units()));
+      for (size_t i = 0; i < exists.size(); ++i) exists[i] = i * i % 7 < 3;
+      const Mask mask = Mask::from_units(shape, pattern, exists);
+      const Tensor start = mask.apply(random(shape));
+      for (size_t rule = 0; rule < rules().size(); ++rule) {
+        SCOPED_TRACE(fmt::format("{} {} rule {}", name_of(dtype), pattern.to_string(), rule));
+        const auto fresh = [&] { return std::array{start.clone(), mask.apply(start), mask.apply(start)}; };
+        std::array<Tensor, 3> masked = fresh(), dense = fresh();
+        for (Tensor* state : {&masked[1], &masked[2], &dense[1], &dense[2]}) state->fill_(0);
+        for (int step = 1; step <= kSteps; ++step) {
+          // The gradient of a weight that does not exist counts as 0, whatever it is.
+          const Tensor grad = mask.apply(random(shape));
+          const Tensor anything = where(mask.expand(), grad, poisoned(shape, dtype));
+          rules()[rule](step, {anything, masked[0], masked[1], masked[2], mask});
+          rules()[rule](step, {grad, dense[0], dense[1], dense[2], {}});
+        }
+        for (size_t i = 0; i < masked.size(); ++i) EXPECT_TRUE(identical(masked[i], mask.apply(dense[i]))) << i;
+      }
+    }
 }
 
 TEST(ParameterSteps, EachParameterIsUpdatedAndItsMaskApplied) {

@@ -173,6 +173,24 @@ TEST(MaskedParameter, SecondDerivativesAreMaskedToo) {
   EXPECT_EQ(second.data().to_vector<double>(), std::vector<double>({6, 0, 18}));
 }
 
+TEST(MaskedParameter, TheGradientIsMaskedInPlaceOnlyWhereNothingElseSeesIt) {
+  Parameter a("a", Tensor::ones({3})), b("b", Tensor::ones({3}));
+  a.set_mask(Mask::from_units({3}, Pattern::element(), {true, false, true}));
+  b.set_mask(Mask::from_units({3}, Pattern::element(), {false, true, true}));
+  const Tensor given = Tensor::full({3}, 2);
+  // Both operands of a sum get the very tensor that backward was given.
+  (a.operand() + b.operand()).backward(given);
+  EXPECT_EQ(a.grad().to_vector<float>(), std::vector<float>({2, 0, 2}));
+  EXPECT_EQ(b.grad().to_vector<float>(), std::vector<float>({0, 2, 2}));
+  EXPECT_EQ(given.to_vector<float>(), std::vector<float>({2, 2, 2}));
+
+  // A gradient that is asked for by name beside one that is masked behind it.
+  const Variable masked = a.operand();
+  const Variables both = grad({sum(masked * 3.0)}, {masked, a.variable()});
+  EXPECT_EQ(both[0].data().to_vector<float>(), std::vector<float>({3, 3, 3}));
+  EXPECT_EQ(both[1].data().to_vector<float>(), std::vector<float>({3, 0, 3}));
+}
+
 TEST(MaskedParameter, MasksTheGradientThatIsThere) {
   Parameter weight("weight", Tensor::ones({4}));
   sum(weight.operand() * 3.0).backward();

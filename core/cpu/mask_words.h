@@ -1,0 +1,105 @@
+// Masks as CPU kernels see them: words of one bit for each weight, which vector instructions apply whole.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+#include "core/mask.h"
+
+namespace espalier::cpu {
+
+/// An unsigned integer as wide as T.
+template <class T>
+using BitsOf = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+/// Bit j of `bits` on all bits of a T: what kept() takes.
+template <class T>
+BitsOf<T> lane(uint32_t bits, int64_t j) {
+  return BitsOf<T>{0} - (bits >> j & 1);
+}
+/// `value` where the lane is set, else 0, also for NaN. Without a branch, so that compilers make vectors of it.
+template <class T>
+T kept(BitsOf<T> lane, T value) {
+  return std::bit_cast<T>(std::bit_cast<BitsOf<T>>(value) & lane);
+}
+
+/// Which of a weight's elements exist, 64 to a word in row-major order, lowest bit first, whatever the pattern.
+class MaskWords {
+ public:
+  static constexpr int64_t kBits = 64;
+
+  MaskWords(const MaskLayout& layout, const int64_t* units)
+      : layout_(layout),
+        units_(units),
+        numel_(layout.rows * layout.columns),
+        one_bit_each_(layout.units() == numel_ && !layout.recurrent) {}
+
+  int64_t size() const { return (numel_ + kBits - 1) / kBits; }
+  /// Elements 64 w ... 64 w + 63; bits beyond the last element are 0 or 1.
+  uint64_t operator[](int64_t w) const { return one_bit_each_ ? static_cast<uint64_t>(units_[w]) : gathered(w); }
+
+  /// Calls f(first, count, bits) for the elements of words [begin, end), half a word at a time: bit j of the uint32_t
+  /// `bits` is element first + j, for lane(bits, j).
+  template <class F>
+  void for_each_half(int64_t begin, int64_t end, F&& f) const {
+    constexpr int64_t kHalf = kBits / 2;
+    for (int64_t w = begin; w < end; ++w) {
+      const uint64_t word = (*this)[w];
+      const int64_t first = w * kBits, left = numel_ - first;
+      const auto low = static_cast<uint32_t>(word), high = static_cast<uint32_t>(word >> kHalf);
+      if (left >= kBits) {  // the count is a constant here, so that f's loop has no remainder
+        f(first, kHalf, low);
+        f(first + kHalf, kHalf, high);
+      } else {
+        f(first, std::min(left, kHalf), low);
+        if (left > kHalf) f(first + kHalf, left - kHalf, high);
+      }
+    }
+  }
+
+ private:
+  static uint64_t lowest(int64_t count) { return count >= kBits ? ~uint64_t{0} : (uint64_t{1} << count) - 1; }
+  bool unit(int64_t i) const { return static_cast<uint64_t>(units_[i / kBits]) >> (i % kBits) & 1; }
+
+  /// The bits of `count` units from the first one on.
+  uint64_t unit_bits(int64_t first, int64_t count) const {
+    const int64_t at = first / kBits, shift = first % kBits;
+    uint64_t bits = static_cast<uint64_t>(units_[at]) >> shift;
+    if (shift + count > kBits) bits |= static_cast<uint64_t>(units_[at + 1]) << (kBits - shift);
+    return bits & lowest(count);
+  }
+
+  /// The bits of `count` neighbours in a row.
+  uint64_t row_bits(int64_t row, int64_t column, int64_t count) const {
+    if (layout_.recurrent) return unit(row % layout_.row_period) ? unit_bits(column, count) : 0;
+    const int64_t width = layout_.block_columns, first_unit = layout_.unit_of(row, column);
+    if (width == 1) return unit_bits(first_unit, count);
+    uint64_t bits = 0;
+    int64_t done = 0, run = std::min(count, width - column % width);
+    for (int64_t u = first_unit; done < count; ++u, run = std::min(width, count - done)) {
+      if (unit(u)) bits |= lowest(run) << done;
+      done += run;
+    }
+    return bits;
+  }
+
+  uint64_t gathered(int64_t w) const {
+    const int64_t first = w * kBits, count = std::min(kBits, numel_ - first);
+    int64_t row = first / layout_.columns, column = first % layout_.columns;
+    uint64_t bits = 0;
+    for (int64_t done = 0; done < count; ++row, column = 0) {
+      const int64_t piece = std::min(count - done, layout_.columns - column);
+      bits |= row_bits(row, column, piece) << done;
+      done += piece;
+    }
+    return bits;
+  }
+
+  MaskLayout layout_;
+  const int64_t* units_;
+  int64_t numel_;
+  bool one_bit_each_;
+};
+
+}  // namespace espalier::cpu
