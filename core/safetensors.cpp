@@ -10,6 +10,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <nlohmann/json.hpp>
@@ -22,6 +23,14 @@ namespace {
 constexpr uint64_t kMaxHeader = 100'000'000;  // the limit of the reference implementation
 constexpr const char* kFormatNames[kNumDTypes] = {"F32", "F64", "I64", "I32", "U8", "I8", "BOOL"};
 
+constexpr char kTemporary[] = ".tmp-";  // between a file's name and the process that writes it
+
+// Takes the lock of a file, or tells that another open file has it, or that the file was removed meanwhile.
+bool is_locked_by_others(int fd) {
+  struct stat info = {};
+  return (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) || (fstat(fd, &info) == 0 && info.st_nlink == 0);
+}
+
 // A file written under a temporary name in the same folder; commit() makes it the real one.
 class AtomicFile {
  public:
@@ -32,13 +41,15 @@ class AtomicFile {
     if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
       fail<FileError>("save", "{}: expected the name of a file, found a folder or a device; choose another name", path);
     for (int attempt = 0; fd_ < 0; ++attempt) {
-      temporary_ = fmt::format("{}.tmp-{}-{}", path, getpid(), attempt);
+      temporary_ = fmt::format("{}{}{}-{}", path, kTemporary, getpid(), attempt);
       fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (fd_ < 0 && (errno != EEXIST || attempt == 1000)) {
         const int cause = errno;
         temporary_.clear();
         fail_errno("can't create a file in this folder", cause);
       }
+      // The lock says that the file is being written. Whoever clears the folder may have got hold of it before.
+      if (fd_ >= 0 && is_locked_by_others(fd_)) close(std::exchange(fd_, -1));
     }
   }
   ~AtomicFile() {
@@ -62,9 +73,13 @@ class AtomicFile {
 
   void commit() {
     if (fsync(fd_) != 0) fail_errno("can't flush to the disk", errno);
+    const int locked = dup(fd_);  // the lock lasts until the file has its name
     // Some file systems report a full disk only here.
-    if (close(std::exchange(fd_, -1)) != 0) fail_errno("can't close", errno);
-    if (rename(temporary_.c_str(), path_.c_str()) != 0) fail_errno("can't rename the temporary file", errno);
+    const int error = close(std::exchange(fd_, -1)) != 0               ? errno
+                      : rename(temporary_.c_str(), path_.c_str()) != 0 ? -errno
+                                                                       : 0;
+    if (locked >= 0) close(locked);
+    if (error != 0) fail_errno(error > 0 ? "can't close" : "can't rename the temporary file", std::abs(error));
     temporary_.clear();
     // The rename itself must survive a power cut; where a folder can't be flushed, the contents are safe anyway.
     const std::string folder = std::filesystem::path(path_).parent_path().string();
@@ -78,9 +93,10 @@ class AtomicFile {
  private:
   [[noreturn]] void fail_errno(const std::string& what, int error) const {
     const bool full = error == ENOSPC || error == EFBIG || error == EDQUOT;
-    fail<FileError>("save", "{}: {}: {}; {}", path_, what, std::strerror(error),
-                    full ? "free some space; a file that was there before is unchanged"
-                         : "a file that was there before is unchanged");
+    std::error_code ignored;
+    fail<FileError>("save", "{}: {}: {}; {}{}", path_, what, std::strerror(error), full ? "free some space; " : "",
+                    std::filesystem::exists(path_, ignored) ? "the file that was there before is unchanged"
+                                                            : "there is no such file");
   }
 
   std::string path_, temporary_;
@@ -344,6 +360,22 @@ void write_file_atomically(const std::string& path, std::string_view contents) {
   AtomicFile file(path);
   file.write(contents.data(), contents.size());
   file.commit();
+}
+
+void remove_abandoned_files(const std::string& folder) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    const size_t at = name.rfind(kTemporary);
+    if (at == std::string::npos ||
+        name.find_first_not_of("0123456789-", at + std::strlen(kTemporary)) != std::string::npos)
+      continue;
+    const int fd = open(entry.path().c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) continue;
+    // Only a lock that was got says that nobody writes it: some file systems have none.
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) unlink(entry.path().c_str());
+    close(fd);
+  }
 }
 
 }  // namespace espalier

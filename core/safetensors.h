@@ -31,4 +31,8 @@ SafetensorsFile load_safetensors(const std::string& path);
 /// Writes a whole file as above (temporary name, flush, rename).
 void write_file_atomically(const std::string& path, std::string_view contents);
 
+/// Removes the temporary files that processes which died while they wrote left in a folder. What is being written now,
+/// by whatever process, stays.
+void remove_abandoned_files(const std::string& folder);
+
 }  // namespace espalier

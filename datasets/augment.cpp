@@ -128,7 +128,25 @@ void check_options(const Cutout& cutout, int64_t, int64_t) {
   check(cutout.size >= 1, "cutout", "expected a size of at least 1, got {}", cutout.size);
 }
 
+template <class... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
 }  // namespace
+
+std::string to_text(const Augmentation& augmentation) {
+  return std::visit(
+      Overloaded{
+          [](const RandomCrop& a) { return fmt::format("crop padding={} reflect={}", a.padding, a.reflect); },
+          [](const HorizontalFlip& a) { return fmt::format("flip probability={}", a.probability); },
+          [](const RandomAffine& a) {
+            return fmt::format("affine degrees={} translate={} scale={}..{}", a.degrees, a.translate, a.min_scale,
+                               a.max_scale);
+          },
+          [](const Cutout& a) { return fmt::format("cutout size={}", a.size); },
+      },
+      augmentation);
+}
 
 Transform::Transform(std::vector<float> mean, std::vector<float> stddev, std::vector<Augmentation> augmentations)
     : mean_(std::move(mean)), stddev_(std::move(stddev)), augmentations_(std::move(augmentations)) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -34,6 +35,8 @@ struct Cutout {
 };
 
 using Augmentation = std::variant<RandomCrop, HorizontalFlip, RandomAffine, Cutout>;
+/// The kind and its numbers: "crop padding=4 reflect=false".
+std::string to_text(const Augmentation& augmentation);
 
 /// Turns u8 images into a normalised f32 batch. What happens to an example depends only on (seed, epoch, index of the
 /// example), never on the batch it is in or on threads.

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <set>
 
+#include <nlohmann/json.hpp>
+
 namespace espalier {
 
 namespace {
@@ -65,6 +67,13 @@ Optimizer::Optimizer(ParameterGroups groups, double lr, double weight_decay, std
 void Optimizer::set_lr(double lr) {
   check(lr >= 0 && std::isfinite(lr), "Optimizer", "expected a finite learning rate >= 0, got {}", lr);
   lr_ = lr;
+}
+
+nlohmann::json Optimizer::config() const {
+  nlohmann::json groups = nlohmann::json::array();
+  for (const ParameterGroup& group : groups_)
+    groups.push_back({{"lr_scale", group.lr_scale}, {"weight_decay", group.weight_decay.value_or(weight_decay_)}});
+  return {{"type", type()}, {"lr", lr_}, {"groups", groups}};
 }
 
 std::vector<Parameter> Optimizer::parameters() const {

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "core/kernels.h"
 #include "core/safetensors.h"
 #include "layers/module.h"
@@ -56,6 +58,8 @@ class Optimizer {
 
   /// "sgd", "adam", "adamw", "rmsprop".
   virtual std::string type() const = 0;
+  /// All that decides its updates, as JSON: {"type", "lr", "groups": [{"lr_scale", "weight_decay"}], ...}.
+  virtual nlohmann::json config() const;
 
   /// One update of every parameter that has a gradient. Throws when the shape of a weight, its gradient and its state
   /// disagree (a weight was resized without its state).
@@ -143,6 +147,7 @@ class Sgd : public Optimizer {
  public:
   explicit Sgd(ParameterGroups groups, SgdOptions options = {});
   std::string type() const override { return "sgd"; }
+  nlohmann::json config() const override;
   double momentum() const override { return options_.momentum; }
   void set_momentum(double momentum) override;
 
@@ -165,6 +170,7 @@ class Adam : public Optimizer {
  public:
   explicit Adam(ParameterGroups groups, AdamOptions options = {});
   std::string type() const override { return "adam"; }
+  nlohmann::json config() const override;
   double momentum() const override { return options_.beta1; }
   void set_momentum(double momentum) override;
 
@@ -205,6 +211,7 @@ class RmsProp : public Optimizer {
  public:
   explicit RmsProp(ParameterGroups groups, RmsPropOptions options = {});
   std::string type() const override { return "rmsprop"; }
+  nlohmann::json config() const override;
   double momentum() const override { return options_.momentum; }
   void set_momentum(double momentum) override;
 

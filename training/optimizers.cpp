@@ -1,4 +1,6 @@
 // The update rules' options and their kernel calls.
+#include <nlohmann/json.hpp>
+
 #include "core/kernels.h"
 #include "training/optimizer.h"
 
@@ -31,6 +33,14 @@ Sgd::Sgd(ParameterGroups groups, SgdOptions options)
         "Nesterov needs momentum > 0 and dampening 0, got {} and {}", options.momentum, options.dampening);
 }
 
+nlohmann::json Sgd::config() const {
+  nlohmann::json config = Optimizer::config();
+  config["momentum"] = options_.momentum;
+  config["dampening"] = options_.dampening;
+  config["nesterov"] = options_.nesterov;
+  return config;
+}
+
 void Sgd::set_momentum(double momentum) {
   check_unit(momentum, "Sgd", "momentum");
   check_momentum_kept(*this, "Sgd::set_momentum");
@@ -55,6 +65,14 @@ Adam::Adam(ParameterGroups groups, AdamOptions options, bool decoupled)
       decoupled_(decoupled) {
   check_unit(options.beta1, "Adam", "beta1");
   check_unit(options.beta2, "Adam", "beta2");
+}
+
+nlohmann::json Adam::config() const {
+  nlohmann::json config = Optimizer::config();
+  config["beta1"] = options_.beta1;
+  config["beta2"] = options_.beta2;
+  config["epsilon"] = options_.epsilon;
+  return config;
 }
 
 void Adam::set_momentum(double momentum) {
@@ -87,6 +105,14 @@ RmsProp::RmsProp(ParameterGroups groups, RmsPropOptions options)
       options_(options) {
   check_unit(options.alpha, "RmsProp", "alpha");
   check_unit(options.momentum, "RmsProp", "momentum");
+}
+
+nlohmann::json RmsProp::config() const {
+  nlohmann::json config = Optimizer::config();
+  config["alpha"] = options_.alpha;
+  config["epsilon"] = options_.epsilon;
+  config["momentum"] = options_.momentum;
+  return config;
 }
 
 void RmsProp::set_momentum(double momentum) {

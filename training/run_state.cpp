@@ -2,7 +2,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 #include <nlohmann/json.hpp>
@@ -10,8 +9,6 @@
 #include "core/safetensors.h"
 
 namespace espalier {
-
-namespace fs = std::filesystem;
 
 namespace {
 nlohmann::json number_or_null(const std::optional<double>& value) {
@@ -91,35 +88,20 @@ RunState run_state_from_json(const nlohmann::json& json) {
   return state;
 }
 
-bool RunFolder::has_checkpoint() const { return is_used() && fs::exists(checkpoint()); }
-
-void RunFolder::start(bool overwrite) const {
-  if (!is_used()) return;
-  std::error_code error;
-  fs::create_directories(path_, error);
-  if (error || !fs::is_directory(path_))
-    fail<FileError>("Trainer::fit", "cannot make the run folder {}: {}", path_,
-                    error ? error.message() : "a file has that name");
-  if (!overwrite && has_checkpoint())
-    fail<FileError>("Trainer::fit", "{} holds a run already; resume it, overwrite it, or choose another folder", path_);
-  fs::remove(checkpoint(), error);
-  fs::remove(best(), error);
-  write_metrics({});
-}
-
-void RunFolder::write_metrics(const std::vector<EpochRecord>& history) const {
-  if (!is_used()) return;
+void write_metrics(const RunFolder& folder, const std::vector<EpochRecord>& history) {
+  if (!folder.is_used()) return;
   std::string text;
   for (const EpochRecord& record : history) text += to_json(record).dump() + "\n";
-  write_file_atomically(metrics(), text);
+  write_file_atomically(folder.file(kMetricsFile), text);
 }
 
-void RunFolder::append_metrics(const EpochRecord& record) const {
-  if (!is_used()) return;
+void append_metrics(const RunFolder& folder, const EpochRecord& record) {
+  if (!folder.is_used()) return;
+  const std::string path = folder.file(kMetricsFile);
   errno = 0;
-  std::ofstream file(metrics(), std::ios::app);
+  std::ofstream file(path, std::ios::app);
   file << to_json(record).dump() << '\n' << std::flush;
-  if (!file) fail<FileError>("Trainer::fit", "cannot write {}: {}", metrics(), std::strerror(errno));
+  if (!file) fail<FileError>("Trainer::fit", "cannot write {}: {}", path, std::strerror(errno));
 }
 
 }  // namespace espalier

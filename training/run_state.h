@@ -1,4 +1,4 @@
-// Where a training stands, as checkpoints hold it, and the folder it writes. Internal to the Trainer.
+// Where a training stands, as checkpoints hold it, and the lines that it writes. Internal to the Trainer.
 #pragma once
 
 #include <string>
@@ -9,6 +9,7 @@
 #include "core/random.h"
 #include "training/callback.h"
 #include "training/metrics.h"
+#include "training/run_folder.h"
 
 namespace espalier {
 
@@ -35,26 +36,9 @@ RunState run_state_from_json(const nlohmann::json& json);
 nlohmann::json to_json(const PhiloxState& state);
 PhiloxState philox_state_from_json(const nlohmann::json& json);
 
-/// The files of a run. With the path "" it writes nothing.
-class RunFolder {
- public:
-  explicit RunFolder(std::string path) : path_(std::move(path)) {}
-
-  bool is_used() const { return !path_.empty(); }
-  std::string checkpoint() const { return path_ + "/checkpoint.safetensors"; }
-  std::string best() const { return path_ + "/best.safetensors"; }
-  std::string metrics() const { return path_ + "/metrics.jsonl"; }
-  bool has_checkpoint() const;
-
-  /// Makes the folder. A run that is in it is an error, or is removed with `overwrite`.
-  void start(bool overwrite) const;
-  /// metrics.jsonl with exactly these epochs: lines of epochs after a checkpoint go.
-  void write_metrics(const std::vector<EpochRecord>& history) const;
-  /// Adds one line and flushes it.
-  void append_metrics(const EpochRecord& record) const;
-
- private:
-  std::string path_;
-};
+/// metrics.jsonl with exactly these epochs: lines of epochs after a checkpoint go.
+void write_metrics(const RunFolder& folder, const std::vector<EpochRecord>& history);
+/// Adds one line and flushes it.
+void append_metrics(const RunFolder& folder, const EpochRecord& record);
 
 }  // namespace espalier

@@ -27,6 +27,7 @@ class Constant : public Schedule {
  public:
   double lr(double base, const TrainingPosition&) const override { return base; }
   std::string text() const override { return "constant"; }
+  bool follows_length() const override { return false; }
 };
 
 class Step : public Schedule {
@@ -39,6 +40,7 @@ class Step : public Schedule {
     return base * std::pow(options_.gamma, static_cast<double>(at.epoch / options_.every));
   }
   std::string text() const override { return fmt::format("step:every={},gamma={}", options_.every, options_.gamma); }
+  bool follows_length() const override { return false; }
 
  private:
   StepOptions options_;
@@ -59,6 +61,7 @@ class MultiStep : public Schedule {
   std::string text() const override {
     return fmt::format("multistep:{},gamma={}", fmt::join(options_.milestones, ","), options_.gamma);
   }
+  bool follows_length() const override { return false; }
 
  private:
   MultiStepOptions options_;
@@ -150,6 +153,7 @@ class Plateau : public Schedule {
     return fmt::format("plateau:gamma={},patience={},threshold={},cooldown={},min={}", options_.gamma,
                        options_.patience, options_.threshold, options_.cooldown, options_.min_lr);
   }
+  bool follows_length() const override { return false; }
   nlohmann::json state() const override {
     nlohmann::json state = {{"factor", factor_}, {"bad_epochs", bad_epochs_}, {"cooldown_left", cooldown_left_}};
     if (std::isfinite(best_)) state["best"] = best_;
@@ -190,6 +194,7 @@ class Warmup : public Schedule {
         options_.steps > 0 ? fmt::format("steps={}", options_.steps) : fmt::format("epochs={}", options_.epochs);
     return fmt::format("warmup:{},start={}+{}", length, options_.start_factor, after_->text());
   }
+  bool follows_length() const override { return after_->follows_length(); }
   nlohmann::json state() const override { return after_->state(); }
   void load_state(const nlohmann::json& state) override { after_->load_state(state); }
 

@@ -31,6 +31,8 @@ class Schedule {
   virtual void observe(double /*loss*/) {}
   /// Text that parse_schedule turns into this schedule.
   virtual std::string text() const = 0;
+  /// Whether the rates depend on how long the training will be: then it can't be made longer on the way.
+  virtual bool follows_length() const { return true; }
   /// What it remembers between epochs; saved in checkpoints.
   virtual nlohmann::json state() const;
   virtual void load_state(const nlohmann::json& state);

@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/checksum.h"
 #include "layers/snapshot.h"
 #include "training/checkpoint.h"
 #include "training/clip.h"
@@ -97,7 +98,7 @@ struct Trainer::Run {
   Dataset validation;
   RunFolder folder;
   double base_lr;
-  nlohmann::json settings;       ///< what must agree for a resume to give the same result
+  nlohmann::json identity;       ///< what must agree for a resume to give the same result
   std::optional<Snapshot> best;  ///< without a run folder: the best epoch's state, if it is to be restored
   Progress progress;
   bool saved = false;  ///< the folder's checkpoint is of this run
@@ -138,6 +139,37 @@ bool Trainer::should_stop() const {
   return stop_requested_ || (options_.handle_signals && InterruptGuard::requested());
 }
 
+nlohmann::json Trainer::identity(const TrainValidation& data) const {
+  const auto contents = [](const Dataset& set) {
+    if (set.size() == 0) return nlohmann::json();
+    const Tensor images = set.images.contiguous(), labels = set.labels.contiguous();
+    return nlohmann::json{{"name", set.name},
+                          {"examples", set.size()},
+                          {"checksum", fmt::format("{:016x}", checksum(labels.raw(), labels.bytes(),
+                                                                       checksum(images.raw(), images.bytes())))}};
+  };
+  std::vector<std::string> augmentations;
+  for (const Augmentation& augmentation : options_.augmentations) augmentations.push_back(to_text(augmentation));
+  return {{"model", module_->config()},
+          {"training_data", contents(data.train)},
+          {"validation_data", contents(data.validation)},
+          {"optimizer", optimizer_->config()},
+          {"schedule", options_.schedule->text()},
+          {"epochs", options_.steps > 0 ? nlohmann::json() : nlohmann::json(options_.epochs)},
+          {"steps", options_.steps},
+          {"batch_size", options_.batch_size},
+          {"seed", options_.seed},
+          {"augmentations", augmentations},
+          {"drop_last", options_.drop_last},
+          {"label_smoothing", options_.label_smoothing},
+          {"own_loss", static_cast<bool>(options_.loss)},
+          {"own_training_step", static_cast<bool>(options_.training_step)},
+          {"clip_norm", options_.clip_norm},
+          {"clip_value", options_.clip_value},
+          {"patience", options_.patience},
+          {"restore_best", options_.restore_best}};
+}
+
 Evaluation Trainer::evaluate(const Dataset& dataset) const {
   return espalier::evaluate(*module_, dataset,
                             {.batch_size = options_.validation_batch_size,
@@ -159,31 +191,27 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
           .validation = data.validation,
           .folder = RunFolder(options_.run_folder),
           .base_lr = optimizer_->lr(),
-          .settings = {{"seed", options_.seed},
-                       {"batch_size", options_.batch_size},
-                       {"drop_last", options_.drop_last},
-                       {"train_examples", data.train.size()},
-                       {"validation_examples", data.validation.size()},
-                       {"augmentations", options_.augmentations.size()},
-                       {"optimizer", optimizer_->type()},
-                       {"lr", optimizer_->lr()},
-                       {"schedule", options_.schedule->text()},
-                       {"label_smoothing", options_.label_smoothing},
-                       {"clip_norm", options_.clip_norm},
-                       {"clip_value", options_.clip_value}},
+          .identity = {},
           .best = {},
           .progress = Progress(options_.progress, options_.log)};
+
+  if (run.folder.is_used()) run.identity = identity(data);
 
   total_steps_ = espalier::total_steps(options_, data.train);
   stop_requested_ = false;
   const InterruptGuard guard(options_.handle_signals);
   const SettingsGuard settings(*module_, *optimizer_);
   options_.schedule->load_state(nlohmann::json::parse(fresh_schedule_));
-  if (options_.resume && run.folder.has_checkpoint()) {
+  const bool holds_run = run.folder.has(kCheckpointFile);
+  if (options_.resume && holds_run) {
     resume(run);
   } else {
+    if (holds_run && !options_.overwrite)
+      fail<FileError>("Trainer::fit", "{} holds a run already; resume it, overwrite it, or choose another folder",
+                      run.folder.path());
     default_generator().set_state({options_.seed, kTrainingStream, 0});
-    run.folder.start(options_.overwrite || options_.resume);
+    run.folder.forget_training();
+    write_metrics(run.folder, {});
   }
   for (const auto& callback : options_.callbacks) callback->on_train_begin(*this);
 
@@ -206,10 +234,10 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
   if (stop == StopReason::requested || stop == StopReason::interrupted) {
     run.progress.line(fmt::format("stopped at step {} (epoch {}, batch {} of {}){}", state.step, state.epoch + 1,
                                   state.batch, run.batches(),
-                                  run.folder.is_used() ? "; saved " + run.folder.checkpoint() : ""));
+                                  run.folder.is_used() ? "; saved " + run.folder.file(kCheckpointFile) : ""));
   } else if (options_.restore_best && state.best_epoch > 0) {
     if (run.folder.is_used())
-      restore(load_checkpoint(run.folder.best()), *module_);
+      restore(load_checkpoint(run.folder.file(kBestFile)), *module_);
     else
       run.best->restore();
   }
@@ -341,7 +369,7 @@ Trainer::EpochEnd Trainer::finish_epoch(Run& run) {
   state.correct = 0;
   state.seconds = 0;
   state.peak_bytes = 0;
-  run.folder.append_metrics(record);
+  append_metrics(run.folder, record);
   save(run);
   run.progress.line(to_line(record, run.epochs(total_steps_)));
   return EpochEnd::complete;
@@ -360,7 +388,7 @@ void Trainer::note_best(Run& run, const EpochRecord& record) const {
   state.best_loss = loss;
   state.epochs_since_best = 0;
   if (run.folder.is_used()) {
-    save_checkpoint(run.folder.best(), *module_, nullptr,
+    save_checkpoint(run.folder.file(kBestFile), *module_, nullptr,
                     {{"data", describe_data(run.loader.dataset())}, {"metrics", to_json(record).dump()}});
   } else if (options_.restore_best) {
     run.best.emplace(*module_);
@@ -372,11 +400,13 @@ void Trainer::save(Run& run) const {
   for (const auto& [name, parameter] : module_->named_parameters())
     if (!std::isfinite(max(abs(parameter.data())).item()))
       fail_numerically(run, fmt::format("the weights '{}' became NaN or infinite", name));
+  nlohmann::json settings = run.identity;
+  settings.erase("model");  // the file has it anyway
   const nlohmann::json training = {{"state", to_json(run.state)},
                                    {"schedule", options_.schedule->state()},
                                    {"rng", to_json(default_generator().state())},
-                                   {"settings", run.settings}};
-  save_checkpoint(run.folder.checkpoint(), *module_, optimizer_.get(),
+                                   {"settings", settings}};
+  save_checkpoint(run.folder.file(kCheckpointFile), *module_, optimizer_.get(),
                   {{"training", training.dump()}, {"data", describe_data(run.loader.dataset())}}, callback_state());
   run.saved = true;
 }
@@ -399,21 +429,24 @@ void Trainer::load_callback_state(const NamedTensors& all) const {
 }
 
 void Trainer::resume(Run& run) const {
-  const Checkpoint checkpoint = load_checkpoint(run.folder.checkpoint());
+  const Checkpoint checkpoint = load_checkpoint(run.folder.file(kCheckpointFile));
   const auto text = checkpoint.metadata.find("training");
   if (text == checkpoint.metadata.end())
     fail<FileError>("Trainer::fit", "{} has no 'training' entry in its metadata: it holds a network, not a run",
                     checkpoint.path);
   try {
     const nlohmann::json training = nlohmann::json::parse(text->second);
-    std::string differences;
-    for (const auto& [key, now] : run.settings.items())
-      if (const nlohmann::json then = training.at("settings").value(key, nlohmann::json()); then != now)
-        differences += fmt::format("\n  {}: was {}, is {}", key, then.dump(), now.dump());
-    if (!differences.empty())
-      fail<FileError>("Trainer::fit", "{} was trained with other settings, so it cannot go on:{}", checkpoint.path,
-                      differences);
+    nlohmann::json then = training.at("settings");
+    then["model"] = nlohmann::json::parse(checkpoint.model_config);
+    // Where nothing reckons with its end, a training is the beginning of every longer one.
+    const bool may_be_longer = !options_.schedule->follows_length() && options_.callbacks.empty();
+    if (may_be_longer)
+      for (const char* length : {"epochs", "steps"}) then[length] = run.identity[length];
+    check_same_run("Trainer::fit", checkpoint.path, then, run.identity);
     RunState state = run_state_from_json(training.at("state"));
+    check(state.step <= total_steps_, "Trainer::fit",
+          "{} has made {} updates already ({} epochs), more than the {} asked for", checkpoint.path, state.step,
+          state.epoch, total_steps_);
     const PhiloxState random = philox_state_from_json(training.at("rng"));
     options_.schedule->load_state(training.at("schedule"));
     restore(checkpoint, *module_, optimizer_.get());
@@ -425,7 +458,7 @@ void Trainer::resume(Run& run) const {
                     checkpoint.path, error.what());
   }
   run.saved = true;
-  run.folder.write_metrics(run.state.history);
+  write_metrics(run.folder, run.state.history);
   run.progress.line(fmt::format("resuming {} at step {} (epoch {}, batch {} of {})", checkpoint.path, run.state.step,
                                 run.state.epoch + 1, run.state.batch, run.batches()));
 }
@@ -433,7 +466,7 @@ void Trainer::resume(Run& run) const {
 void Trainer::fail_numerically(const Run& run, const std::string& what) const {
   const RunState& state = run.state;
   std::string kept = "no checkpoint was written";
-  if (run.saved) kept = "the last good checkpoint is " + run.folder.checkpoint();
+  if (run.saved) kept = "the last good checkpoint is " + run.folder.file(kCheckpointFile);
   fail<NumericError>(
       "Trainer::fit",
       "{} in epoch {}, step {} (batch {} of {}, learning rate {:.4g}); {}; lower the learning rate, warm it "

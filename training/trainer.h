@@ -116,6 +116,8 @@ class Trainer {
   TrainingStep forward(const Batch& batch) const;
   double train_step(Run& run, const Batch& batch, StepRecord& record);
   bool should_stop() const;
+  /// All that decides the result of a training on this data.
+  nlohmann::json identity(const TrainValidation& data) const;
   void save(Run& run) const;
   void resume(Run& run) const;
   /// "POSITION/NAME" for each tensor that a callback remembers.

@@ -1,28 +1,12 @@
 #include "pruning/distillation/teacher.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include "core/checksum.h"
 
 namespace espalier {
 
 namespace {
-constexpr uint64_t kPrime = 0x9E3779B97F4A7C15u;
-
-/// FNV-like, over 8 bytes at a time; never 0.
-uint64_t checksum(const void* data, size_t bytes, uint64_t hash = 0xCBF29CE484222325u) {
-  const char* at = static_cast<const char*>(data);
-  for (; bytes >= 8; at += 8, bytes -= 8) {
-    uint64_t word = 0;
-    std::memcpy(&word, at, 8);
-    hash = (hash ^ word) * kPrime;
-    hash ^= hash >> 29;
-  }
-  uint64_t rest = 0;
-  if (bytes > 0) std::memcpy(&rest, at, bytes);
-  hash = (hash ^ rest ^ bytes) * kPrime;
-  return (hash ^ (hash >> 32)) | 1;
-}
-
 /// One for each image of the batch.
 std::vector<uint64_t> image_checksums(const Batch& batch) {
   const Tensor images = batch.images.to(Device::cpu()).contiguous();

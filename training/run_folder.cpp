@@ -1,0 +1,184 @@
+#include "training/run_folder.h"
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <sstream>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/safetensors.h"
+
+namespace espalier {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr char kOperation[] = "run folder";
+constexpr char kLockFile[] = ".lock";
+
+std::string contents_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+/// "process 4711 on laptop since 2026-11-28 03:00:00 (espalier train ...)".
+std::string describe_this_process() {
+  char host[256] = "", when[32] = "";
+  gethostname(host, sizeof(host) - 1);
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  std::strftime(when, sizeof(when), "%F %T", localtime_r(&now, &local));
+  std::string command = contents_of("/proc/self/cmdline").substr(0, 200);  // words, each with a 0 behind it
+  while (!command.empty() && command.back() == '\0') command.pop_back();
+  for (char& c : command)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+  return fmt::format("process {} on {} since {} ({})", getpid(), host, when, command);
+}
+
+void make_folders(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error || !fs::is_directory(path, error))
+    fail<FileError>(kOperation, "cannot write to {}: {}", path.string(),
+                    error ? error.message() : "a file has that name");
+}
+
+}  // namespace
+
+/// The lock of one folder, shared by everybody in this process who works there.
+class RunFolder::Lock {
+ public:
+  static std::shared_ptr<const Lock> take(const std::string& folder) {
+    static std::mutex mutex;
+    static std::map<File, std::weak_ptr<const Lock>> held;
+    const std::lock_guard guard(mutex);
+    const std::string path = fmt::format("{}/{}", folder, kLockFile);
+    // The file is looked at before it is opened: where locks are a server's, closing one more descriptor of a locked
+    // file frees it.
+    if (const auto found = held.find(file_at(path)); found != held.end())
+      if (std::shared_ptr<const Lock> lock = found->second.lock(); lock && lock->process_ == getpid()) return lock;
+    auto lock = std::shared_ptr<const Lock>(new Lock(folder, path));
+    held[file_at(path)] = lock;
+    return lock;
+  }
+  ~Lock() { close(descriptor_); }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+ private:
+  using File = std::pair<dev_t, ino_t>;  ///< the same by whatever path it is reached; {0, 0} is none
+
+  static File file_at(const std::string& path) {
+    struct stat info = {};
+    return stat(path.c_str(), &info) == 0 ? File{info.st_dev, info.st_ino} : File{};
+  }
+
+  Lock(const std::string& folder, const std::string& path)
+      : descriptor_(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+    if (descriptor_ < 0) fail<FileError>(kOperation, "cannot write to {}: {}", folder, std::strerror(errno));
+    if (flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      close(descriptor_);
+      const std::string holder = contents_of(path);
+      fail<FileError>(kOperation, "{} is held by {}; wait for it, stop it, or choose another folder", folder,
+                      holder.empty() ? "another process" : holder.substr(0, holder.find('\n')));
+    }
+    const std::string text = describe_this_process() + "\n";
+    // Only the message of others depends on it.
+    [[maybe_unused]] const bool told =
+        ftruncate(descriptor_, 0) == 0 && pwrite(descriptor_, text.data(), text.size(), 0) > 0;
+    remove_abandoned_files(folder);
+  }
+
+  int descriptor_;
+  pid_t process_ = getpid();  ///< a fork has a copy of it, and no right to it
+};
+
+RunFolder::RunFolder(const std::string& path) : path_(path) {
+  if (path.empty()) return;
+  make_folders(path);
+  lock_ = Lock::take(path);
+}
+
+RunFolder RunFolder::make_new(const std::string& base) {
+  if (const fs::path parent = fs::path(base).parent_path(); !parent.empty()) make_folders(parent);
+  for (int i = 1;; ++i) {
+    const std::string path = i == 1 ? base : fmt::format("{}-{}", base, i);
+    if (mkdir(path.c_str(), 0777) == 0) return RunFolder(path);
+    if (errno != EEXIST) fail<FileError>(kOperation, "cannot write to {}: {}", path, std::strerror(errno));
+  }
+}
+
+std::string RunFolder::file(std::string_view name) const { return is_used() ? fmt::format("{}/{}", path_, name) : ""; }
+
+bool RunFolder::has(std::string_view name) const {
+  std::error_code ignored;
+  return is_used() && fs::exists(file(name), ignored);
+}
+
+nlohmann::json RunFolder::read_json(std::string_view name) const {
+  if (!has(name)) return {};
+  try {
+    return nlohmann::json::parse(contents_of(file(name)));
+  } catch (const nlohmann::json::exception& error) {
+    fail<FileError>(kOperation, "{}: not what a run wrote: {}", file(name), error.what());
+  }
+}
+
+void RunFolder::write_json(std::string_view name, const nlohmann::json& json) const {
+  if (is_used()) write_file_atomically(file(name), json.dump(2) + "\n");
+}
+
+void RunFolder::mark_done(const std::string& what) const {
+  if (is_used()) write_file_atomically(file(kDoneFile), what + "\n");
+}
+
+void RunFolder::forget(std::initializer_list<const char*> names) const {
+  if (!is_used()) return;
+  for (const char* name : names) {
+    std::error_code error;
+    fs::remove_all(file(name), error);
+    if (error) fail<FileError>(kOperation, "cannot write to {}: {} can't be removed: {}", path_, name, error.message());
+  }
+}
+
+std::string differences(const nlohmann::json& was, const nlohmann::json& is) {
+  constexpr size_t kListed = 20;
+  const nlohmann::json before = was.flatten(), after = is.flatten();
+  nlohmann::json all = before;
+  all.update(after);
+  std::string text;
+  size_t count = 0;
+  for (const auto& [key, ignored] : all.items()) {
+    const nlohmann::json then = before.value(key, nlohmann::json()), now = after.value(key, nlohmann::json());
+    if (then == now || ++count > kListed) continue;
+    std::string name = key.substr(1);
+    for (char& c : name)
+      if (c == '/') c = '.';
+    text += fmt::format("\n  {}: was {}, is {}", name, then.dump(), now.dump());
+  }
+  if (count > kListed) text += fmt::format("\n  and {} more", count - kListed);
+  return text;
+}
+
+void check_same_run(std::string_view operation, const std::string& file, const nlohmann::json& was,
+                    const nlohmann::json& is) {
+  const std::string found = differences(was, is);
+  if (!found.empty()) fail<FileError>(operation, "{} was made with other settings, so it cannot go on:{}", file, found);
+}
+
+}  // namespace espalier
