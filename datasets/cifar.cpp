@@ -11,13 +11,11 @@
 #include <archive.h>
 #include <archive_entry.h>
 
-#include "datasets/byte_reader.h"
-
 namespace espalier {
 namespace {
 
 constexpr int64_t kPixels = 3 * 32 * 32;
-constexpr size_t kMostBytes = size_t{1} << 30;  // far above the 154 MB of the largest file
+constexpr uint64_t kMostArchive = 400'000'000;  // twice what the archives hold
 
 using Bytes = std::vector<uint8_t>;
 
@@ -38,7 +36,7 @@ Bytes read_all(Read&& read) {
 
 // zlib decompresses and checks, libarchive only sees the tar: its own gzip reader ignores the checksum.
 struct TarSource {
-  explicit TarSource(const std::string& path) : reader(path) {}
+  explicit TarSource(const std::string& path) : reader(path, kMostArchive) {}
   ByteReader reader;
   std::vector<char> buffer = std::vector<char>(1 << 18);
   std::exception_ptr error;
@@ -56,7 +54,8 @@ la_ssize_t read_tar_block(archive* tar, void* data, const void** block) {
   }
 }
 
-std::map<std::string, Bytes> read_archive(const std::string& path, const std::vector<std::string>& wanted) {
+std::map<std::string, Bytes> read_archive(const std::string& path, const std::vector<std::string>& wanted,
+                                          uint64_t most_bytes) {
   TarSource source(path);
   const std::unique_ptr<archive, int (*)(archive*)> tar(archive_read_new(), archive_read_free);
   const auto require = [&](la_ssize_t result) {
@@ -79,8 +78,8 @@ std::map<std::string, Bytes> read_archive(const std::string& path, const std::ve
     const std::string base = name != nullptr ? std::filesystem::path(name).filename().string() : "";
     if (std::find(wanted.begin(), wanted.end(), base) == wanted.end()) continue;
     const int64_t claimed = archive_entry_size(entry);
-    if (claimed < 0 || static_cast<uint64_t>(claimed) > kMostBytes) {
-      source.reader.bad(source.reader.offset(), "member {}: expected at most {} bytes, found {}", base, kMostBytes,
+    if (claimed < 0 || static_cast<uint64_t>(claimed) > most_bytes) {
+      source.reader.bad(source.reader.offset(), "member {}: expected at most {} bytes, found {}", base, most_bytes,
                         claimed);
     }
     found[base] = read_all([&](uint8_t* to, size_t bytes) {
@@ -101,7 +100,7 @@ CifarImages read_cifar(const std::string& folder_or_archive, const std::vector<s
   std::error_code error;
   const bool in_folder = std::filesystem::is_directory(folder_or_archive, error);
   std::map<std::string, Bytes> contents;
-  if (!in_folder) contents = read_archive(folder_or_archive, files);
+  if (!in_folder) contents = read_archive(folder_or_archive, files, options.most_bytes);
 
   const int64_t record = options.label_bytes + kPixels;
   int64_t records = 0;  // in each file
@@ -113,11 +112,8 @@ CifarImages read_cifar(const std::string& folder_or_archive, const std::vector<s
                       fmt::format(text, std::forward<Args>(args)...));
     };
     if (in_folder) {
-      ByteReader reader(path);
-      contents[files[f]] = read_all([&](uint8_t* to, size_t bytes) {
-        if (reader.offset() > kMostBytes) reader.bad(kMostBytes, "expected at most {} bytes, found more", kMostBytes);
-        return reader.read_some(to, bytes);
-      });
+      ByteReader reader(path, options.most_bytes);
+      contents[files[f]] = read_all([&](uint8_t* to, size_t bytes) { return reader.read_some(to, bytes); });
     } else if (!contents.contains(files[f])) {
       fail<FileError>("read_dataset", "{}: expected a member {}, found none in the archive", folder_or_archive,
                       files[f]);

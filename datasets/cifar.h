@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "datasets/byte_reader.h"
 
 namespace espalier {
 
 struct CifarOptions {
   int label_bytes = 1;  ///< CIFAR-100 has a coarse and a fine label; the last byte is used
   int64_t num_classes = 10;
+  uint64_t most_bytes = kMostContents;  ///< in each file; more are refused before memory is taken for them
 };
 
 struct CifarImages {

@@ -4,8 +4,6 @@
 #include <limits>
 #include <vector>
 
-#include "datasets/byte_reader.h"
-
 namespace espalier {
 namespace {
 
@@ -31,16 +29,18 @@ std::array<int64_t, 3> read_header(ByteReader& file, int rank) {
     sizes[static_cast<size_t>(i)] = size;
   }
   if (total > file.most_bytes_left()) {
-    file.bad(4, "the header promises {} elements ({}), the file can hold at most {}; it is cut short or damaged",
-             sizes[0], fmt::join(sizes.begin(), sizes.begin() + rank, "x"), file.most_bytes_left());
+    file.bad(
+        4,
+        "the header promises {} elements ({}), the file can hold at most {}; it is cut short, damaged or another one",
+        sizes[0], fmt::join(sizes.begin(), sizes.begin() + rank, "x"), file.most_bytes_left());
   }
   return sizes;
 }
 
 }  // namespace
 
-Tensor read_idx_images(const std::string& path, bool transposed) {
-  ByteReader file(path);
+Tensor read_idx_images(const std::string& path, bool transposed, uint64_t most_bytes) {
+  ByteReader file(path, most_bytes);
   const auto [count, height, width] = read_header(file, 3);
   Tensor images = Tensor::empty({count, 1, height, width}, DType::u8);
   uint8_t* pixels = images.data<uint8_t>();
@@ -57,8 +57,8 @@ Tensor read_idx_images(const std::string& path, bool transposed) {
   return images;
 }
 
-Tensor read_idx_labels(const std::string& path, int64_t num_classes, int first_label) {
-  ByteReader file(path);
+Tensor read_idx_labels(const std::string& path, int64_t num_classes, int first_label, uint64_t most_bytes) {
+  ByteReader file(path, most_bytes);
   const int64_t count = read_header(file, 1)[0];
   std::vector<uint8_t> bytes(static_cast<size_t>(count));
   file.read(bytes.data(), bytes.size(), "labels");

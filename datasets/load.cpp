@@ -71,9 +71,9 @@ std::optional<std::string> find_in(const DatasetInfo& info, const std::string& r
 }
 
 // MNIST and Fashion-MNIST name their files alike. Labels are small, so that hashing them costs nothing.
-void refuse_other_set(const DatasetInfo& info, const std::string& labels_path) {
+void refuse_other_set(const DatasetInfo& info, const std::string& labels_path, uint64_t most_bytes) {
   if (info.content_sha256.empty()) return;
-  const std::string sum = sha256_of_contents(labels_path);
+  const std::string sum = sha256_of_contents(labels_path, most_bytes);
   for (const DatasetInfo& other : dataset_catalog()) {
     if (other.name != info.name && !other.content_sha256.empty() && other.content_sha256[1] == sum) {
       fail<FileError>("load_dataset", "{}: expected the files of {}, found those of {}; {}", labels_path, info.name,
@@ -82,14 +82,22 @@ void refuse_other_set(const DatasetInfo& info, const std::string& labels_path) {
   }
 }
 
-Dataset read_idx_split(const DatasetInfo& info, const std::string& folder, bool train) {
+/// What a file may hold at most, `each` bytes for an example: enough to tell by how much a wrong number is wrong.
+uint64_t most_contents(const DatasetInfo& info, bool train, bool any_size, int64_t each) {
+  const int64_t header = 16, examples = train ? info.train_size : info.test_size;
+  return any_size ? kMostContents : static_cast<uint64_t>(header + 2 * examples * each);
+}
+
+Dataset read_idx_split(const DatasetInfo& info, const std::string& folder, bool train, bool any_size) {
+  const uint64_t most_images = most_contents(info, train, any_size, info.height * info.width),
+                 most_labels = most_contents(info, train, any_size, 1);
   const std::vector<std::string>& files = train ? info.train_files : info.test_files;
   const std::string images_path = idx_path(folder, files[0]), labels_path = idx_path(folder, files[1]);
-  if (train) refuse_other_set(info, labels_path);
+  if (train) refuse_other_set(info, labels_path, most_labels);
   Dataset part{.name = info.name,
                .source = folder,
-               .images = read_idx_images(images_path, info.transposed),
-               .labels = read_idx_labels(labels_path, info.num_classes(), info.first_label),
+               .images = read_idx_images(images_path, info.transposed, most_images),
+               .labels = read_idx_labels(labels_path, info.num_classes(), info.first_label, most_labels),
                .class_names = info.class_names};
   if (part.images.size(0) != part.labels.size(0)) {
     fail<FileError>("read_dataset", "{}, offset 4: expected {} labels, one for each image of {}, found {}", labels_path,
@@ -102,9 +110,12 @@ Dataset read_idx_split(const DatasetInfo& info, const std::string& folder, bool 
   return part;
 }
 
-Dataset read_cifar_split(const DatasetInfo& info, const std::string& source, bool train) {
+Dataset read_cifar_split(const DatasetInfo& info, const std::string& source, bool train, bool any_size) {
+  const int64_t record = info.label_bytes + info.channels * info.height * info.width;
   CifarImages read = read_cifar(source, train ? info.train_files : info.test_files,
-                                {.label_bytes = info.label_bytes, .num_classes = info.num_classes()});
+                                {.label_bytes = info.label_bytes,
+                                 .num_classes = info.num_classes(),
+                                 .most_bytes = most_contents(info, train, any_size, record)});
   return {.name = info.name,
           .source = source,
           .images = std::move(read.images),
@@ -152,9 +163,9 @@ std::string find_dataset(const DatasetInfo& info, const std::string& data_dir) {
                   info.train_files[0], looked, how_to_get(info));
 }
 
-Dataset read_split(const DatasetInfo& info, const std::string& source, bool train) {
-  return info.format == DatasetInfo::Format::idx ? read_idx_split(info, source, train)
-                                                 : read_cifar_split(info, source, train);
+Dataset read_split(const DatasetInfo& info, const std::string& source, bool train, bool any_size) {
+  return info.format == DatasetInfo::Format::idx ? read_idx_split(info, source, train, any_size)
+                                                 : read_cifar_split(info, source, train, any_size);
 }
 
 std::string locate_dataset(const std::string& name, const LoadOptions& options) {
@@ -177,7 +188,7 @@ Splits load_dataset(const std::string& name, const LoadOptions& options) {
   const DatasetInfo& info = dataset_info(name);
   if (info.format == DatasetInfo::Format::embedded) return load_digits();
   const std::string source = find_dataset(info, options.data_dir);
-  Splits splits{read_split(info, source, true), read_split(info, source, false)};
+  Splits splits{read_split(info, source, true, options.any_size), read_split(info, source, false, options.any_size)};
   if (!options.any_size) {
     check_size(info, splits.train, true);
     check_size(info, splits.test, false);

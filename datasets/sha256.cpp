@@ -8,8 +8,6 @@
 
 #include <openssl/evp.h>
 
-#include "datasets/byte_reader.h"
-
 namespace espalier {
 
 Sha256::Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
@@ -38,8 +36,8 @@ std::string sha256_of_file(const std::string& path) {
   return sum.hex();
 }
 
-std::string sha256_of_contents(const std::string& path) {
-  ByteReader in(path);
+std::string sha256_of_contents(const std::string& path, uint64_t most_bytes) {
+  ByteReader in(path, most_bytes);
   Sha256 sum;
   std::vector<char> buffer(1 << 18);
   while (const size_t got = in.read_some(buffer.data(), buffer.size())) sum.update(buffer.data(), got);

@@ -5,6 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "datasets/byte_reader.h"
+
 struct evp_md_ctx_st;
 
 namespace espalier {
@@ -22,7 +24,7 @@ class Sha256 {
 
 /// Of a file as it is. Throws FileError when it can't be read.
 std::string sha256_of_file(const std::string& path);
-/// Of a file's contents, decompressed if it is compressed with gzip.
-std::string sha256_of_contents(const std::string& path);
+/// Of a file's contents, decompressed if it is compressed with gzip. Throws FileError beyond `most_bytes` of them.
+std::string sha256_of_contents(const std::string& path, uint64_t most_bytes = kMostContents);
 
 }  // namespace espalier

@@ -78,6 +78,21 @@ TEST_F(Cifar, NoticesBrokenArchives) {
   expect_file_error(load(giant), {"member a.bin", "expected at most"});
 }
 
+TEST_F(Cifar, MoreThanTheLimitIsRefusedBeforeItTakesMemory) {
+  write("a.bin.gz", gzip(std::string(100'000'000, '\0')));
+  std::filesystem::rename(path("a.bin.gz"), path("a.bin"));
+  const CifarOptions options{.most_bytes = 2 * 3073};
+  expect_file_error([&] { read_cifar(folder_.string(), {"a.bin"}, options); },
+                    {path("a.bin"), "offset 6146", "expected at most 6146 bytes"});
+  const std::string three = record("\x01", 1) + record("\x02", 2) + record("\x03", 3);
+  const std::string archive = write("cifar.tar.gz", gzip(tar({{"a.bin", three}})));
+  expect_file_error([&] { read_cifar(archive, {"a.bin"}, options); }, {"member a.bin", "at most 6146", "found 9219"});
+  // What follows the archive's end costs time only, but not for ever.
+  const std::string long_tail =
+      write("tail.tar.gz", gzip(tar({{"a.bin", record("\x01", 1)}})) + gzip(std::string(410'000'000, '\0')));
+  expect_file_error([&] { read_cifar(long_tail, {"a.bin"}, {}); }, {"expected at most 400000000 bytes"});
+}
+
 TEST_F(Cifar, NoDamageOfAnArchiveCrashes) {
   const std::string archive = tar({{"a.bin", record("\x03", 1)}});
   for (size_t i = 0; i < 600; ++i) {

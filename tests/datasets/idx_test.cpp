@@ -1,6 +1,8 @@
 // The IDX reader, and everything that can be wrong with such a file.
 #include "datasets/idx.h"
 
+#include "core/storage.h"
+#include "datasets/sha256.h"
 #include "tests/datasets/fixtures.h"
 
 namespace espalier {
@@ -31,6 +33,35 @@ TEST_F(Idx, ReadsLabelsFromTheFirst) {
   expect_file_error([&] { read_idx_labels(path, 3); },
                     {path, "offset 9", "expected labels in 0..2", "found 3 for example 1"});
   expect_file_error([&] { read_idx_labels(path, 26, 2); }, {"offset 8", "expected labels in 2..27", "found 1"});
+}
+
+TEST_F(Idx, AGzipStreamWithoutItsTrailerIsCutShort) {
+  // All pixels are there; the checksum and length after them, 8 bytes, are not, in part or as a whole.
+  for (const size_t count : {size_t{12}, size_t{3'000'000}}) {
+    const std::string good = gzip(idx({1, 1, static_cast<uint32_t>(count)}, noise(count)));
+    for (size_t missing = 1; missing <= 8; ++missing) {
+      const std::string path = write("images.gz", good.substr(0, good.size() - missing));
+      expect_file_error([&] { read_idx_images(path); }, {path, "whole gzip stream", "unexpected end of file"});
+      expect_file_error([&] { sha256_of_contents(path); }, {path, "whole gzip stream", "unexpected end of file"});
+    }
+  }
+}
+
+TEST_F(Idx, ReadsAStreamOfSeveralMembersAsGzipDoes) {
+  const std::string file = idx({2, 1, 2}, "abcd");
+  const std::string path = write("images.gz", gzip(file.substr(0, 5)) + gzip(file.substr(5)));
+  EXPECT_EQ(read_idx_images(path).to_vector<int>(), (std::vector<int>{'a', 'b', 'c', 'd'}));
+}
+
+TEST_F(Idx, MoreThanTheLimitTakesNeitherMemoryNorTime) {
+  // 100 kB of gzip that stand for 100 MB.
+  const std::string path = write("images.gz", gzip(idx({100'000'000, 1, 1}, std::string(100'000'000, '\0'))));
+  reset_peak_memory(Device::cpu());
+  expect_file_error([&] { read_idx_images(path, false, 2'000'000); },
+                    {"promises 100000000", "can hold at most 1999984"});
+  expect_file_error([&] { read_idx_labels(write("labels", idx({9}, "123456789")), 10, 0, 16); }, {"at most 8"});
+  expect_file_error([&] { sha256_of_contents(path, 2'000'000); }, {"offset 2000000", "at most 2000000 bytes"});
+  EXPECT_LT(memory_stats(Device::cpu()).peak, 1'000'000u);
 }
 
 TEST_F(Idx, NamesWhatIsWrong) {
