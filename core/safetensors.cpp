@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/dtype.h"
+#include "core/json.h"
 
 namespace espalier {
 namespace {
@@ -164,26 +165,24 @@ struct Entry {
 nlohmann::ordered_json parse_header(const InputFile& file, const std::string& text) {
   std::vector<std::set<std::string>> keys;
   std::string duplicate;
-  bool too_deep = false;
-  const auto callback = [&](int depth, nlohmann::ordered_json::parse_event_t event, nlohmann::ordered_json& parsed) {
+  const auto callback = [&](int, nlohmann::ordered_json::parse_event_t event, nlohmann::ordered_json& parsed) {
     using Event = nlohmann::ordered_json::parse_event_t;
-    // Tensors are objects of depth 2 with two arrays in them; the parser itself would take any depth.
-    if (depth > 8) too_deep = true;
     if (event == Event::object_start) keys.emplace_back();
     if (event == Event::object_end && !keys.empty()) keys.pop_back();
     if (event == Event::key && !keys.empty()) {
       const std::string key = parsed.get<std::string>();
       if (!keys.back().insert(key).second && duplicate.empty()) duplicate = key;
     }
-    return !too_deep;
+    return true;
   };
+  // Tensors are objects of depth 2 with two arrays in them.
+  if (json_depth(text) > 8) file.bad(8, "expected a JSON header with tensors, found deeply nested values");
   nlohmann::ordered_json header;
   try {
     header = nlohmann::ordered_json::parse(text, callback);
   } catch (const nlohmann::json::exception& error) {
     file.bad(8, "expected a JSON header of {} bytes, found: {}", text.size(), error.what());
   }
-  if (too_deep) file.bad(8, "expected a JSON header with tensors, found deeply nested values");
   if (!duplicate.empty()) file.bad(8, "expected every key once, found '{}' twice", duplicate);
   if (!header.is_object()) file.bad(8, "expected a JSON object as the header, found {}", header.type_name());
   return header;

@@ -12,6 +12,24 @@
 
 namespace espalier {
 
+/// A value that is formatted as JSON, cut to a readable length; in messages only, so that it costs nothing without one.
+struct ShownJson {
+  const nlohmann::json& value;
+};
+
+}  // namespace espalier
+
+template <>
+struct fmt::formatter<espalier::ShownJson> : fmt::formatter<std::string> {
+  template <class Context>
+  auto format(const espalier::ShownJson& shown, Context& context) const {
+    const std::string text = shown.value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    return fmt::formatter<std::string>::format(text.size() > 60 ? text.substr(0, 60) + "..." : text, context);
+  }
+};
+
+namespace espalier {
+
 inline nlohmann::json to_json(const Size2d& size) {
   if (size.h == size.w) return size.h;
   return nlohmann::json::array({size.h, size.w});
@@ -89,11 +107,7 @@ class ConfigReader {
 
  private:
   static constexpr const char* kWhere = "module_from_config";
-  /// A value for a message, cut to a readable length.
-  static std::string shown(const nlohmann::json& value) {
-    const std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    return text.size() > 60 ? text.substr(0, 60) + "..." : text;
-  }
+  static ShownJson shown(const nlohmann::json& value) { return {value}; }
 
   const nlohmann::json& config_;
   std::string type_;

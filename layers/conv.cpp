@@ -34,7 +34,8 @@ Conv2d::Conv2d(int64_t in_channels, int64_t out_channels, const Conv2dOptions& o
       in_channels_(in_channels),
       weight_(add_parameter("weight", default_weight("Conv2d", weight_shape(in_channels, out_channels, options)))),
       bias_(add_parameter("bias", initial_bias(weight_.shape(), options.bias))) {
-  if (options.constant) set_constant(Tensor::zeros({out_channels, 1, options.kernel.h, options.kernel.w}));
+  if (options.constant)
+    set_constant(constant_tensor("Conv2d", {out_channels, 1, options.kernel.h, options.kernel.w}, 0));
 }
 
 Conv2dShape Conv2d::geometry() const {

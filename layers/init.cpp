@@ -1,9 +1,9 @@
 #include "layers/init.h"
 
-#include <limits>
 #include <vector>
 
 #include "core/ops.h"
+#include "layers/size_budget.h"
 
 namespace espalier {
 
@@ -91,13 +91,14 @@ Tensor orthogonal_(Tensor out, double gain, Generator& generator) {
 }
 
 Tensor checked_empty(const char* operation, const Shape& shape) {
-  int64_t elements = 1;
-  for (int64_t size : shape) {
-    check(size > 0, operation, "expected positive sizes, got parameters of shape {}", shape);
-    check(!__builtin_mul_overflow(elements, size, &elements) && elements <= std::numeric_limits<int64_t>::max() / 16,
-          operation, "parameters of shape {} have more elements than memory can address", shape);
-  }
+  SizeBudget::claim(operation, shape);
   return Tensor::empty(shape);
+}
+
+Tensor constant_tensor(const char* operation, const Shape& shape, double value) {
+  Tensor out = checked_empty(operation, shape);
+  out.fill_(value);
+  return out;
 }
 
 Tensor default_weight(const char* operation, const Shape& shape) {

@@ -36,10 +36,13 @@ Tensor xavier_normal_(Tensor out, double gain = 1, Generator& generator = defaul
 Tensor orthogonal_(Tensor out, double gain = 1, Generator& generator = default_generator());
 
 /// PyTorch's default weight of Linear and Conv2d: kaiming_uniform_ with slope sqrt(5), that is +-1/sqrt(fan_in).
-/// Throws when a size is not positive or their product overflows.
+/// Throws when a size is not positive, and before it takes any when it would take more memory than there is, or than
+/// the SizeBudget has left.
 Tensor default_weight(const char* operation, const Shape& shape);
 /// A new f32 tensor with the same checks; its values are not set.
 Tensor checked_empty(const char* operation, const Shape& shape);
+/// A new f32 tensor of one value, with the same checks.
+Tensor constant_tensor(const char* operation, const Shape& shape, double value);
 /// A new f32 tensor, uniform in +-bound, with the same checks.
 Tensor uniform_tensor(const char* operation, const Shape& shape, double bound);
 

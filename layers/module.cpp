@@ -7,6 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "layers/containers.h"
+
 namespace espalier {
 
 namespace {
@@ -127,6 +129,74 @@ void Module::share_parameter(const std::string& name, const Parameter& parameter
   fail("share_parameter", "{} has no parameter '{}'{}", label(), name, did_you_mean(name, names));
 }
 
+std::vector<Tie> Module::ties() const {
+  std::vector<Tie> result;
+  std::unordered_map<const void*, std::string> first_names;
+  const auto is_new = [&](const void* id, const std::string& name) {
+    const auto [known, inserted] = first_names.emplace(id, name);
+    if (!inserted) result.push_back({name, known->second});
+    return inserted;
+  };
+  const std::function<void(const std::string&, const Module&)> visit = [&](const std::string& path,
+                                                                           const Module& module) {
+    if (!is_new(&module, path)) return;
+    for (const auto& [name, parameter] : module.parameters_)
+      if (parameter->defined()) is_new(parameter->id(), joined(path, name));
+    for (const auto& [name, child] : module.children_) visit(joined(path, name), *child);
+  };
+  visit("", *this);
+  return result;
+}
+
+ModulePtr Module::descendant(const std::string& path) const {
+  ModulePtr module;
+  for (size_t begin = 0; begin <= path.size();) {
+    const size_t end = std::min(path.find('.', begin), path.size());
+    const std::string name = path.substr(begin, end - begin);
+    const auto& children = module ? module->children_ : children_;
+    const auto child =
+        std::find_if(children.begin(), children.end(), [&](const auto& entry) { return entry.first == name; });
+    if (child == children.end()) return nullptr;
+    module = child->second;
+    begin = end + 1;
+  }
+  return module;
+}
+
+void Module::tie(const Tie& tie) {
+  const auto parent_of = [&](const std::string& path) -> Module* {
+    const size_t dot = path.rfind('.');
+    return dot == std::string::npos ? this : descendant(path.substr(0, dot)).get();
+  };
+  const auto own_name = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
+  Module* parent = parent_of(tie.name);
+  check(parent != nullptr, "tie", "{} has no module or parameter '{}'", type(), tie.name);
+
+  if (const ModulePtr module = descendant(tie.name)) {
+    const ModulePtr first = descendant(tie.first);
+    if (first == module) return;
+    check(first != nullptr && first->config() == module->config(), "tie",
+          "'{}' is a {} and can only be another one with the same options; '{}' is {}", tie.name, module->type(),
+          tie.first, first ? "a " + first->type() + " with others" : "no module");
+    check(dynamic_cast<Sequential*>(parent) != nullptr, "tie",
+          "'{}' is a part of a {}, whose modules can't be replaced; build it with the module that it shares", tie.name,
+          parent->type());
+    for (const auto& [name, part] : first->named_modules())
+      check(part.get() != parent, "tie", "'{}' can't be '{}', of which it is a part", tie.name, tie.first);
+    parent->replace_child(own_name(tie.name), first);
+    return;
+  }
+
+  const Module* owner = parent_of(tie.first);
+  const std::string first = own_name(tie.first);
+  const Parameter* parameter = nullptr;
+  if (owner != nullptr)
+    for (const auto& [name, slot] : owner->parameters_)
+      if (name == first) parameter = slot.get();
+  check(parameter != nullptr, "tie", "{} has no parameter '{}' that '{}' could be", type(), tie.first, tie.name);
+  parent->share_parameter(own_name(tie.name), *parameter);
+}
+
 void Module::train(bool training) {
   for (const auto& [name, module] : named_modules()) module->training_ = training;
 }
@@ -154,11 +224,12 @@ ModulePtr Module::clone() const {
   const Generator before = default_generator();
   ModulePtr copy = module_from_config(config());
   default_generator() = before;
+  for (const Tie& each : ties()) copy->tie(each);
 
   const auto sources = named_modules(), targets = copy->named_modules();
   check(sources.size() == targets.size(), "clone", "config() of {} rebuilds {} modules, it has {}", type(),
         targets.size(), sources.size());
-  std::unordered_map<const void*, Parameter> copied;
+  std::unordered_set<const void*> copied;
   for (size_t i = 0; i < sources.size(); ++i) {
     const Module& source = *sources[i].second;
     Module& target = *targets[i].second;
@@ -168,17 +239,12 @@ ModulePtr Module::clone() const {
     for (size_t p = 0; p < source.parameters_.size(); ++p) {
       const Parameter& from = *source.parameters_[p].second;
       Parameter& to = *target.parameters_[p].second;
-      if (!from.defined()) continue;
-      if (const auto known = copied.find(from.id()); known != copied.end()) {
-        to = known->second;
-        continue;
-      }
+      if (!from.defined() || !copied.insert(from.id()).second) continue;
       check(to.defined() && to.shape() == from.shape(), "clone", "config() of {} rebuilds {} with another shape",
             source.label(), source.parameters_[p].first);
       to.set_data(from.data().clone());
       to.set_requires_grad(from.requires_grad());
       if (from.mask().defined()) to.set_mask(from.mask(), from.gradient_flow());
-      copied.emplace(from.id(), to);
     }
     for (size_t b = 0; b < source.buffers_.size(); ++b) *target.buffers_[b].second = source.buffers_[b].second->clone();
     target.training_ = source.training_;

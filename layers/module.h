@@ -21,6 +21,12 @@ using ModulePtr = std::shared_ptr<Module>;
 /// A state: tensors by full name.
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
+/// Two full names of one parameter or module: {"4.weight", "0.weight"}. State is kept under the first name.
+struct Tie {
+  std::string name, first;
+  bool operator==(const Tie&) const = default;
+};
+
 /// Base of all layers and networks. Networks hold modules by shared_ptr; a layer written as a value,
 /// `Conv2d(3, 64, {.kernel = 3})`, is moved into one by Sequential::add, add_child and share.
 class Module : public std::enable_shared_from_this<Module> {
@@ -69,6 +75,12 @@ class Module : public std::enable_shared_from_this<Module> {
 
   /// Makes this module use `parameter` in place of its own `name` ("weight"): weight tying. Throws on another shape.
   void share_parameter(const std::string& name, const Parameter& parameter);
+  /// What this network uses in several places: a parameter of several modules, a module of several containers.
+  std::vector<Tie> ties() const;
+  /// Makes one parameter, or one module of a Sequential, of the two that have these full names; nothing where they are
+  /// one already. config() does not tell of ties: whoever rebuilds a network from it ties the rest. Throws when one of
+  /// them does not exist or they differ in kind or shape.
+  void tie(const Tie& tie);
 
   /// Switches dropout and batch normalisation between training and evaluation, in all children too.
   void train(bool training = true);
@@ -80,7 +92,7 @@ class Module : public std::enable_shared_from_this<Module> {
   void to(Device device);
   /// Converts parameters and floating-point buffers.
   void to(DType dtype);
-  /// An independent copy: same configuration, own parameters and buffers, same modes, frozen and tied parameters.
+  /// An independent copy: same configuration, own parameters and buffers, same modes, frozen parameters and ties.
   /// Draws no random numbers from the default generator.
   ModulePtr clone() const;
   void zero_grad();
@@ -113,6 +125,8 @@ class Module : public std::enable_shared_from_this<Module> {
   friend class EvalMode;
   void adopt(const std::string& name, ModulePtr child);
   void check_name(const char* what, const std::string& name) const;
+  /// The module of any of its full names; nullptr where there is none.
+  ModulePtr descendant(const std::string& path) const;
 
   std::vector<std::pair<std::string, std::unique_ptr<Parameter>>> parameters_;
   std::vector<std::pair<std::string, std::unique_ptr<Tensor>>> buffers_;

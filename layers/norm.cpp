@@ -2,6 +2,7 @@
 
 #include "core/kernels.h"
 #include "layers/config_reader.h"
+#include "layers/init.h"
 #include "layers/input_selection.h"
 
 namespace espalier {
@@ -21,11 +22,13 @@ void check_momentum(const char* type, const std::optional<double>& momentum) {
 
 BatchNorm::BatchNorm(const char* type, int64_t num_features, const BatchNormOptions& options)
     : options_(options),
-      weight_(add_parameter("weight",
-                            options.affine ? Tensor::ones({checked_features(type, num_features, options)}) : Tensor())),
-      bias_(add_parameter("bias", options.affine ? Tensor::zeros({num_features}) : Tensor())),
-      running_mean_(add_buffer("running_mean", Tensor::zeros({checked_features(type, num_features, options)}))),
-      running_var_(add_buffer("running_var", Tensor::ones({num_features}))),
+      weight_(add_parameter("weight", options.affine
+                                          ? constant_tensor(type, {checked_features(type, num_features, options)}, 1)
+                                          : Tensor())),
+      bias_(add_parameter("bias", options.affine ? constant_tensor(type, {num_features}, 0) : Tensor())),
+      running_mean_(
+          add_buffer("running_mean", constant_tensor(type, {checked_features(type, num_features, options)}, 0))),
+      running_var_(add_buffer("running_var", constant_tensor(type, {num_features}, 1))),
       num_batches_tracked_(add_buffer("num_batches_tracked", Tensor::zeros({}, DType::i64))) {
   check_momentum(type, options.momentum);
 }
@@ -133,8 +136,9 @@ const Shape& checked_shape(const Shape& shape, const LayerNormOptions& options) 
 LayerNorm::LayerNorm(const Shape& shape, LayerNormOptions options)
     : shape_(checked_shape(shape, options)),
       options_(options),
-      weight_(add_parameter("weight", options.affine ? Tensor::ones(shape) : Tensor())),
-      bias_(add_parameter("bias", options.affine && options.bias ? Tensor::zeros(shape) : Tensor())) {}
+      weight_(add_parameter("weight", options.affine ? constant_tensor("LayerNorm", shape, 1) : Tensor())),
+      bias_(add_parameter("bias", options.affine && options.bias ? constant_tensor("LayerNorm", shape, 0) : Tensor())) {
+}
 
 Variable LayerNorm::forward(const Variable& x) {
   const Shape& shape = normalized_shape();

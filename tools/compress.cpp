@@ -2,8 +2,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include <nlohmann/json.hpp>
-
+#include "core/json.h"
 #include "core/kernels.h"
 #include "pruning/structure/compact.h"
 #include "tools/commands.h"
@@ -110,7 +109,7 @@ std::string quote(const std::string& text) { return nlohmann::json(text).dump();
 Recipe recipe_of(const CompressFlags& options, const std::string& file, const ModelFile& model) {
   std::string name = "network";
   if (const auto settings = model.metadata.find("settings"); settings != model.metadata.end())
-    name = nlohmann::json::parse(settings->second, nullptr, false).value("model", name);
+    name = parse_json_object_or_empty(settings->second).value("model", name);
   std::string data = options.data;
   if (data.empty() && model.data) data = model.data->name;
   check(!data.empty(), options.type.c_str(), "{} doesn't say what data it was trained on; add --data NAME", file);
@@ -187,7 +186,7 @@ int run_compact(const CompactOptionsOnLine& options, Output& output) {
       options.out.empty() ? (std::filesystem::path(file).parent_path() / "compact.safetensors").string() : options.out;
   model.metadata["data"] = to_text(*model.data);
   model.metadata["compaction"] = report.to_json().dump();
-  for (const char* stale : {"optimizer", "training", "metrics", "masks"}) model.metadata.erase(stale);
+  for (const char* stale : {"training", "metrics"}) model.metadata.erase(stale);
   save_checkpoint(out, *model.module, nullptr, model.metadata);
   rows.emplace_back("after", measure(*model.module, image, size(out), nullptr));
   output.say("{}", report.to_table());

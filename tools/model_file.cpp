@@ -3,8 +3,7 @@
 #include <cmath>
 #include <filesystem>
 
-#include <nlohmann/json.hpp>
-
+#include "core/json.h"
 #include "training/checkpoint.h"
 
 namespace espalier::tools {
@@ -16,7 +15,7 @@ namespace {
 DataDescription parse_description(const std::string& path, const std::string& text) {
   constexpr int64_t kMaxSide = 1 << 14;
   try {
-    const nlohmann::json json = nlohmann::json::parse(text);
+    const nlohmann::json json = parse_json(text);
     DataDescription data{.name = json.at("name"),
                          .classes = json.at("classes"),
                          .mean = json.at("mean"),
@@ -86,7 +85,7 @@ IndexMap index_map_of(const ModelFile& file) {
   const auto text = file.metadata.find("compaction");
   if (text == file.metadata.end()) return {};
   try {
-    return index_map_from_json(nlohmann::json::parse(text->second).at("kept"));
+    return index_map_from_json(parse_json(text->second).at("kept"));
   } catch (const nlohmann::json::exception& error) {
     fail<FileError>("load_model", "{}: the metadata entry 'compaction' is not what a checkpoint holds: {}", file.path,
                     error.what());

@@ -8,8 +8,7 @@
 #include <functional>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
+#include "core/json.h"
 #include "layers/models/zoo.h"
 #include "pruning/criteria/woodfisher.h"
 #include "pruning/distillation/distillation.h"
@@ -189,8 +188,7 @@ class SeedRun {
     if (!fs::exists(stage_folder(stage) + "/done")) return false;
     if (stage.type != "teacher") network_ = placed(load_model(stage_file(stage)));
     if (stage.type == "compact" && fs::exists(compaction_file(stage)))
-      index_map_ =
-          index_map_from_json(nlohmann::json::parse(read_text(compaction_file(stage)).value_or("")).at("kept"));
+      index_map_ = index_map_from_json(parse_json(read_text(compaction_file(stage)).value_or("")).at("kept"));
     if (stage.type == "distill") index_map_.clear();
     output_.say("  {}: done before", stage.name);
     return true;
@@ -370,7 +368,7 @@ class SeedRun {
       const std::string found = stage_folder(stage) + "/budget.json";
       Stage scheduled = stage;
       if (options_.resume && fs::exists(found)) {
-        scheduled.prune->sparsity = nlohmann::json::parse(read_text(found).value_or("")).at("sparsity");
+        scheduled.prune->sparsity = parse_json(read_text(found).value_or("")).at("sparsity");
       } else {
         scheduled.prune->sparsity = prune_to_budget(*pruner_of(network_->clone(), p), budget, cost).sparsity;
         write_file_atomically(found, nlohmann::json{{"sparsity", scheduled.prune->sparsity}}.dump() + "\n");

@@ -2,8 +2,7 @@
 #include <cmath>
 #include <filesystem>
 
-#include <nlohmann/json.hpp>
-
+#include "core/json.h"
 #include "core/kernels.h"
 #include "core/threads.h"
 #include "layers/models/zoo.h"
@@ -70,7 +69,7 @@ nlohmann::json read_run(const std::string& folder) {
                     folder.empty() ? "--resume needs --out DIR" : path);
   }
   try {
-    return nlohmann::json::parse(*text);
+    return parse_json(*text);
   } catch (const nlohmann::json::exception& error) {
     fail<FileError>("train", "{}: not what a run wrote: {}", path, error.what());
   }

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include <nlohmann/json.hpp>
-
+#include "core/json.h"
 #include "core/ops.h"
 #include "core/random.h"
+#include "layers/size_budget.h"
 
 namespace espalier {
 
@@ -14,6 +14,11 @@ constexpr char kOptimizerPrefix[] = "optimizer/";
 constexpr char kExtraPrefix[] = "extra/";
 constexpr char kMaskSuffix[] = ".mask";
 constexpr char kFormat[] = "espalier-checkpoint-1";
+
+/// A file may stand for a network of that many bytes, whatever it holds, and for one that is so many times as large as
+/// what it holds: nothing but a bit is left of a channel that is masked. More would be memory on a file's word.
+constexpr double kSmallNetwork = 64 << 20, kMostCompression = 256;
+double most_network_bytes(uint64_t stored) { return kSmallNetwork + kMostCompression * static_cast<double>(stored); }
 
 /// Positions of the weights that exist, in row-major order.
 Tensor remaining_positions(const Mask& mask) {
@@ -47,16 +52,23 @@ std::string pack_masks(const Module& module, NamedTensors& tensors) {
 }
 
 /// The inverse: full tensors and masks. Throws ArgumentError or a JSON error for what does not fit together.
-std::vector<SavedMask> unpack_masks(const std::string& text, NamedTensors& tensors) {
+std::vector<SavedMask> unpack_masks(const nlohmann::json& described, uint64_t stored, NamedTensors& tensors) {
   std::vector<SavedMask> masks;
+  double claimed = 0;
   const auto find = [&](const std::string& name) {
     const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.first == name; });
     check(found != tensors.end(), "masks", "tensor '{}' is missing", name);
     return found;
   };
-  const nlohmann::json described = nlohmann::json::parse(text);
   for (const auto& [name, entry] : described.items()) {
     const Shape shape(entry.at("shape").get<std::vector<int64_t>>());
+    double bytes = sizeof(float);
+    for (const int64_t size : shape) bytes *= static_cast<double>(size);
+    claimed += bytes;
+    check(claimed <= most_network_bytes(stored), "masks",
+          "'{}' of shape {} would take {:.0f} bytes, {:.0f} with those before it; expected at most {:.0f} of a file "
+          "with {} bytes of tensors",
+          name, shape, bytes, claimed, most_network_bytes(stored), stored);
     const auto bits = find(name + kMaskSuffix);
     const Mask mask = Mask::from_packed(shape, Pattern::parse(entry.at("pattern").get<std::string>()), bits->second);
     tensors.erase(bits);
@@ -69,6 +81,25 @@ std::vector<SavedMask> unpack_masks(const std::string& text, NamedTensors& tenso
     masks.push_back({name, mask, parse_gradient_flow(entry.at("flow").get<std::string>())});
   }
   return masks;
+}
+
+std::string describe_frozen(const Module& module) {
+  nlohmann::json names = nlohmann::json::array();
+  for (const auto& [name, parameter] : module.named_parameters())
+    if (!parameter.requires_grad()) names.push_back(name);
+  return names.dump();
+}
+
+std::string describe(const std::vector<Tie>& ties) {
+  nlohmann::json names = nlohmann::json::object();
+  for (const Tie& tie : ties) names[tie.name] = tie.first;
+  return names.dump();
+}
+
+std::vector<Tie> parse_ties(const nlohmann::json& described) {
+  std::vector<Tie> ties;
+  for (const auto& [name, first] : described.get<std::map<std::string, std::string>>()) ties.push_back({name, first});
+  return ties;
 }
 
 /// Takes a module's masks off while alive, unless dismissed.
@@ -99,8 +130,11 @@ class WithoutMasks {
 void save_checkpoint(const std::string& path, const Module& module, const Optimizer* optimizer,
                      std::map<std::string, std::string> metadata, const NamedTensors& extra) {
   NamedTensors tensors = state_of(module);
+  for (const char* stale : {"optimizer", "masks", "ties"}) metadata.erase(stale);
   metadata["format"] = kFormat;
   metadata["model"] = module.config().dump();
+  metadata["frozen"] = describe_frozen(module);
+  if (const std::vector<Tie> ties = module.ties(); !ties.empty()) metadata["ties"] = describe(ties);
   if (optimizer != nullptr) {
     const OptimizerState state = optimizer->state_dict();
     metadata["optimizer"] = nlohmann::json{{"type", state.type}, {"scalars", state.scalars}}.dump();
@@ -111,16 +145,35 @@ void save_checkpoint(const std::string& path, const Module& module, const Optimi
   save_safetensors(path, tensors, metadata);
 }
 
+namespace {
+/// Gives a metadata entry to `use` as JSON, if the file has it. Throws FileError for what it can't use.
+template <class Use>
+void read_entry(const Checkpoint& checkpoint, const char* name, Use use) {
+  const auto text = checkpoint.metadata.find(name);
+  if (text == checkpoint.metadata.end()) return;
+  try {
+    use(parse_json(text->second));
+  } catch (const std::exception& error) {
+    fail<FileError>("load_checkpoint", "{}: the metadata entry '{}' is not what a checkpoint holds: {}",
+                    checkpoint.path, name, error.what());
+  }
+}
+}  // namespace
+
 Checkpoint load_checkpoint(const std::string& path) {
   SafetensorsFile file = load_safetensors(path);
   Checkpoint result{.path = path,
                     .model_config = {},
                     .model = {},
                     .masks = {},
+                    .ties = {},
+                    .frozen = {},
                     .optimizer = {},
                     .extra = {},
-                    .metadata = std::move(file.metadata)};
+                    .metadata = std::move(file.metadata),
+                    .stored_bytes = 0};
   for (auto& [name, tensor] : file.tensors) {
+    result.stored_bytes += tensor.bytes();
     if (name.starts_with(kOptimizerPrefix)) {
       result.optimizer.tensors.emplace_back(name.substr(sizeof(kOptimizerPrefix) - 1), tensor);
     } else if (name.starts_with(kExtraPrefix)) {
@@ -131,24 +184,25 @@ Checkpoint load_checkpoint(const std::string& path) {
   }
   if (const auto config = result.metadata.find("model"); config != result.metadata.end())
     result.model_config = config->second;
-  if (const auto text = result.metadata.find("optimizer"); text != result.metadata.end()) {
-    try {
-      const nlohmann::json json = nlohmann::json::parse(text->second);
-      result.optimizer.type = json.at("type");
-      result.optimizer.scalars = json.at("scalars");
-    } catch (const nlohmann::json::exception& error) {
-      fail<FileError>("load_checkpoint", "{}: the metadata entry 'optimizer' is not what a checkpoint holds: {}", path,
-                      error.what());
-    }
-  }
-  if (const auto text = result.metadata.find("masks"); text != result.metadata.end()) {
-    try {
-      result.masks = unpack_masks(text->second, result.model);
-    } catch (const std::exception& error) {
-      fail<FileError>("load_checkpoint", "{}: the masks are not what a checkpoint holds: {}", path, error.what());
-    }
-  }
+  read_entry(result, "optimizer", [&](const nlohmann::json& entry) {
+    result.optimizer.type = entry.at("type");
+    result.optimizer.scalars = entry.at("scalars");
+  });
+  read_entry(result, "masks", [&](const nlohmann::json& entry) {
+    result.masks = unpack_masks(entry, result.stored_bytes, result.model);
+  });
+  read_entry(result, "ties", [&](const nlohmann::json& entry) { result.ties = parse_ties(entry); });
+  read_entry(result, "frozen", [&](const nlohmann::json& entry) { result.frozen.emplace(entry); });
   return result;
+}
+
+std::string Checkpoint::stored_name(const std::string& name) const {
+  std::string stored = name;
+  for (const Tie& tie : ties)  // of the module that holds the tensor
+    if (name.starts_with(tie.name + ".")) stored = tie.first + name.substr(tie.name.size());
+  for (const Tie& tie : ties)
+    if (stored == tie.name) return tie.first;
+  return stored;
 }
 
 void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer) {
@@ -162,6 +216,18 @@ void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer)
       problems += fmt::format("\n{}", error.what());
     }
   }
+  const std::vector<Tie> tied = module.ties();
+  for (const Tie& tie : checkpoint.ties)
+    if (std::find(tied.begin(), tied.end(), tie) == tied.end())
+      problems +=
+          fmt::format("\n'{}' is '{}' in the file, but not in this network; call tie on it first", tie.name, tie.first);
+  std::map<std::string, Parameter> parameters;
+  for (const auto& [name, parameter] : module.named_parameters()) parameters.emplace(name, parameter);
+  for (const std::string& name : checkpoint.frozen.value_or(std::vector<std::string>()))
+    if (!parameters.contains(name)) problems += fmt::format("\n'{}' is frozen in the file, but no parameter", name);
+  for (const SavedMask& saved : checkpoint.masks)
+    if (!parameters.contains(saved.parameter))
+      problems += fmt::format("\n'{}' is masked in the file, but no parameter", saved.parameter);
   // load_state changes all or nothing; with a misfit of the optimiser it still runs, to list the network's misfits too.
   WithoutMasks unmasked(module);
   NamedTensors before;
@@ -175,11 +241,29 @@ void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer)
   }
   if (!problems.empty()) fail<FileError>("restore", "{} does not fit:{}", checkpoint.path, problems);
   unmasked.dismiss();
-  std::map<std::string, Parameter> parameters;
-  for (const auto& [name, parameter] : module.named_parameters()) parameters.emplace(name, parameter);
+  if (checkpoint.frozen) {
+    for (auto& [name, parameter] : parameters) parameter.set_requires_grad(true);
+    for (const std::string& name : *checkpoint.frozen) parameters.at(name).set_requires_grad(false);
+  }
   for (const SavedMask& saved : checkpoint.masks) parameters.at(saved.parameter).set_mask(saved.mask, saved.flow);
   if (optimizer != nullptr) optimizer->load_state_dict(checkpoint.optimizer);
 }
+
+namespace {
+/// What a network may take whose tensors, and their further uses, are the checkpoint's.
+uint64_t network_bytes(const Checkpoint& checkpoint) {
+  const auto bytes_under = [&](const std::string& name) {
+    double bytes = 0;
+    for (const auto& [full, tensor] : checkpoint.model)
+      if (name.empty() || full == name || full.starts_with(name + "."))
+        bytes += static_cast<double>(SizeBudget::bytes_of(tensor.numel()));
+    return bytes;
+  };
+  double bytes = bytes_under("");
+  for (const Tie& tie : checkpoint.ties) bytes += bytes_under(tie.first);
+  return static_cast<uint64_t>(std::min(kSmallNetwork + bytes, most_network_bytes(checkpoint.stored_bytes)));
+}
+}  // namespace
 
 ModulePtr load_model(const Checkpoint& checkpoint) {
   if (checkpoint.model_config.empty())
@@ -191,7 +275,11 @@ ModulePtr load_model(const Checkpoint& checkpoint) {
   const Generator before = default_generator();
   ModulePtr module;
   try {
-    module = module_from_config(nlohmann::json::parse(checkpoint.model_config));
+    const SizeBudget budget(
+        network_bytes(checkpoint),
+        fmt::format("its tensors hold {} bytes; the file is damaged, or no program wrote it", checkpoint.stored_bytes));
+    module = module_from_config(parse_json(checkpoint.model_config));
+    for (const Tie& tie : checkpoint.ties) module->tie(tie);
   } catch (const std::exception& error) {
     default_generator() = before;
     fail<FileError>("load_model", "{}: the network's configuration cannot be used: {}", checkpoint.path, error.what());

@@ -4,12 +4,16 @@
 // A masked parameter is stored as its remaining values, in row-major order, and its mask: "conv1.weight" (n) and
 // "conv1.weight.mask" (u8, one bit for each unit of the pattern, lowest bit first).
 // What else a training remembers (learned scores, averages): "extra/NAME".
+// A parameter or module that the network uses in several places is stored once, under its first name.
 // Metadata: "format", "model" (config() as JSON), "optimizer" (JSON: type, numbers), "masks" (JSON: for each masked
-// parameter its shape, pattern and gradient flow), and what the caller adds.
+// parameter its shape, pattern and gradient flow), "ties" (JSON: {"4.weight": "0.weight"}, further names and the
+// first), "frozen" (JSON: names of the parameters that don't train), and what the caller adds.
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "layers/module.h"
 #include "training/optimizer.h"
@@ -29,9 +33,15 @@ struct Checkpoint {
   std::string model_config;  ///< JSON text; empty when the file is not from Espalier
   NamedTensors model;        ///< in full, with zeros where weights are masked
   std::vector<SavedMask> masks;
-  OptimizerState optimizer;                     ///< type "" when the file has none
-  NamedTensors extra;                           ///< what the caller of save_checkpoint added
-  std::map<std::string, std::string> metadata;  ///< everything, the above included
+  std::vector<Tie> ties;                           ///< further names of what stands in `model` once
+  std::optional<std::vector<std::string>> frozen;  ///< parameters that don't train; nothing where the file doesn't say
+  OptimizerState optimizer;                        ///< type "" when the file has none
+  NamedTensors extra;                              ///< what the caller of save_checkpoint added
+  std::map<std::string, std::string> metadata;     ///< everything, the above included
+  uint64_t stored_bytes = 0;                       ///< of all tensors, as the file holds them
+
+  /// The name in `model` of a tensor that may be tied: "0.weight" for "4.weight"; the name itself where nothing is.
+  std::string stored_name(const std::string& name) const;
 };
 
 /// Writes atomically: a crash or a full disk leaves the old file or the new one. Throws FileError with path and cause.
@@ -42,11 +52,12 @@ void save_checkpoint(const std::string& path, const Module& module, const Optimi
 Checkpoint load_checkpoint(const std::string& path);
 
 /// Copies a checkpoint's tensors and masks into a module (a parameter without a mask in the file has none afterwards),
-/// and its state into an optimiser if one is given. Throws FileError, listing every missing, unknown and misshapen
-/// tensor; nothing has changed then.
+/// and its state into an optimiser if one is given. Parameters are frozen, and train, as they did when the file was
+/// written; a file that doesn't say so leaves that as it is. What is tied in the file must be tied in the module
+/// (Module::tie). Throws FileError, listing every missing, unknown and misshapen tensor; nothing has changed then.
 void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer = nullptr);
 
-/// Rebuilds the network of a checkpoint, in evaluation mode. The default generator stays where it was.
+/// Rebuilds the network of a checkpoint with its ties, in evaluation mode. The default generator stays where it was.
 ModulePtr load_model(const Checkpoint& checkpoint);
 ModulePtr load_model(const std::string& path);
 

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
+#include "core/json.h"
 
 #include "core/safetensors.h"
 
@@ -133,7 +133,7 @@ bool RunFolder::has(std::string_view name) const {
 nlohmann::json RunFolder::read_json(std::string_view name) const {
   if (!has(name)) return {};
   try {
-    return nlohmann::json::parse(contents_of(file(name)));
+    return parse_json(contents_of(file(name)));
   } catch (const nlohmann::json::exception& error) {
     fail<FileError>(kOperation, "{}: not what a run wrote: {}", file(name), error.what());
   }

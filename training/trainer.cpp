@@ -5,9 +5,8 @@
 #include <filesystem>
 #include <optional>
 
-#include <nlohmann/json.hpp>
-
 #include "core/checksum.h"
+#include "core/json.h"
 #include "layers/snapshot.h"
 #include "training/checkpoint.h"
 #include "training/clip.h"
@@ -435,9 +434,9 @@ void Trainer::resume(Run& run) const {
     fail<FileError>("Trainer::fit", "{} has no 'training' entry in its metadata: it holds a network, not a run",
                     checkpoint.path);
   try {
-    const nlohmann::json training = nlohmann::json::parse(text->second);
+    const nlohmann::json training = parse_json(text->second);
     nlohmann::json then = training.at("settings");
-    then["model"] = nlohmann::json::parse(checkpoint.model_config);
+    then["model"] = parse_json(checkpoint.model_config);
     // Where nothing reckons with its end, a training is the beginning of every longer one.
     const bool may_be_longer = !options_.schedule->follows_length() && options_.callbacks.empty();
     if (may_be_longer)

@@ -6,10 +6,26 @@
 #include "layers/linear.h"
 #include "layers/models/builders.h"
 #include "layers/pooling.h"
+#include "layers/size_budget.h"
 
 namespace espalier {
 
+namespace {
+/// Throws when the weights are more than memory can hold.
+void check_size(int64_t inputs, int64_t classes, const std::vector<int64_t>& hidden) {
+  double elements = 0, before = static_cast<double>(inputs);
+  for (const int64_t size : hidden) {
+    elements += before * static_cast<double>(size);
+    before = static_cast<double>(size);
+  }
+  elements += before * static_cast<double>(classes);
+  SizeBudget::check_fits("mlp", fmt::format("a network of {}-{}-{}", inputs, fmt::join(hidden, "-"), classes),
+                         elements * sizeof(float));
+}
+}  // namespace
+
 ModulePtr build_mlp(const Shape& image, int64_t classes, const std::vector<int64_t>& hidden) {
+  check_size(image.numel(), classes, hidden);  // of all layers, before the first takes any memory
   auto net = std::make_shared<Sequential>();
   net->add("flatten", Flatten());
   int64_t inputs = image.numel();

@@ -94,7 +94,7 @@ InitReport init_from(const Checkpoint& checkpoint, Module& module, const IndexMa
   for (const auto& [name, list] : maps) {
     check(find_by_name(own, name) != nullptr, "init_from", "the module has no tensor '{}', which a map names{}", name,
           did_you_mean(name, names_of(own)));
-    check(find_by_name(checkpoint.model, name) != nullptr, "init_from",
+    check(find_by_name(checkpoint.model, checkpoint.stored_name(name)) != nullptr, "init_from",
           "the checkpoint {} has no tensor '{}', which a map names{}", checkpoint.path, name,
           did_you_mean(name, names_of(checkpoint.model)));
   }
@@ -102,13 +102,14 @@ InitReport init_from(const Checkpoint& checkpoint, Module& module, const IndexMa
   InitReport report;
   std::vector<Change> changes;
   for (const auto& [name, target] : own) {
-    const Tensor* source = find_by_name(checkpoint.model, name);
+    const std::string stored = checkpoint.stored_name(name);
+    const Tensor* source = find_by_name(checkpoint.model, stored);
     if (source == nullptr) {
       report.left.push_back(name + " (not in the checkpoint)");
       continue;
     }
     const auto saved = std::find_if(checkpoint.masks.begin(), checkpoint.masks.end(),
-                                    [&name = name](const SavedMask& mask) { return mask.parameter == name; });
+                                    [&](const SavedMask& mask) { return mask.parameter == stored; });
     const bool masked = saved != checkpoint.masks.end();
     if (const auto map = maps.find(name); map != maps.end()) {
       const auto all = complete_maps(name, map->second, source->shape(), target.shape());

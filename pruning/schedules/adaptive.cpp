@@ -4,8 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include <nlohmann/json.hpp>
-
+#include "core/json.h"
 #include "layers/snapshot.h"
 #include "training/checkpoint.h"
 
@@ -36,7 +35,7 @@ bool load(const std::string& path, const nlohmann::json& settings, AdaptiveResul
   if (!std::filesystem::exists(path)) return false;
   std::ifstream file(path);
   try {
-    const nlohmann::json saved = nlohmann::json::parse(file);
+    const nlohmann::json saved = parse_json(std::string(std::istreambuf_iterator<char>(file), {}));
     if (saved.at("settings") != settings)
       fail<FileError>("prune_adaptively", "{} was made with other settings: {}, now {}", path,
                       saved.at("settings").dump(), settings.dump());

@@ -3,8 +3,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include <nlohmann/json.hpp>
-
+#include "core/json.h"
 #include "layers/snapshot.h"
 #include "training/checkpoint.h"
 
@@ -71,7 +70,7 @@ struct Files {
     if (!used() || !std::filesystem::exists(of("rounds.json"))) return rounds;
     std::ifstream file(of("rounds.json"));
     try {
-      const nlohmann::json saved = nlohmann::json::parse(file);
+      const nlohmann::json saved = parse_json(std::string(std::istreambuf_iterator<char>(file), {}));
       if (saved.at("settings") != settings)
         fail<FileError>("find_lottery_ticket", "{} was made with other settings: {}, now {}", of("rounds.json"),
                         saved.at("settings").dump(), settings.dump());

@@ -3,7 +3,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/storage.h"
 #include "layers/models/zoo.h"
+#include "layers/size_budget.h"
 #include "tests/layers/expect.h"
 
 namespace espalier {
@@ -105,6 +107,31 @@ TEST(Config, DefaultsMayBeLeftOut) {
   EXPECT_EQ(net->find("1")->type(), "Linear");
 }
 
+TEST(Config, SizesThatNoMemoryHoldsAreRefusedBeforeTheyTakeAny) {
+  reset_peak_memory();
+  const size_t before = memory_stats().peak;
+  expect_error([] { make_model("mlp:1000000,1000000"); },
+               {"[mlp]", "784-1000000-1000000-10", "4003176000000 bytes", "choose smaller sizes"});
+  // What a file claims has less than the machine's memory: every layer that has a size asks for it.
+  for (const char* config :
+       {R"({"type":"Linear","in_features":40000,"out_features":40000})",
+        R"({"type":"Conv2d","in_channels":4000,"out_channels":4000,"kernel":3})",
+        R"({"type":"Conv2d","in_channels":1,"out_channels":4000,"kernel":[1,2000]})",
+        R"({"type":"Embedding","count":1000000,"dim":100})", R"({"type":"LSTM","input_size":1,"hidden_size":10000})",
+        R"({"type":"LSTM","input_size":1,"hidden_size":1,"num_layers":1000000000})",
+        R"({"type":"BatchNorm2d","num_features":100000000})", R"({"type":"BatchNorm1d","num_features":100000000})",
+        R"({"type":"LayerNorm","shape":[10000,10000]})",
+        R"({"type":"BasicBlock","in_channels":4000,"out_channels":4000})", R"({"model":"mlp:100000,10000"})",
+        R"({"model":"vgg16"})"})
+    expect_error(
+        [&] {
+          const SizeBudget budget(1 << 20, "so says the test");
+          module_from_config(nlohmann::json::parse(config));
+        },
+        {"would take", "so says the test"});
+  EXPECT_LT(memory_stats().peak - before, size_t{8} << 20);
+}
+
 TEST(Config, ErrorsNameTypeKeyAndNearest) {
   const auto build = [](const char* text) { return [=] { module_from_config(nlohmann::json::parse(text)); }; };
   expect_error(build(R"({"type":"Conv2D"})"), {"[module_from_config]", "'Conv2D'", "did you mean 'Conv2d'"});
@@ -116,7 +143,7 @@ TEST(Config, ErrorsNameTypeKeyAndNearest) {
   expect_error(build(R"({"type":"Linear","in_features":4,"out_features":2,"bias":1})"), {"true or false, got 1"});
   expect_error(build(R"({"type":"Linear","in_features":-4,"out_features":2})"), {"[Linear]", "positive", "(2,-4)"});
   expect_error(build(R"({"type":"Linear","in_features":4611686018427387904,"out_features":4611686018427387904})"),
-               {"[Linear]", "more elements than memory"});
+               {"[Linear]", "would take", "choose smaller sizes"});
   expect_error(build(R"({"type":"Conv2d","in_channels":3,"out_channels":8,"kernel":[3,3,3]})"),
                {"\"kernel\" of Conv2d must be a whole number or [height, width]"});
   expect_error(build(R"({"type":"ReLU","slope":1})"), {"ReLU has no option \"slope\""});

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "layers/embedding.h"
 #include "tests/training/support.h"
 
 namespace espalier {
@@ -99,6 +100,176 @@ TEST(Checkpoint, ListsAllThatDoesNotFitAndChangesNothing) {
   Adam adam(*net);
   expect_contains(message_of<FileError>([&] { restore(load_checkpoint(path), *net, &adam); }), "'adam'");
   expect_identical(state_of(*net), before);
+}
+
+/// A table of 5 words, a hidden layer, and the table again as the output's weight; the hidden layer is frozen.
+ModulePtr tied_network(uint64_t seed) {
+  set_seed(seed);
+  auto net = share(Sequential(Embedding(5, 3), Linear(3, 3), Linear(3, 5)));
+  net->tie({"2.weight", "0.weight"});
+  net->find<Linear>("1")->named_parameters().front().second.set_requires_grad(false);
+  return net;
+}
+
+TEST(Checkpoint, TiesAndFrozenParametersArePartOfTheFile) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("tied.safetensors");
+  const ModulePtr net = tied_network(1);
+  Adam optimizer(*net);
+  const Tensor words = Tensor::from<int64_t>({0, 1, 2, 3, 4}, {5});
+  cross_entropy((*net)(Variable(words)), words).backward();
+  optimizer.step();
+  const Tensor expected = (*net)(Variable(words)).data();
+  save_checkpoint(path, *net, &optimizer);
+
+  // Other readers see each tensor once, and in the metadata which further name it has.
+  const SafetensorsFile file = load_safetensors(path);
+  EXPECT_EQ(file.metadata.at("ties"), R"({"2.weight":"0.weight"})");
+  EXPECT_EQ(file.metadata.at("frozen"), R"(["1.weight"])");
+  for (const auto& [name, tensor] : file.tensors) EXPECT_NE(name, "2.weight");
+
+  const ModulePtr rebuilt = load_model(path);
+  EXPECT_EQ(rebuilt->find<Linear>("2")->weight().id(), rebuilt->find<Embedding>("0")->weight().id());
+  EXPECT_FALSE(rebuilt->find<Linear>("1")->weight().requires_grad());
+  EXPECT_TRUE(rebuilt->find<Linear>("1")->bias().requires_grad());
+  EXPECT_TRUE(identical((*rebuilt)(Variable(words)).data(), expected));
+
+  // A network that trains what the file has frozen, and the other way round, becomes the file's.
+  const ModulePtr other = tied_network(2);
+  Adam other_optimizer(*other);
+  Parameter weight = other->find<Linear>("1")->weight(), bias = other->find<Linear>("1")->bias();
+  weight.set_requires_grad(true);
+  bias.set_requires_grad(false);
+  restore(load_checkpoint(path), *other, &other_optimizer);
+  EXPECT_FALSE(weight.requires_grad());
+  EXPECT_TRUE(bias.requires_grad());
+  EXPECT_TRUE(identical((*other)(Variable(words)).data(), expected));
+
+  // One that is not tied does not become tied behind its optimiser's back.
+  const ModulePtr untied = share(Sequential(Embedding(5, 3), Linear(3, 3), Linear(3, 5)));
+  const NamedTensors before = copy_of(state_of(*untied));
+  const std::string message = message_of<FileError>([&] { restore(load_checkpoint(path), *untied); });
+  for (const char* part : {"'2.weight' is '0.weight' in the file", "call tie"}) expect_contains(message, part);
+  expect_identical(state_of(*untied), before);
+}
+
+TEST(Checkpoint, FilesThatDoNotSayWhatIsFrozenLeaveItAsItIs) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("old.safetensors");
+  const ModulePtr net = tied_network(1), other = tied_network(2);
+  save_safetensors(path, state_of(*net), {{"model", net->config().dump()}});  // as it was written once
+  restore(load_checkpoint(path), *other);
+  EXPECT_FALSE(other->find<Linear>("1")->weight().requires_grad());
+  expect_identical(state_of(*other), state_of(*net));
+}
+
+TEST(Checkpoint, AModuleOfTwoContainersStaysOne) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("shared.safetensors");
+  set_seed(1);
+  const ModulePtr norm = share(BatchNorm1d(4));
+  const ModulePtr net = share(Sequential(Sequential(Linear(4, 4), norm), Sequential(Linear(4, 4), norm), norm));
+  (*net)(rand({8, 4}));
+  save_checkpoint(path, *net);
+  EXPECT_EQ(load_safetensors(path).metadata.at("ties"), R"({"1.1":"0.1","2":"0.1"})");
+  const ModulePtr rebuilt = load_model(path), copy = net->clone();
+  for (const ModulePtr& each : {rebuilt, copy}) {
+    expect_identical(state_of(*each), state_of(*net));
+    EXPECT_EQ(each->ties(), net->ties());
+    each->train();  // both uses write the same running statistics
+  }
+  const Tensor x = rand({8, 4});
+  (*net)(x), (*rebuilt)(x), (*copy)(x);
+  expect_identical(state_of(*rebuilt), state_of(*net));
+  expect_identical(state_of(*copy), state_of(*net));
+}
+
+TEST(Checkpoint, TiesThatMakeNoSenseAreRefused) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("tied.safetensors");
+  const ModulePtr net = share(Sequential(Sequential(Linear(4, 4), ReLU()), Linear(4, 3)));
+  const auto refused = [&](const std::string& ties) {
+    save_safetensors(path, state_of(*net), {{"model", net->config().dump()}, {"ties", ties}});
+    return message_of<FileError>([&] { load_model(path); });
+  };
+  expect_contains(refused(R"({"1.weight":"0.0.weight"})"), "(4,4)");
+  expect_contains(refused(R"({"1.weight":"0.2.weight"})"), "no parameter '0.2.weight'");
+  expect_contains(refused(R"({"3.weight":"0.0.weight"})"), "'3.weight'");
+  expect_contains(refused(R"({"1":"0.0"})"), "same options");
+  expect_contains(refused(R"({"0.0":"0"})"), "same options");
+  expect_contains(refused(R"({"":""})"), "no parameter ''");
+  expect_contains(refused(R"(["1"])"), "ties");
+  save_safetensors(path, state_of(*net), {{"model", net->config().dump()}, {"frozen", R"(["5.weight"])"}});
+  expect_contains(message_of<FileError>([&] { load_model(path); }), "'5.weight' is frozen");
+  const ModulePtr nested = share(Sequential(Sequential(Sequential())));
+  EXPECT_THROW(nested->tie({"0.0", "0"}), ArgumentError);
+}
+
+TEST(Checkpoint, AMaskOfSomethingElseThanAParameterIsRefused) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("masked.safetensors");
+  const ModulePtr net = small_network(1);
+  NamedTensors tensors = state_of(*net);
+  tensors.emplace_back("2.running_mean.mask", Tensor::full({3}, 255, DType::u8));
+  save_safetensors(path, tensors,
+                   {{"model", net->config().dump()},
+                    {"masks", R"({"2.running_mean":{"shape":[24],"pattern":"element","flow":"masked"}})"}});
+  const NamedTensors before = copy_of(state_of(*net));
+  expect_contains(message_of<FileError>([&] { restore(load_checkpoint(path), *net); }), "'2.running_mean' is masked");
+  expect_identical(state_of(*net), before);
+}
+
+TEST(Checkpoint, SmallFilesThatClaimMuchTakeNoMemory) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("claims.safetensors");
+  const auto refused = [&](const NamedTensors& tensors, const std::map<std::string, std::string>& metadata) {
+    save_safetensors(path, tensors, metadata);
+    reset_peak_memory();
+    const size_t before = memory_stats().peak;
+    const std::string message = message_of<FileError>([&] { load_model(path); });
+    EXPECT_LT(memory_stats().peak - before, size_t{1} << 20) << message;
+    return message;
+  };
+  // One bit says that none of 2^30 weights exists.
+  const NamedTensors masked = {{"weight", Tensor::zeros({0})}, {"weight.mask", Tensor::zeros({1}, DType::u8)}};
+  std::string message =
+      refused(masked, {{"masks", R"({"weight":{"shape":[1,1073741824],"pattern":"channel 0","flow":"masked"}})"}});
+  for (const char* part : {"(1,1073741824)", "4294967296 bytes", "1 bytes of tensors"}) expect_contains(message, part);
+  refused(masked, {{"masks", R"({"weight":{"shape":[4611686018427387904,4611686018427387904],"pattern":"channel 0",
+                                            "flow":"masked"}})"}});
+  // A configuration that its tensors don't fill.
+  const NamedTensors small = {{"weight", Tensor::zeros({4, 4})}, {"bias", Tensor::zeros({4})}};
+  for (const char* config : {R"({"type":"Linear","in_features":40000,"out_features":40000})",
+                             R"({"type":"Embedding","count":40000,"dim":40000})", R"({"model":"mlp:1000000,1000000"})"})
+    expect_contains(refused(small, {{"model", config}}), "its tensors hold 80 bytes");
+  // Further uses of a tensor take as much again while the network is built, but no more than the file could mean.
+  nlohmann::json layers = nlohmann::json::array(), ties = nlohmann::json::object();
+  for (int i = 0; i < 100; ++i) {
+    layers.push_back({{"type", "Linear"}, {"in_features", 2000}, {"out_features", 2000}, {"bias", false}});
+    if (i > 0) ties[fmt::format("{}.weight", i)] = "0.weight";
+  }
+  save_safetensors(path, {{"0.weight", Tensor::zeros({0})}, {"0.weight.mask", Tensor::zeros({250}, DType::u8)}},
+                   {{"model", nlohmann::json{{"type", "Sequential"}, {"layers", layers}}.dump()},
+                    {"ties", ties.dump()},
+                    {"masks", R"({"0.weight":{"shape":[2000,2000],"pattern":"channel 0","flow":"masked"}})"}});
+  expect_contains(message_of<FileError>([&] { load_model(path); }), "its tensors hold 250 bytes");
+}
+
+TEST(Checkpoint, NestingOfMetadataIsBounded) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("deep.safetensors");
+  std::string arrays, modules = R"({"type":"ReLU"})";
+  for (int i = 0; i < 75'000; ++i) arrays += "[";
+  const std::string deep = R"({"type":"Linear","in_features":)" + arrays + std::string(75'000, ']') + "}";
+  for (const char* entry : {"model", "masks", "optimizer", "ties", "frozen"}) {
+    save_safetensors(path, {{"x", Tensor::zeros({2})}}, {{entry, deep}});
+    const std::string message = message_of<FileError>([&] { load_model(path); });
+    if (std::string(entry) != "model") expect_contains(message, entry);
+    expect_contains(message, "at most 256 deep");
+  }
+  for (int i = 0; i < 100; ++i) modules = R"({"type":"Sequential","layers":[)" + modules + "]}";
+  save_safetensors(path, {{"x", Tensor::zeros({2})}}, {{"model", modules}});
+  expect_contains(message_of<FileError>([&] { load_model(path); }), "nested more than 64 deep");
 }
 
 TEST(Checkpoint, CutShortAtAnyPlace) {

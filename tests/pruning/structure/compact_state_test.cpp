@@ -36,6 +36,22 @@ TEST(CompactState, MasksKeepTheirPatternWhereItFits) {
   EXPECT_EQ(second.mask().count_elements(), 18 - 4 - 2);
 }
 
+TEST(CompactState, ACompactedTiedNetworkComesBackFromItsFile) {
+  const auto net = share(Sequential(Linear(4, 4), ReLU(), Linear(4, 6), ReLU(), Linear(6, 4), ReLU(), Linear(4, 4)));
+  net->tie({"6.weight", "0.weight"});
+  mask_axis(*net, "2.weight", 0, {1, 4});
+  mask_axis(*net, "2.bias", 0, {1, 4});
+  compact_and_compare(*net, {2, 4});
+  EXPECT_EQ(net->find<Linear>("2")->out_features(), 4);
+  const std::string path = (std::filesystem::temp_directory_path() / "espalier-compact-tied.safetensors").string();
+  save_checkpoint(path, *net);
+  const ModulePtr loaded = load_model(path);
+  std::filesystem::remove(path);
+  EXPECT_EQ(loaded->ties(), net->ties());
+  const Variable x = rand({3, 4});
+  EXPECT_TRUE(identical((*loaded)(x).data(), (*net)(x).data()));
+}
+
 TEST(CompactState, GradientsFollow) {
   const auto net = share(Sequential(Linear(3, 4), ReLU(), Linear(4, 2)));
   mask_axis(*net, "0.weight", 0, {1});

@@ -1,0 +1,29 @@
+// JSON from outside: files, and texts in them.
+#pragma once
+
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+namespace espalier {
+
+/// Thrown by parse_json for JSON that is nested too deeply; caught where the library's own errors are.
+class JsonDepthError : public nlohmann::json::exception {
+ public:
+  explicit JsonDepthError(const std::string& what);
+};
+
+/// Networks of 64 modules in each other need 200.
+constexpr int64_t kDeepestJson = 256;
+
+/// How deep the objects and arrays of a text are in each other, by their brackets alone.
+int64_t json_depth(std::string_view text);
+
+/// Reads JSON that is not to be trusted: what walks over the result, printing and copying it included, may recurse.
+/// Throws nlohmann::json::exception for a text that is no JSON or is deeper than kDeepestJson.
+nlohmann::json parse_json(std::string_view text);
+
+/// The same, for what is useful but not needed: an empty object in place of an error, and of what is no object.
+nlohmann::json parse_json_object_or_empty(std::string_view text);
+
+}  // namespace espalier
