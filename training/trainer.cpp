@@ -12,15 +12,13 @@
 #include "training/clip.h"
 #include "training/interrupt.h"
 #include "training/run_state.h"
+#include "training/step.h"
 
 namespace espalier {
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-/// The sign of a NaN says nothing.
-std::string number(double value) { return std::isnan(value) ? "NaN" : fmt::format("{}", value); }
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -41,30 +39,6 @@ std::string describe_data(const Dataset& data) {
                         {"shape", {data.channels(), data.height(), data.width()}}}
       .dump();
 }
-
-/// Puts back what a schedule and the modes change, however fit ends.
-class SettingsGuard {
- public:
-  SettingsGuard(Module& module, Optimizer& optimizer)
-      : module_(module),
-        optimizer_(optimizer),
-        lr_(optimizer.lr()),
-        momentum_(optimizer.momentum()),
-        training_(module.is_training()) {}
-  ~SettingsGuard() {
-    optimizer_.set_lr(lr_);
-    if (optimizer_.momentum() != momentum_) optimizer_.set_momentum(momentum_);
-    module_.train(training_);
-  }
-  SettingsGuard(const SettingsGuard&) = delete;
-  SettingsGuard& operator=(const SettingsGuard&) = delete;
-
- private:
-  Module& module_;
-  Optimizer& optimizer_;
-  double lr_, momentum_;
-  bool training_;
-};
 
 }  // namespace
 
@@ -91,21 +65,28 @@ int64_t total_steps(const TrainerOptions& options, const Dataset& train) {
   return options.steps > 0 ? options.steps : options.epochs * training_loader(options, train).num_batches();
 }
 
+namespace {
+TrainingStepFunction forward_of(const TrainerOptions& options) {
+  if (options.training_step) return options.training_step;
+  return [&options](Module& module, const Batch& batch) -> TrainingStep {
+    const Variable outputs = module(batch.images);
+    if (options.loss) return {outputs, options.loss(outputs, batch)};
+    return {outputs, cross_entropy(outputs, batch.labels, {.label_smoothing = options.label_smoothing})};
+  };
+}
+}  // namespace
+
 struct Trainer::Run {
-  RunState state;
   DataLoader loader;
+  Training training;
   Dataset validation;
   RunFolder folder;
-  double base_lr;
   nlohmann::json identity;       ///< what must agree for a resume to give the same result
   std::optional<Snapshot> best;  ///< without a run folder: the best epoch's state, if it is to be restored
   Progress progress;
-  bool saved = false;  ///< the folder's checkpoint is of this run
 
-  int64_t batches() const { return loader.num_batches(); }
-  /// Epochs that have so many updates, the last one perhaps in part.
-  int64_t epochs(int64_t steps) const { return (steps + batches() - 1) / batches(); }
-  bool validates() const { return validation.size() > 0; }
+  /// From now on the folder's checkpoint is of this run.
+  void note_saved() { training.kept = "the last good checkpoint is " + folder.file(kCheckpointFile); }
 };
 
 Trainer::Trainer(ModulePtr module, std::shared_ptr<Optimizer> optimizer, TrainerOptions options)
@@ -133,10 +114,6 @@ Trainer::Trainer(ModulePtr module, std::shared_ptr<Optimizer> optimizer, Trainer
 }
 
 Trainer::~Trainer() = default;
-
-bool Trainer::should_stop() const {
-  return stop_requested_ || (options_.handle_signals && InterruptGuard::requested());
-}
 
 nlohmann::json Trainer::identity(const TrainValidation& data) const {
   const auto contents = [](const Dataset& set) {
@@ -185,21 +162,19 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
         "early stopping and restore_best need a validation set; pass one or set validation_fraction");
   module_->to(options_.device);
 
-  Run run{.state = {},
-          .loader = training_loader(options_, data.train),
+  total_steps_ = espalier::total_steps(options_, data.train);
+  const DataLoader loader = training_loader(options_, data.train);
+  Run run{.loader = loader,
+          .training = Training(*this, loader.num_batches(), "Trainer::fit"),
           .validation = data.validation,
           .folder = RunFolder(options_.run_folder),
-          .base_lr = optimizer_->lr(),
           .identity = {},
           .best = {},
           .progress = Progress(options_.progress, options_.log)};
 
   if (run.folder.is_used()) run.identity = identity(data);
-
-  total_steps_ = espalier::total_steps(options_, data.train);
   stop_requested_ = false;
   const InterruptGuard guard(options_.handle_signals);
-  const SettingsGuard settings(*module_, *optimizer_);
   options_.schedule->load_state(nlohmann::json::parse(fresh_schedule_));
   const bool holds_run = run.folder.has(kCheckpointFile);
   if (options_.resume && holds_run) {
@@ -212,27 +187,23 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
     run.folder.forget_training();
     write_metrics(run.folder, {});
   }
-  for (const auto& callback : options_.callbacks) callback->on_train_begin(*this);
+  Training& training = run.training;
+  training.begin();
 
-  RunState& state = run.state;
-  StopReason stop = StopReason::finished;
-  // An epoch is open until it was validated, also when all its updates are done.
-  while (state.step < total_steps_ || state.batch > 0) {
+  const RunState& state = training.state;
+  std::optional<StopReason> stop;
+  while (!stop && !training.is_over()) {
     if (options_.patience > 0 && state.epochs_since_best >= options_.patience) {
       stop = StopReason::early_stopping;
       break;
     }
-    const bool complete = train_epoch(run) == EpochEnd::complete && finish_epoch(run) == EpochEnd::complete;
-    if (!complete) save(run);
-    if (should_stop() && (!complete || state.step < total_steps_)) {
-      stop = stop_requested_ ? StopReason::requested : StopReason::interrupted;
-      break;
-    }
+    if (!train_epoch(run) || !finish_epoch(run)) save(run);
+    stop = training.stop_reason();
   }
 
   if (stop == StopReason::requested || stop == StopReason::interrupted) {
     run.progress.line(fmt::format("stopped at step {} (epoch {}, batch {} of {}){}", state.step, state.epoch + 1,
-                                  state.batch, run.batches(),
+                                  state.batch, training.batches(),
                                   run.folder.is_used() ? "; saved " + run.folder.file(kCheckpointFile) : ""));
   } else if (options_.restore_best && state.best_epoch > 0) {
     if (run.folder.is_used())
@@ -240,19 +211,20 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
     else
       run.best->restore();
   }
-  for (const auto& callback : options_.callbacks) callback->on_train_end(*this);
-  return {.history = state.history, .best_epoch = state.best_epoch, .step = state.step, .stop = stop};
+  training.end();
+  return {.history = state.history,
+          .best_epoch = state.best_epoch,
+          .step = state.step,
+          .stop = stop.value_or(StopReason::finished)};
 }
 
-Trainer::EpochEnd Trainer::train_epoch(Run& run) {
-  RunState& state = run.state;
-  module_->train();
+bool Trainer::train_epoch(Run& run) const {
+  Training& training = run.training;
+  RunState& state = training.state;
   reset_peak_memory(options_.device);
-  if (state.batch == 0)
-    for (const auto& callback : options_.callbacks) callback->on_epoch_begin(*this, state.epoch + 1);
+  training.begin_epoch();
 
-  const int64_t examples = run.loader.dataset().size();
-  run.progress.begin(fmt::format("epoch {}/{}", state.epoch + 1, run.epochs(total_steps_)), examples,
+  run.progress.begin(fmt::format("epoch {}/{}", state.epoch + 1, training.epochs()), run.loader.dataset().size(),
                      state.loss.examples());
   const Clock::time_point started = Clock::now();
   const double seconds_before = state.seconds;
@@ -260,132 +232,42 @@ Trainer::EpochEnd Trainer::train_epoch(Run& run) {
     state.seconds = seconds_before + seconds_since(started);
     state.peak_bytes = std::max(state.peak_bytes, static_cast<int64_t>(memory_stats(options_.device).peak));
   };
-  if (state.batch < run.batches() && state.step < total_steps_) {
+  if (training.has_batches()) {
+    const TrainingStepFunction forward = forward_of(options_);
     BatchStream stream = run.loader.batches(state.epoch, state.batch);
     for (const Batch& batch : stream) {
-      StepRecord record{.epoch = state.epoch + 1,
-                        .batch = state.batch + 1,
-                        .batches = run.batches(),
-                        .step = state.step + 1,
-                        .steps = total_steps_,
-                        .examples = batch.size()};
-      state.loss.add(train_step(run, to(batch, options_.device), record), batch.size());
-      ++state.batch;
-      ++state.step;
-      for (const auto& callback : options_.callbacks) callback->on_step_end(*this, record);
-      optimizer_->zero_grad();
+      training.update(to(batch, options_.device), forward);
       run.progress.update(state.loss.examples(), [&] {
         return fmt::format("loss {:.4f}  acc {:.2f}%", state.loss.value(),
                            100.0 * static_cast<double>(state.correct) / static_cast<double>(state.loss.examples()));
       });
-      if (should_stop()) {
+      if (training.should_stop()) {
         note_costs();
-        return EpochEnd::stopped;
+        return false;
       }
       if (options_.checkpoint_every > 0 && state.step % options_.checkpoint_every == 0) {
         note_costs();
         save(run);
       }
-      if (state.step == total_steps_) break;
+      if (!training.has_batches()) break;
     }
   }
   note_costs();
-  return EpochEnd::complete;
+  return true;
 }
 
-TrainingStep Trainer::forward(const Batch& batch) const {
-  if (options_.training_step) return options_.training_step(*module_, batch);
-  const Variable outputs = (*module_)(batch.images);
-  if (options_.loss) return {outputs, options_.loss(outputs, batch)};
-  return {outputs, cross_entropy(outputs, batch.labels, {.label_smoothing = options_.label_smoothing})};
-}
-
-double Trainer::train_step(Run& run, const Batch& batch, StepRecord& record) {
-  RunState& state = run.state;
-  const TrainingPosition at{
-      .step = state.step, .total_steps = total_steps_, .epoch = state.epoch, .steps_per_epoch = run.batches()};
-  record.lr = options_.schedule->lr(run.base_lr, at);
-  optimizer_->set_lr(record.lr);
-  if (const auto momentum = options_.schedule->momentum(at)) optimizer_->set_momentum(*momentum);
-
-  {
-    const auto [outputs, loss] = forward(batch);
-    Tensor correct;
-    if (outputs.rank() == 2) correct = sum(argmax(outputs.data(), 1) == batch.labels);
-    loss.backward();
-    // Read after backward: a GPU has all of the step's work before the first wait for it.
-    record.loss = loss.item();
-    if (!std::isfinite(record.loss)) fail_numerically(run, fmt::format("the loss became {}", number(record.loss)));
-    if (correct.defined()) state.correct += static_cast<int64_t>(correct.item());
-  }  // the graph and its activations are gone before the update
-
-  for (const auto& callback : options_.callbacks) callback->on_gradients(*this, record);
-  if (options_.clip_value > 0) clip_grad_value(optimizer_->parameters(), options_.clip_value);
-  if (options_.clip_norm > 0) {
-    record.grad_norm = clip_grad_norm(optimizer_->parameters(), options_.clip_norm);
-    if (!std::isfinite(*record.grad_norm))
-      fail_numerically(run, fmt::format("the norm of the gradients became {}", number(*record.grad_norm)));
-  }
-  optimizer_->step();
-  return record.loss;
-}
-
-Trainer::EpochEnd Trainer::finish_epoch(Run& run) {
-  RunState& state = run.state;
-  EpochRecord record{
-      .epoch = state.epoch + 1,
-      .step = state.step,
-      .train_loss = state.loss.value(),
-      .train_accuracy =
-          static_cast<double>(state.correct) / static_cast<double>(std::max<int64_t>(state.loss.examples(), 1)),
-      .lr = optimizer_->lr(),
-      .images_per_second = state.seconds > 0 ? static_cast<double>(state.loss.examples()) / state.seconds : 0,
-      .seconds = state.seconds,
-      .peak_bytes = state.peak_bytes};
-  if (run.validates()) {
-    const Evaluation result = espalier::evaluate(*module_, run.validation,
-                                                 {.batch_size = options_.validation_batch_size,
-                                                  .device = options_.device,
-                                                  .loss = options_.loss,
-                                                  .stop = [this] { return should_stop(); }});
-    // Stopped on the way: the epoch stays open, and a resumed run validates first.
-    if (result.examples() < run.validation.size()) return EpochEnd::stopped;
-    if (!std::isfinite(result.loss))
-      fail_numerically(run, fmt::format("the validation loss became {}", number(result.loss)));
-    record.validation_loss = result.loss;
-    record.validation_accuracy = result.accuracy();
-    bool settled = true;
-    for (const auto& callback : options_.callbacks) settled = settled && callback->is_settled(*this, record);
-    if (settled) note_best(run, record);
-  }
-  options_.schedule->observe(record.validation_loss.value_or(record.train_loss));
-  for (const auto& callback : options_.callbacks) callback->on_epoch_end(*this, record);
-
-  state.history.push_back(record);
-  ++state.epoch;
-  state.batch = 0;
-  state.loss.set(0, 0);
-  state.correct = 0;
-  state.seconds = 0;
-  state.peak_bytes = 0;
-  append_metrics(run.folder, record);
+bool Trainer::finish_epoch(Run& run) const {
+  const std::optional<EpochRecord> record = run.training.measure_epoch(run.validation);
+  if (!record) return false;
+  if (run.training.note_best(*record)) keep_best(run, *record);
+  run.training.close_epoch(*record);
+  append_metrics(run.folder, *record);
   save(run);
-  run.progress.line(to_line(record, run.epochs(total_steps_)));
-  return EpochEnd::complete;
+  run.progress.line(to_line(*record, run.training.epochs()));
+  return true;
 }
 
-void Trainer::note_best(Run& run, const EpochRecord& record) const {
-  RunState& state = run.state;
-  const double accuracy = *record.validation_accuracy, loss = *record.validation_loss;
-  if (state.best_epoch > 0 &&
-      (accuracy < state.best_accuracy || (accuracy == state.best_accuracy && loss >= state.best_loss))) {
-    ++state.epochs_since_best;
-    return;
-  }
-  state.best_epoch = record.epoch;
-  state.best_accuracy = accuracy;
-  state.best_loss = loss;
-  state.epochs_since_best = 0;
+void Trainer::keep_best(Run& run, const EpochRecord& record) const {
   if (run.folder.is_used()) {
     save_checkpoint(run.folder.file(kBestFile), *module_, nullptr,
                     {{"data", describe_data(run.loader.dataset())}, {"metrics", to_json(record).dump()}});
@@ -398,16 +280,16 @@ void Trainer::save(Run& run) const {
   if (!run.folder.is_used()) return;
   for (const auto& [name, parameter] : module_->named_parameters())
     if (!std::isfinite(max(abs(parameter.data())).item()))
-      fail_numerically(run, fmt::format("the weights '{}' became NaN or infinite", name));
+      run.training.fail_numerically(fmt::format("the weights '{}' became NaN or infinite", name));
   nlohmann::json settings = run.identity;
   settings.erase("model");  // the file has it anyway
-  const nlohmann::json training = {{"state", to_json(run.state)},
+  const nlohmann::json training = {{"state", to_json(run.training.state)},
                                    {"schedule", options_.schedule->state()},
                                    {"rng", to_json(default_generator().state())},
                                    {"settings", settings}};
   save_checkpoint(run.folder.file(kCheckpointFile), *module_, optimizer_.get(),
                   {{"training", training.dump()}, {"data", describe_data(run.loader.dataset())}}, callback_state());
-  run.saved = true;
+  run.note_saved();
 }
 
 NamedTensors Trainer::callback_state() const {
@@ -450,27 +332,17 @@ void Trainer::resume(Run& run) const {
     options_.schedule->load_state(training.at("schedule"));
     restore(checkpoint, *module_, optimizer_.get());
     load_callback_state(checkpoint.extra);
-    run.state = std::move(state);
+    run.training.state = std::move(state);
     default_generator().set_state(random);
   } catch (const nlohmann::json::exception& error) {
     fail<FileError>("Trainer::fit", "{}: the metadata entry 'training' is not what a checkpoint holds: {}",
                     checkpoint.path, error.what());
   }
-  run.saved = true;
-  write_metrics(run.folder, run.state.history);
-  run.progress.line(fmt::format("resuming {} at step {} (epoch {}, batch {} of {})", checkpoint.path, run.state.step,
-                                run.state.epoch + 1, run.state.batch, run.batches()));
-}
-
-void Trainer::fail_numerically(const Run& run, const std::string& what) const {
-  const RunState& state = run.state;
-  std::string kept = "no checkpoint was written";
-  if (run.saved) kept = "the last good checkpoint is " + run.folder.file(kCheckpointFile);
-  fail<NumericError>(
-      "Trainer::fit",
-      "{} in epoch {}, step {} (batch {} of {}, learning rate {:.4g}); {}; lower the learning rate, warm it "
-      "up, or set clip_norm",
-      what, state.epoch + 1, state.step + 1, state.batch + 1, run.batches(), optimizer_->lr(), kept);
+  run.note_saved();
+  write_metrics(run.folder, run.training.state.history);
+  run.progress.line(fmt::format("resuming {} at step {} (epoch {}, batch {} of {})", checkpoint.path,
+                                run.training.state.step, run.training.state.epoch + 1, run.training.state.batch,
+                                run.training.batches()));
 }
 
 }  // namespace espalier

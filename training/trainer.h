@@ -109,13 +109,11 @@ class Trainer {
 
  private:
   struct Run;  // the state of one fit
-  enum class EpochEnd { complete, stopped };
 
-  EpochEnd train_epoch(Run& run);
-  EpochEnd finish_epoch(Run& run);
-  TrainingStep forward(const Batch& batch) const;
-  double train_step(Run& run, const Batch& batch, StepRecord& record);
-  bool should_stop() const;
+  /// Both are false when a stop came before the end; the epoch stays open.
+  bool train_epoch(Run& run) const;
+  bool finish_epoch(Run& run) const;
+  void keep_best(Run& run, const EpochRecord& record) const;
   /// All that decides the result of a training on this data.
   nlohmann::json identity(const TrainValidation& data) const;
   void save(Run& run) const;
@@ -123,8 +121,6 @@ class Trainer {
   /// "POSITION/NAME" for each tensor that a callback remembers.
   NamedTensors callback_state() const;
   void load_callback_state(const NamedTensors& all) const;
-  void note_best(Run& run, const EpochRecord& record) const;
-  [[noreturn]] void fail_numerically(const Run& run, const std::string& what) const;
 
   ModulePtr module_;
   std::shared_ptr<Optimizer> optimizer_;

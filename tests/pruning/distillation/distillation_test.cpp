@@ -281,6 +281,53 @@ TEST(DistillMany, AStudentMayStopAndTheOthersGoOn) {
   EXPECT_EQ(teacher->forwards(), 2);  // cached afterwards
 }
 
+/// Asks for the end after the first epoch, and draws a number when the training is over.
+struct EndsAfterAnEpoch : Callback {
+  void on_epoch_end(Trainer& trainer, const EpochRecord&) override { trainer.request_stop(); }
+  void on_train_end(Trainer&) override { drawn = default_generator().next_uniform(); }
+  double drawn = 0;
+};
+
+TEST(DistillMany, AStudentEndsAsWithATrainer) {
+  const auto alone = std::make_shared<EndsAfterAnEpoch>(), beside = std::make_shared<EndsAfterAnEpoch>();
+  const auto first = std::make_shared<Distillation>(small_network(2), small_network(1), digits(64));
+  TrainerOptions options = with_distillation(options_for(3), first);
+  options.callbacks.push_back(alone);
+  const TrainingResult expected =
+      Trainer(first->student(), sgd(first->parameters()), options).fit(digits(64), digits_test());
+
+  const auto teacher = std::make_shared<Teacher>(small_network(1));
+  std::vector<Student> students;
+  for (const uint64_t seed : {3, 2}) {
+    const auto d = std::make_shared<Distillation>(small_network(seed), teacher, digits(64));
+    students.push_back({.distillation = d, .optimizer = sgd(d->parameters())});
+  }
+  students[1].callbacks = {beside};
+  const auto results = distill_many(students, options_for(3), digits(64), digits_test());
+  EXPECT_EQ(expected.step, 2);
+  EXPECT_EQ(results[1].step, 2) << "the stop comes at once";
+  EXPECT_EQ(results[1].stop, expected.stop);
+  EXPECT_EQ(results[1].history.size(), 1U);
+  EXPECT_EQ(beside->drawn, alone->drawn) << "from the student's own random numbers";
+  expect_identical(state_of(*students[1].distillation->student()), state_of(*first->student()));
+  EXPECT_EQ(results[0].step, 6);
+}
+
+TEST(DistillMany, AValidationLossThatIsNaNThrows) {
+  struct Breaks : Callback {
+    void on_step_end(Trainer& trainer, const StepRecord&) override {
+      Tensor mean = trainer.module()->find<BatchNorm1d>("2")->running_mean();
+      mean.fill_(std::nan(""));
+    }
+  };
+  const auto d = std::make_shared<Distillation>(small_network(2), small_network(1), digits(64));
+  const Student student{
+      .distillation = d, .optimizer = sgd(d->parameters()), .callbacks = {std::make_shared<Breaks>()}};
+  expect_contains(message_of<NumericError>([&] { distill_many({student}, options_for(3), digits(64), digits_test()); }),
+                  "student 0] the validation loss became NaN");
+  EXPECT_EQ(student.optimizer->lr(), 0.05) << "what the training changed is put back";
+}
+
 TEST(DistillMany, BadInput) {
   const auto teacher = std::make_shared<Teacher>(small_network(1));
   const auto d = std::make_shared<Distillation>(small_network(2), teacher, digits(10));

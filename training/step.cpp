@@ -1,0 +1,157 @@
+#include "training/step.h"
+
+#include <cmath>
+
+#include "training/clip.h"
+#include "training/interrupt.h"
+
+namespace espalier {
+
+namespace {
+/// The sign of a NaN says nothing.
+std::string number(double value) { return std::isnan(value) ? "NaN" : fmt::format("{}", value); }
+}  // namespace
+
+Training::Training(Trainer& trainer, int64_t batches, std::string operation)
+    : trainer_(trainer),
+      batches_(batches),
+      operation_(std::move(operation)),
+      base_lr_(trainer.optimizer().lr()),
+      base_momentum_(trainer.optimizer().momentum()),
+      was_training_(trainer.module()->is_training()) {}
+
+Training::~Training() {
+  Optimizer& optimizer = trainer_.optimizer();
+  optimizer.set_lr(base_lr_);
+  if (optimizer.momentum() != base_momentum_) optimizer.set_momentum(base_momentum_);
+  module().train(was_training_);
+}
+
+int64_t Training::epochs() const { return (trainer_.total_steps() + batches_ - 1) / batches_; }
+
+bool Training::should_stop() const {
+  return trainer_.stop_requested() || (options().handle_signals && InterruptGuard::requested());
+}
+
+std::optional<StopReason> Training::stop_reason() const {
+  if (is_over() || !should_stop()) return std::nullopt;
+  return trainer_.stop_requested() ? StopReason::requested : StopReason::interrupted;
+}
+
+void Training::begin() {
+  for (const auto& callback : options().callbacks) callback->on_train_begin(trainer_);
+}
+
+void Training::begin_epoch() {
+  module().train();
+  if (state.batch > 0) return;
+  for (const auto& callback : options().callbacks) callback->on_epoch_begin(trainer_, state.epoch + 1);
+}
+
+void Training::update(const Batch& batch, const TrainingStepFunction& forward) {
+  Optimizer& optimizer = trainer_.optimizer();
+  const TrainingPosition at{
+      .step = state.step, .total_steps = trainer_.total_steps(), .epoch = state.epoch, .steps_per_epoch = batches_};
+  StepRecord record{.epoch = state.epoch + 1,
+                    .batch = state.batch + 1,
+                    .batches = batches_,
+                    .step = state.step + 1,
+                    .steps = at.total_steps,
+                    .examples = batch.size(),
+                    .lr = options().schedule->lr(base_lr_, at)};
+  optimizer.set_lr(record.lr);
+  if (const auto momentum = options().schedule->momentum(at)) optimizer.set_momentum(*momentum);
+
+  {
+    const auto [outputs, loss] = forward(module(), batch);
+    Tensor correct;
+    if (outputs.rank() == 2) correct = sum(argmax(outputs.data(), 1) == batch.labels);
+    loss.backward();
+    // Read after backward: a GPU has all of the step's work before the first wait for it.
+    record.loss = loss.item();
+    if (!std::isfinite(record.loss)) fail_numerically(fmt::format("the loss became {}", number(record.loss)));
+    if (correct.defined()) state.correct += static_cast<int64_t>(correct.item());
+  }  // the graph and its activations are gone before the update
+
+  for (const auto& callback : options().callbacks) callback->on_gradients(trainer_, record);
+  if (options().clip_value > 0) clip_grad_value(optimizer.parameters(), options().clip_value);
+  if (options().clip_norm > 0) {
+    record.grad_norm = clip_grad_norm(optimizer.parameters(), options().clip_norm);
+    if (!std::isfinite(*record.grad_norm))
+      fail_numerically(fmt::format("the norm of the gradients became {}", number(*record.grad_norm)));
+  }
+  optimizer.step();
+
+  state.loss.add(record.loss, batch.size());
+  ++state.batch;
+  ++state.step;
+  for (const auto& callback : options().callbacks) callback->on_step_end(trainer_, record);
+  optimizer.zero_grad();
+}
+
+std::optional<EpochRecord> Training::measure_epoch(const Dataset& validation) const {
+  const auto examples = static_cast<double>(std::max<int64_t>(state.loss.examples(), 1));
+  EpochRecord record{
+      .epoch = state.epoch + 1,
+      .step = state.step,
+      .train_loss = state.loss.value(),
+      .train_accuracy = static_cast<double>(state.correct) / examples,
+      .lr = trainer_.optimizer().lr(),
+      .images_per_second = state.seconds > 0 ? static_cast<double>(state.loss.examples()) / state.seconds : 0,
+      .seconds = state.seconds,
+      .peak_bytes = state.peak_bytes};
+  if (validation.size() == 0) return record;
+  const Evaluation result = evaluate(module(), validation,
+                                     {.batch_size = options().validation_batch_size,
+                                      .device = options().device,
+                                      .loss = options().loss,
+                                      .stop = [this] { return should_stop(); }});
+  if (result.examples() < validation.size()) return std::nullopt;
+  if (!std::isfinite(result.loss)) fail_numerically(fmt::format("the validation loss became {}", number(result.loss)));
+  record.validation_loss = result.loss;
+  record.validation_accuracy = result.accuracy();
+  return record;
+}
+
+bool Training::note_best(const EpochRecord& record) {
+  if (!record.validation_loss) return false;
+  for (const auto& callback : options().callbacks)
+    if (!callback->is_settled(trainer_, record)) return false;
+  const double accuracy = *record.validation_accuracy, loss = *record.validation_loss;
+  if (state.best_epoch > 0 &&
+      (accuracy < state.best_accuracy || (accuracy == state.best_accuracy && loss >= state.best_loss))) {
+    ++state.epochs_since_best;
+    return false;
+  }
+  state.best_epoch = record.epoch;
+  state.best_accuracy = accuracy;
+  state.best_loss = loss;
+  state.epochs_since_best = 0;
+  return true;
+}
+
+void Training::close_epoch(const EpochRecord& record) {
+  options().schedule->observe(record.validation_loss.value_or(record.train_loss));
+  for (const auto& callback : options().callbacks) callback->on_epoch_end(trainer_, record);
+  state.history.push_back(record);
+  ++state.epoch;
+  state.batch = 0;
+  state.loss.set(0, 0);
+  state.correct = 0;
+  state.seconds = 0;
+  state.peak_bytes = 0;
+}
+
+void Training::end() {
+  for (const auto& callback : options().callbacks) callback->on_train_end(trainer_);
+}
+
+void Training::fail_numerically(const std::string& what) const {
+  fail<NumericError>(
+      operation_.c_str(),
+      "{} in epoch {}, step {} (batch {} of {}, learning rate {:.4g}); {}; lower the learning rate, warm "
+      "it up, or set clip_norm",
+      what, state.epoch + 1, state.step + 1, state.batch + 1, batches_, trainer_.optimizer().lr(), kept);
+}
+
+}  // namespace espalier
