@@ -83,6 +83,18 @@ std::vector<int64_t> unit_weights(const Site& site) {
   return weights;
 }
 
+std::vector<int64_t> existing_unit_weights(const Site& site) {
+  Site masked = site;
+  std::erase_if(masked.members, [](const SiteMember& member) { return !member.masked; });
+  Saliencies ones;
+  for (const SiteMember& member : masked.members) {
+    const Parameter& p = member.parameter;
+    ones[p.id()] = p.mask().defined() ? p.mask().expand(DType::f32) : Tensor::ones(p.shape());
+  }
+  const std::vector<double> counts = unit_scores(masked, ones);
+  return {counts.begin(), counts.end()};
+}
+
 namespace {
 /// For each unit of the member's pattern whether any of its weights exists.
 std::vector<bool> member_units(const SiteMember& member) {
@@ -148,6 +160,26 @@ void keep_at_least(std::vector<bool>& exists, const std::vector<bool>& candidate
   for (size_t i = 0; i < exists.size(); ++i)
     if (candidates[i] && !exists[i]) missing.push_back(i);
   for (const size_t unit : highest(std::move(missing), scores, static_cast<size_t>(wanted))) exists[unit] = true;
+}
+
+std::string Collapse::to_string() const {
+  return fmt::format("{}: {} of {} units, {:.2f} % of its weights", site, units_left, units,
+                     100.0 * static_cast<double>(weights_left) / static_cast<double>(std::max<int64_t>(weights, 1)));
+}
+
+std::vector<Collapse> find_collapses(const std::vector<Site>& sites, int64_t least) {
+  std::vector<Collapse> found;
+  for (const Site& site : sites) {
+    const std::vector<bool> exists = existing_units(site);
+    const SparsityCount count = count_sparsity({site});
+    const Collapse c{.site = site.name,
+                     .units = site.units,
+                     .units_left = std::count(exists.begin(), exists.end(), true),
+                     .weights = count.weights,
+                     .weights_left = count.weights - count.masked};
+    if ((c.units_left < c.units && c.units_left <= least) || count.sparsity() > 0.99) found.push_back(c);
+  }
+  return found;
 }
 
 SparsityCount count_sparsity(const std::vector<Site>& sites) {

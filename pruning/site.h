@@ -58,6 +58,9 @@ std::vector<double> unit_scores(const Site& site, const Saliencies& saliencies);
 /// Number of weights that removing a unit masks; those of w_hh's recurrent units that cross count for both.
 std::vector<int64_t> unit_weights(const Site& site);
 
+/// The same, of the weights that exist now.
+std::vector<int64_t> existing_unit_weights(const Site& site);
+
 /// Which units exist now: all but those of which a masked member has lost every weight.
 std::vector<bool> existing_units(const Site& site);
 
@@ -76,6 +79,17 @@ std::vector<size_t> highest(std::vector<size_t> among, const std::vector<double>
 /// For masks that thresholds choose, so that no layer collapses.
 void keep_at_least(std::vector<bool>& exists, const std::vector<bool>& candidates, const std::vector<double>& scores,
                    int64_t least);
+
+/// What pruning has left of a site that has next to nothing left.
+struct Collapse {
+  std::string site;
+  int64_t units = 0, units_left = 0;
+  int64_t weights = 0, weights_left = 0;  ///< of the masked members
+  std::string to_string() const;          ///< "conv2.weight: 1 of 500 units, 0.20 % of its weights"
+};
+/// The sites that lost units and have at most `least` of them left, and those that lost more than 99 % of their
+/// weights: what follows such a layer sees next to nothing of the input.
+std::vector<Collapse> find_collapses(const std::vector<Site>& sites, int64_t least = 1);
 
 /// Weights of all sites and how many of them are masked; sparsity() is their ratio. Shared parameters count once.
 struct SparsityCount {

@@ -33,7 +33,6 @@ HardConcreteGates::HardConcreteGates(ModulePtr module, std::vector<Site> sites, 
     Tensor initial = Tensor::empty({site.units}, like.dtype(), like.device());
     normal_(initial, std::log(options.open / (1 - options.open)), 0.01, generator);
     log_alphas_.emplace_back("log_alpha." + site.name, Parameter("log_alpha." + site.name, initial));
-    weights_.push_back(Tensor::from(unit_weights(site), {site.units}).to(like.dtype()).to(like.device()));
   }
   attach();
 }
@@ -43,6 +42,12 @@ HardConcreteGates::~HardConcreteGates() {
 }
 
 void HardConcreteGates::attach() {
+  weights_.clear();
+  for (size_t s = 0; s < sites_.size(); ++s) {
+    const Tensor& like = log_alphas_[s].second.data();
+    const std::vector<int64_t> weights = existing_unit_weights(sites_[s]);
+    weights_.push_back(Tensor::from(weights, {sites_[s].units}).to(like.dtype()).to(like.device()));
+  }
   set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
     const SiteMember& member = sites_[s].members[m];
     const Variable z = module_->is_training() ? sample(s) : Variable(gate_tensor(s, gates(s)));

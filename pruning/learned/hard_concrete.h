@@ -22,9 +22,9 @@ struct HardConcreteOptions {
 
 /// Gates z = clip(s*(zeta - gamma) + gamma, 0, 1), s = sigmoid((log u - log(1-u) + log a)/beta), u uniform; one for
 /// each unit of each site, drawn anew for every step, the same for all members of the site. The expected number of
-/// weights, sum of |unit| * sigmoid(log a - beta*log(-gamma/zeta)), is the penalty. In evaluation z = clip(sigmoid(log
-/// a)*(zeta - gamma) + gamma, 0, 1). Louizos, Welling & Kingma 2018, "Learning sparse neural networks through L0
-/// regularization", hard concrete gates.
+/// weights, sum of |unit| * sigmoid(log a - beta*log(-gamma/zeta)), is the penalty; |unit| counts weights that exist.
+/// In evaluation z = clip(sigmoid(log a)*(zeta - gamma) + gamma, 0, 1). Louizos, Welling & Kingma 2018, "Learning
+/// sparse neural networks through L0 regularization", hard concrete gates.
 ///
 /// Give the optimiser log_alphas() besides the network's parameters, without weight decay. The recorded losses are
 /// those of the data. Noise is a function of seed and step, checkpoints hold log a: a resumed training gives the same
@@ -74,7 +74,7 @@ class HardConcreteGates : public Callback {
   std::vector<Site> sites_;
   HardConcreteOptions options_;
   NamedParameters log_alphas_;
-  std::vector<Tensor> weights_;  ///< of each unit, as numbers of log alpha's type
+  std::vector<Tensor> weights_;  ///< that exist, of each unit, as numbers of log alpha's type
   int64_t step_ = 0;
   bool hard_ = false;
 };

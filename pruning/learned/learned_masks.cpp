@@ -43,6 +43,11 @@ LearnedMasks::~LearnedMasks() {
 }
 
 void LearnedMasks::attach() {
+  units_ = 0;
+  for (const Site& site : sites_) {
+    const std::vector<bool> exists = existing_units(site);
+    units_ += std::count(exists.begin(), exists.end(), true);
+  }
   set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
     const SiteMember& member = sites_[s].members[m];
     return straight_through(masked_leaf(member.parameter, leaf), scores_[s].second.variable(), member, masks_[s][m],
@@ -94,30 +99,33 @@ void LearnedMasks::harden() {
 
 void LearnedMasks::on_gradients(Trainer&, const StepRecord&) {
   if (hard_ || options_.penalty == 0) return;
-  int64_t units = 0;
-  for (const Site& site : sites_) units += site.units;
   for (auto& [name, score] : scores_) {
     const Tensor p = unary(UnaryOp::sigmoid, score.data());
-    Tensor slope = p * (1.0 - p) * (options_.penalty / static_cast<double>(units));
+    Tensor slope = p * (1.0 - p) * (options_.penalty / static_cast<double>(std::max<int64_t>(units_, 1)));
     Variable leaf = score.variable();
     leaf.set_grad(Variable(score.grad().defined() ? score.grad() + slope : slope));
   }
 }
 
-void LearnedMasks::on_step_end(Trainer&, const StepRecord& record) {
+void LearnedMasks::on_epoch_begin(Trainer& trainer, int64_t epoch) {
+  // A schedule that ends where the training begins chooses before the first step.
+  if (epoch == 1) follow(0, trainer.total_steps());
+}
+
+void LearnedMasks::on_step_end(Trainer&, const StepRecord& record) { follow(record.step, record.steps); }
+
+void LearnedMasks::follow(int64_t step, int64_t total) {
   if (hard_) return;
-  const int64_t total = record.steps;
   const auto step_of = [total](double share) { return std::llround(share * static_cast<double>(total)); };
   const int64_t begin = step_of(options_.begin), end = step_of(options_.end), last = step_of(options_.harden);
-  if (record.step % options_.every == 0 || record.step == end || record.step >= last) {
-    double sparsity = record.step >= end ? options_.sparsity : 0;
-    if (record.step > begin && record.step < end)
-      sparsity =
-          sparsity_at(options_.curve, static_cast<double>(record.step - begin) / static_cast<double>(end - begin), 0,
-                      options_.sparsity);
+  if (step % options_.every == 0 || step == end || step >= last) {
+    double sparsity = step >= end ? options_.sparsity : 0;
+    if (step > begin && step < end)
+      sparsity = sparsity_at(options_.curve, static_cast<double>(step - begin) / static_cast<double>(end - begin), 0,
+                             options_.sparsity);
     select(sparsity);
   }
-  if (record.step >= last) harden();
+  if (step >= last) harden();
 }
 
 std::vector<std::pair<std::string, Tensor>> LearnedMasks::state() const {

@@ -74,6 +74,7 @@ class LearnedMasks : public Callback {
   void harden();
   bool is_hard() const { return hard_; }
 
+  void on_epoch_begin(Trainer& trainer, int64_t epoch) override;
   void on_gradients(Trainer& trainer, const StepRecord& record) override;
   void on_step_end(Trainer& trainer, const StepRecord& record) override;
   bool is_settled(const Trainer&, const EpochRecord&) const override { return hard_; }
@@ -81,6 +82,8 @@ class LearnedMasks : public Callback {
   void load_state(const std::vector<std::pair<std::string, Tensor>>& state) override;
 
  private:
+  /// Chooses and hardens as the schedule has it after `step` of `total` steps.
+  void follow(int64_t step, int64_t total);
   void set_exists(std::vector<std::vector<bool>> exists);
   void attach();
   void detach();
@@ -89,6 +92,7 @@ class LearnedMasks : public Callback {
   std::vector<Site> sites_;
   LearnedMaskOptions options_;
   NamedParameters scores_;
+  int64_t units_ = 0;  ///< that exist, of all sites
   std::vector<std::vector<bool>> exists_;
   std::vector<std::vector<Mask>> masks_;  ///< by site and member; undefined where a member is not masked
   bool hard_ = false;

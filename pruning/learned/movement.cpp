@@ -12,7 +12,7 @@ MovementCriterion::MovementCriterion(std::vector<Parameter> parameters) : parame
 Saliencies MovementCriterion::score(const std::vector<Parameter>& parameters, const CriterionInput&) {
   check(steps_ > 0, "movement",
         "no gradient was seen yet; list this criterion among the callbacks of the training, before the schedule that "
-        "prunes");
+        "prunes, and let that begin after the first step");
   Saliencies result;
   for (const Parameter& wanted : parameters) {
     size_t i = 0;

@@ -111,9 +111,13 @@ std::vector<std::vector<Mask>> member_masks(const std::vector<Site>& sites,
   std::vector<std::vector<Mask>> masks;
   for (size_t s = 0; s < sites.size(); ++s) {
     masks.emplace_back();
-    for (const SiteMember& member : sites[s].members)
-      masks.back().push_back(member.masked ? member_mask(member, exists[s]).to(member.parameter.data().device())
-                                           : Mask());
+    for (const SiteMember& member : sites[s].members) {
+      masks.back().emplace_back();
+      if (!member.masked) continue;
+      const Mask mask = member_mask(member, exists[s]).to(member.parameter.data().device());
+      const Mask& before = member.parameter.mask();
+      masks.back().back() = before.defined() && before.pattern() != member.pattern ? before & mask : mask;
+    }
   }
   return masks;
 }

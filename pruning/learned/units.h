@@ -27,6 +27,7 @@ using MemberTransform = std::function<Variable(size_t site, size_t member, const
 void set_transforms(const std::vector<Site>& sites, const MemberTransform& transform);
 
 /// The masks when exactly these units of each site exist, by site and member; undefined where a member is not masked.
+/// Single weights that are masked inside of units stay masked.
 std::vector<std::vector<Mask>> member_masks(const std::vector<Site>& sites,
                                             const std::vector<std::vector<bool>>& exists);
 /// The weights of such masks, and how many of them are masked.

@@ -62,6 +62,11 @@ Mask VariationalLayer::mask() const {
   return Mask::from_units(shape, Pattern::element(), exists);
 }
 
+Variable VariationalLayer::variance() const {
+  const Variable all = variational_variance(weight_, log_sigma2_);
+  return weight_.mask().defined() ? all * Variable(weight_.mask().expand(all.dtype())) : all;
+}
+
 Variable VariationalLayer::evaluation_weight() const {
   const Tensor log_alpha = log_alpha_of(weight_.data(), log_sigma2_.data());
   return where(log_alpha <= threshold_, weight_,
@@ -81,8 +86,7 @@ Variable VariationalLinear::forward(const Variable& x) {
   const Shape& w = weight().shape();
   check(x.rank() >= 1 && x.size(-1) == w[1], label(), "expected an input (...,{}), got {}", w[1], x.shape());
   if (!is_training()) return linear(x, evaluation_weight(), bias());
-  const Variable variance = variational_variance(weight(), log_sigma2());
-  return gaussian_sample(linear(x, weight(), bias()), linear(square(x), variance));
+  return gaussian_sample(linear(x, weight(), bias()), linear(square(x), variance()));
 }
 
 nlohmann::json VariationalLinear::config() const {
@@ -117,8 +121,7 @@ VariationalConv2d::VariationalConv2d(const Conv2d& layer, const VariationalOptio
 Variable VariationalConv2d::forward(const Variable& x) {
   const Conv2dShape shape = layer_->geometry();
   if (!is_training()) return conv2d(x, evaluation_weight(), bias(), shape);
-  const Variable variance = variational_variance(weight(), log_sigma2());
-  return gaussian_sample(conv2d(x, weight(), bias(), shape), conv2d(square(x), variance, {}, shape));
+  return gaussian_sample(conv2d(x, weight(), bias(), shape), conv2d(square(x), variance(), {}, shape));
 }
 
 nlohmann::json VariationalConv2d::config() const { return config_of(layer_->config()); }

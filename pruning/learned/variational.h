@@ -37,6 +37,8 @@ class VariationalLayer : public Module {
   VariationalLayer(const Parameter& weight, const Parameter& bias, const VariationalOptions& options);
   /// Shares the plain layer's Parameters, once the module knows its type.
   void take_over(const Parameter& weight, const Parameter& bias);
+  /// The variances of the noise; 0 for masked weights.
+  Variable variance() const;
   /// The means that evaluation computes with.
   Variable evaluation_weight() const;
   nlohmann::json config_of(const nlohmann::json& plain) const;

@@ -65,6 +65,16 @@ void check_options(const AdaptiveOptions& o) {
         "expected largest_sparsity in (0,1), got {}", o.largest_sparsity);
 }
 
+/// Why no round follows; "" when one does.
+std::string end_of_search(int64_t rounds, double step, double removed, double wanted, const AdaptiveOptions& options) {
+  if (rounds >= options.rounds) return fmt::format("{} rounds, as many as were asked for", rounds);
+  if (step < options.smallest_step)
+    return fmt::format("the step {:.4g} is below the smallest, {:.4g}", step, options.smallest_step);
+  if (wanted <= removed)
+    return fmt::format("{:.4g} is the largest sparsity that was asked for", options.largest_sparsity);
+  return "";
+}
+
 }  // namespace
 
 AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Dataset& validation,
@@ -109,14 +119,30 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
   double step = options.step;
   for (const AdaptiveRound& round : search.rounds) step = round.accepted ? round.step : round.step / 2;
 
-  while (static_cast<int64_t>(search.rounds.size()) < options.rounds && step >= options.smallest_step) {
+  for (;;) {
     // Of what went with its units: single weights that are masked inside of them have no part in it.
     const double removed = pruner.removed_share();
     const double wanted = std::min(options.largest_sparsity, 1 - (1 - removed) * (1 - step));
-    if (wanted <= removed) break;
+    search.end = end_of_search(static_cast<int64_t>(search.rounds.size()), step, removed, wanted, options);
+    if (!search.end.empty()) break;
     const Snapshot before(*network);
     AdaptiveRound round{.round = static_cast<int64_t>(search.rounds.size()) + 1, .step = step};
-    pruner.prune(wanted);
+    try {
+      pruner.prune(wanted);
+    } catch (const ArgumentError& error) {
+      // What is protected or has to stay leaves less to remove; before the first round that is a mistake in the
+      // options.
+      if (search.rounds.empty()) throw;
+      search.end = error.what();
+      break;
+    }
+    if (pruner.removed_share() == removed) {
+      before.restore();
+      search.end = fmt::format(
+          "{:.4g} of what is left is less than half a unit: nothing to remove; take a larger step or smaller units",
+          step);
+      break;
+    }
     TrainingPlan plan = options.training;
     plan.options.validation_fraction = 0;
     plan.options.run_folder = file(fmt::format("round-{}", round.round));

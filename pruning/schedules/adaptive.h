@@ -33,12 +33,15 @@ struct AdaptiveResult {
   double start_loss = 0;  ///< validation loss before any pruning
   std::vector<AdaptiveRound> rounds;
   double sparsity = 0;   ///< of the network that is left
+  std::string end = {};  ///< why the search ended, for people; "" when it was stopped
   bool finished = true;  ///< false when it was stopped; with a folder, call it again
 };
 
 /// Prunes and retrains as long as the validation loss stays within the tolerance. A round that passes it is taken back,
-/// to the bit, and the step is halved. Afterwards the pruner's network is the last one accepted. Throws without a
-/// validation set (or validation_fraction).
+/// to the bit, and the step is halved. The search ends after `rounds`, with a step below the smallest, at the largest
+/// sparsity, where protected sites and the least number of units leave nothing to remove, and with a step that removes
+/// no unit: a share that is less than half of one. Afterwards the pruner's network is the last one accepted. Throws
+/// without a validation set (or validation_fraction).
 AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Dataset& validation,
                                 const AdaptiveOptions& options);
 

@@ -42,6 +42,14 @@ SparseTraining::SparseTraining(std::vector<Site> sites, const SparseTrainingOpti
         "random masks have no scores to compare between layers; use Scope::erk or Scope::layer");
   check_names(sites_, options.allocation);
   check_no_n_of_m("SparseTraining", sites_, "units grow one by one");
+  for (const Site& site : sites_)
+    for (const SiteMember& member : site.members) {
+      const Mask& mask = member.parameter.mask();
+      check(!member.masked || !mask.defined() || mask.pattern() == member.pattern, "SparseTraining",
+            "'{}' has a mask of the pattern {}, and units of the pattern {} can't grow where it removed weights; take "
+            "the mask's pattern, or start from a network without masks",
+            member.parameter.name(), mask.pattern().to_string(), member.pattern.to_string());
+    }
 }
 
 void SparseTraining::start() {

@@ -38,7 +38,9 @@ struct SparseTrainingOptions {
 /// function of the step and the masks: a resumed training gives the same bits.
 class SparseTraining : public Callback {
  public:
-  /// Throws on options that make no sense, on n-of-m patterns, and when there is no site.
+  /// Throws on options that make no sense, on n-of-m patterns, on masks of another pattern than the sites' (nothing
+  /// can grow inside of those), and when there is no site. With masks of the same pattern the first masks are a part of
+  /// them; what they removed may grow like the rest.
   SparseTraining(std::vector<Site> sites, const SparseTrainingOptions& options = {});
 
   /// The first masks. on_epoch_begin calls it before the first step.

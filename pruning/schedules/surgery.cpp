@@ -57,27 +57,31 @@ std::vector<double> NetworkSurgery::magnitudes(const Site& site) const {
   Saliencies values;
   for (const SiteMember& member : masked.members) values[member.parameter.id()] = abs(member.parameter.data());
   std::vector<double> sums = unit_scores(masked, values);
-  const std::vector<int64_t> weights = unit_weights(masked);
+  const std::vector<int64_t> weights = existing_unit_weights(masked);
   for (size_t i = 0; i < sums.size(); ++i) sums[i] /= static_cast<double>(std::max<int64_t>(weights[i], 1));
   return sums;
+}
+
+double NetworkSurgery::threshold_of(const Site& site, const std::vector<double>& values) const {
+  double c = options_.c;
+  for (const auto& [name, own] : options_.c_of)
+    if (fits_name(name, site.name)) c = own;
+  const std::vector<bool> exists = existing_units(site);
+  const auto count = static_cast<double>(std::max<int64_t>(std::count(exists.begin(), exists.end(), true), 1));
+  double mean = 0, square = 0;
+  for (size_t i = 0; i < values.size(); ++i)
+    if (exists[i]) mean += values[i] / count;
+  for (size_t i = 0; i < values.size(); ++i)
+    if (exists[i]) square += (values[i] - mean) * (values[i] - mean);
+  return std::max(mean + c * std::sqrt(square / count), 0.0);
 }
 
 void NetworkSurgery::update() {
   check(!hard_, "NetworkSurgery", "the masks are final; nothing is cut or spliced any more");
   std::vector<std::vector<double>> values;
   for (const Site& site : sites_) values.push_back(magnitudes(site));
-  if (thresholds_.empty()) {
-    for (size_t s = 0; s < sites_.size(); ++s) {
-      double c = options_.c;
-      for (const auto& [name, own] : options_.c_of)
-        if (fits_name(name, sites_[s].name)) c = own;
-      double mean = 0, square = 0;
-      for (double value : values[s]) mean += value;
-      mean /= static_cast<double>(values[s].size());
-      for (double value : values[s]) square += (value - mean) * (value - mean);
-      thresholds_.push_back(std::max(mean + c * std::sqrt(square / static_cast<double>(values[s].size())), 0.0));
-    }
-  }
+  if (thresholds_.empty())
+    for (size_t s = 0; s < sites_.size(); ++s) thresholds_.push_back(threshold_of(sites_[s], values[s]));
   std::vector<std::vector<bool>> exists = exists_;
   for (size_t s = 0; s < sites_.size(); ++s) {
     for (size_t i = 0; i < exists[s].size(); ++i) {
@@ -101,9 +105,10 @@ void NetworkSurgery::harden() {
 
 void NetworkSurgery::on_step_end(Trainer&, const StepRecord& record) {
   if (hard_) return;
-  const int64_t total = record.steps;
-  const auto step_of = [total](double share) { return std::llround(share * static_cast<double>(total)); };
-  const int64_t begin = step_of(options_.begin), last = step_of(options_.harden);
+  const auto step_of = [&](double share) { return std::llround(share * static_cast<double>(record.steps)); };
+  // However short the training is, surgery has a step of it.
+  const int64_t last = std::max<int64_t>(step_of(options_.harden), 1);
+  const int64_t begin = std::min<int64_t>(step_of(options_.begin), last - 1);
   if (record.step <= begin) return;
   const int64_t i = record.step - begin - 1;
   const double probability = std::pow(1 + options_.gamma * static_cast<double>(i), -options_.power);

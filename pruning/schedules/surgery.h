@@ -25,8 +25,8 @@ struct SurgeryOptions {
 
 /// Cuts units whose |w| (mean over the unit) is below a and splices those above b, while all weights, the cut ones too,
 /// go on learning from the gradient of what the network computes with the remaining ones. Mean and standard deviation
-/// are those of the units' |w| when surgery begins. Guo, Yao & Chen 2016, "Dynamic network surgery for efficient DNNs",
-/// with its probability of updates and its two thresholds.
+/// are those of the |w| of the units that exist when surgery begins; weights masked before count in no mean. Guo, Yao &
+/// Chen 2016, "Dynamic network surgery for efficient DNNs", with its probability of updates and its two thresholds.
 ///
 /// Until the masks are final the parameters hold all weights and have no masks, the network computes with the masked
 /// ones. Checkpoints hold masks and thresholds: a resumed training gives the same bits. No epoch before the final masks
@@ -58,8 +58,10 @@ class NetworkSurgery : public Callback {
   void load_state(const std::vector<std::pair<std::string, Tensor>>& state) override;
 
  private:
-  /// Mean |w| of each unit of a site.
+  /// Mean |w| of each unit of a site, over its weights that exist; 0 for a unit without any.
   std::vector<double> magnitudes(const Site& site) const;
+  /// max(mean + c*stddev, 0) of a site's existing units; `values`: its magnitudes.
+  double threshold_of(const Site& site, const std::vector<double>& values) const;
   void set_exists(std::vector<std::vector<bool>> exists);
   void attach();
   void detach();

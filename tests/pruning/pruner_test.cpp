@@ -73,6 +73,27 @@ TEST(Pruner, NoLayerCollapsesUnlessAsked) {
   EXPECT_EQ(kept(*net), (std::vector<int64_t>{0, 3}));
 }
 
+TEST(Pruner, LayersWithNextToNothingLeftAreFound) {
+  const auto net = share(Sequential(Linear(20, 30), Linear(30, 20), Linear(20, 1), Linear(1, 1)));
+  const auto sites = weight_sites(*net);
+  const auto keep = [&](size_t site, int64_t count) {
+    std::vector<bool> exists(static_cast<size_t>(sites[site].units), false);
+    std::fill(exists.begin(), exists.begin() + count, true);
+    set_existing_units(sites[site], exists);
+  };
+  EXPECT_TRUE(find_collapses(sites).empty()) << "the one weight of the last layer was never more";
+  keep(0, 6);  // exactly 1 %
+  EXPECT_TRUE(find_collapses(sites).empty());
+  keep(0, 5);
+  keep(1, 1);
+  keep(2, 3);
+  const std::vector<Collapse> found = find_collapses(sites);
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_EQ(found[0].to_string(), "0.weight: 5 of 600 units, 0.83 % of its weights");
+  EXPECT_EQ(found[1].to_string(), "1.weight: 1 of 600 units, 0.17 % of its weights");
+  EXPECT_EQ(find_collapses(sites, 3).size(), 3U) << "three units are the least that was to be kept";
+}
+
 TEST(Pruner, ByLayersProtectedOnesSetNoLimit) {
   const ModulePtr net = counted_network();  // of 12 weights 8 are protected
   Pruner pruner(net, weight_sites(*net), {.allocation = {.scope = Scope::layer, .protect = {"0.*"}}});
@@ -221,6 +242,53 @@ TEST(GradualPruning, ReachesTheSparsityAndKeepsTheBestEpochWithFinalMasks) {
   const TrainingResult result = trainer.fit(digits(400));
   EXPECT_GE(result.best_epoch, 2);
   EXPECT_NEAR(pruner->sparsity(), 0.8, 1e-3);
+}
+
+/// Goes through a training of so many steps with a new callback, as after a resume, from step `cut` on. Returns the
+/// sparsities after each step, from step 0, and the steps in which `finish` was called.
+std::pair<std::vector<double>, std::vector<int64_t>> follow(GradualOptions options, int64_t steps, int64_t cut) {
+  const auto net = share(Sequential(Linear(16, 8, {.bias = false})));
+  const auto pruner = std::make_shared<Pruner>(net, weight_sites(*net));
+  std::vector<double> sparsities;
+  std::vector<int64_t> finished;
+  int64_t step = 0;
+  options.finish = [&] { finished.push_back(step); };
+  Trainer trainer(net, std::make_shared<Sgd>(*net, SgdOptions{.lr = 0.1}), {.steps = steps});
+  auto gradual = std::make_unique<GradualPruning>(pruner, options);
+  gradual->on_epoch_begin(trainer, 1);
+  sparsities.push_back(pruner->sparsity());
+  for (step = 1; step <= steps; ++step) {
+    if (step == cut) gradual = std::make_unique<GradualPruning>(pruner, options);
+    if (step == steps / 2 + 1) gradual->on_epoch_begin(trainer, 2);
+    gradual->on_step_end(trainer, {.step = step, .steps = steps});
+    sparsities.push_back(pruner->sparsity());
+  }
+  return {sparsities, finished};
+}
+
+TEST(GradualPruning, EndsOnceInItsStepHoweverShortTheTraining) {
+  for (const SparsityCurve curve :
+       {SparsityCurve::one_shot, SparsityCurve::linear, SparsityCurve::geometric, SparsityCurve::cubic})
+    for (const auto& [begin, end] : std::vector<std::pair<double, double>>{
+             {0, 0}, {0, 0.01}, {0.01, 0.02}, {0, 0.5}, {0.5, 0.5}, {0.3, 0.9}, {0.99, 1}, {1, 1}, {0, 1}})
+      for (const int64_t steps : {1, 2, 8, 32})
+        for (const int64_t every : {0, 1, 5})
+          for (const int64_t cut : {int64_t{0}, int64_t{1}, (steps + 1) / 2, steps}) {
+            SCOPED_TRACE(fmt::format("{} from {} to {} in {} steps, every {}, resumed at {}", name_of(curve), begin,
+                                     end, steps, every, cut));
+            const auto [sparsities, finished] =
+                follow({.sparsity = 0.75, .curve = curve, .begin = begin, .end = end, .every = every}, steps, cut);
+            const int64_t last =
+                std::llround((curve == SparsityCurve::one_shot ? begin : end) * static_cast<double>(steps));
+            ASSERT_EQ(finished, std::vector<int64_t>{last});
+            for (int64_t step = 0; step <= steps; ++step) {
+              const double sparsity = sparsities[static_cast<size_t>(step)];
+              if (step < last)
+                ASSERT_LT(sparsity, 0.75) << step;
+              else
+                ASSERT_EQ(sparsity, 0.75) << step;
+            }
+          }
 }
 
 TEST(GradualPruning, TellsOnceThatItHasEnded) {

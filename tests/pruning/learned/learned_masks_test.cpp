@@ -212,6 +212,20 @@ TEST(HardConcrete, AllGatesClosedKeepsOneUnit) {
   EXPECT_THROW(HardConcreteGates(other, weight_sites(*other, Pattern::n_of_m(2, 4))), ArgumentError);
 }
 
+TEST(HardConcrete, CountsTheWeightsThatExist) {
+  auto net = share(Sequential(Linear(4, 3, {.bias = false})));
+  Parameter w = net->parameters()[0];
+  w.set_mask(Mask::from_units({3, 4}, Pattern::element(),
+                              {true, true, false, false, true, true, true, true, false, false, false, false}));
+  HardConcreteGates gates(net, weight_sites(*net, Pattern::channel(0)));
+  Parameter(gates.log_alphas()[0].second).set_data(Tensor::from<float>({0, -20, 20}, {3}));
+  // Half a chance of 1/(1 + exp(beta*log(0.1/1.1))) = 0.8318 for two weights; the third unit does not exist.
+  EXPECT_NEAR(gates.expected_weights(), 2 / (1 + std::exp(2.0 / 3 * std::log(0.1 / 1.1))), 1e-4);
+  EXPECT_DOUBLE_EQ(gates.sparsity(), 10.0 / 12);
+  gates.harden();
+  EXPECT_EQ(w.mask().count_elements(), 2);
+}
+
 TEST(HardConcrete, GatesTheHiddenUnitsOfAnLstm) {
   set_seed(1);
   auto net = share(LSTM(3, 2));

@@ -134,6 +134,17 @@ TEST(VariationalLayers, EvaluationAndRemovalDropTheNoisyWeights) {
   EXPECT_THROW(variational_layers(*net), ArgumentError);
 }
 
+TEST(VariationalLayers, MaskedWeightsMakeNoNoise) {
+  auto net = share(Sequential(Linear(2, 1, {.bias = false})));
+  Parameter weight = net->parameters()[0];
+  weight.set_data(Tensor::from<float>({1, 1}, {1, 2}));
+  weight.set_mask(Mask::from_units({1, 2}, Pattern::element(), {true, false}));
+  make_variational(*net, {.initial_log_sigma2 = 0});
+  net->train();
+  EXPECT_EQ((*net)(Variable(Tensor::from<float>({0, 5}, {1, 2}))).item(), 0);
+  EXPECT_NE((*net)(Variable(Tensor::from<float>({3, 5}, {1, 2}))).item(), 3);
+}
+
 TEST(VariationalLayers, KeepTheirSurestWeightWhenAllAreNoise) {
   auto net = share(Sequential(Linear(4, 2)));
   make_variational(*net);

@@ -81,6 +81,8 @@ TEST(SparseTraining, BadInput) {
   EXPECT_THROW(SparseTraining(tiny.sites, {.every = 0}), ArgumentError);
   EXPECT_THROW(SparseTraining(tiny.sites, {.allocation = {.scope = Scope::global}}), ArgumentError);
   EXPECT_THROW(SparseTraining(weight_sites(*tiny.net, Pattern::n_of_m(2, 4))), ArgumentError);
+  expect_contains(message_of<ArgumentError>([&] { SparseTraining(weight_sites(*tiny.net, Pattern::block(1, 2))); }),
+                  "a mask of the pattern element");
   expect_contains(message_of<ArgumentError>([] { parse_growth("gradeint"); }), "gradient");
   tiny.weight.zero_grad();
   SparseTraining rigl(tiny.sites, {.fraction = 0.5});
@@ -120,6 +122,31 @@ TEST(NetworkSurgery, CutsAndSplicesByTheDenseWeights) {
   }
   EXPECT_EQ(weight.data().to_vector<float>(), (std::vector<float>{3, 0, 5, -4}));
   EXPECT_EQ(weight.mask().count(), 3);
+}
+
+TEST(NetworkSurgery, ThresholdsAreThoseOfTheWeightsThatExist) {
+  auto net = share(Sequential(Linear(8, 1, {.bias = false})));
+  Parameter weight = net->parameters()[0];
+  weight.set_data(Tensor::from<float>({1, -2, 3, -6, 7, 7, 7, 7}, {1, 8}));
+  weight.set_mask(Mask::from_units({1, 8}, Pattern::element(), {true, true, true, true, false, false, false, false}));
+  NetworkSurgery surgery(weight_sites(*net), {.c = -0.5});
+  surgery.update();
+  // |w|: mean 3, variance 3.5, as without the masked ones; with them the threshold would be 0.37, below every weight.
+  EXPECT_NEAR(surgery.thresholds()[0], 3 - 0.5 * std::sqrt(3.5), 1e-12);
+  EXPECT_EQ(surgery.exists()[0], (std::vector<bool>{false, true, true, true, false, false, false, false}));
+  EXPECT_DOUBLE_EQ(surgery.sparsity(), 5.0 / 8);
+
+  // Rows whose weights are masked in part: the mean is over those that exist.
+  auto rows = share(Sequential(Linear(4, 3, {.bias = false})));
+  Parameter w = rows->parameters()[0];
+  w.set_data(Tensor::from<float>({4, 4, 9, 9, 1, 1, 1, 1, 9, 9, 9, 9}, {3, 4}));
+  w.set_mask(Mask::from_units({3, 4}, Pattern::element(),
+                              {true, true, false, false, true, true, true, true, false, false, false, false}));
+  NetworkSurgery by_rows(weight_sites(*rows, Pattern::channel(0)), {.c = 0});
+  by_rows.update();
+  EXPECT_NEAR(by_rows.thresholds()[0], 2.5, 1e-12);  // of 4 and 1; the third row does not exist
+  EXPECT_EQ(by_rows.exists()[0], (std::vector<bool>{true, false, false}));
+  EXPECT_DOUBLE_EQ(by_rows.sparsity(), 10.0 / 12) << "as the forward pass sees them";
 }
 
 TEST(NetworkSurgery, KeepsTheLeastNumberOfUnits) {

@@ -132,6 +132,33 @@ TEST(Retraining, MaskSchedulesReachTheirEndInPartsOfEpochs) {
   EXPECT_TRUE(trained_with(gated, gates) && gates->is_hard());
 }
 
+TEST(Retraining, MaskSchedulesReachTheirEndInAFewSteps) {
+  // Begin, end and hardening all round to the first step, to the last one, or to both.
+  const auto watch = std::make_shared<Watch>();
+  for (const int64_t steps : {1, 2, 3})
+    for (const double share : {0.01, 0.4, 0.9}) {
+      SCOPED_TRACE(fmt::format("{} steps, at {}", steps, share));
+      const auto train = [&](const ModulePtr& net, const std::shared_ptr<Callback>& callback) {
+        TrainingPlan few = plan(watch);
+        few.options.steps = steps;
+        return retrain(net, few, training(), {}, 0, {callback}).finished;
+      };
+      const ModulePtr learning = small_network(1), cut = small_network(1), gated = small_network(1);
+      const auto masks = std::make_shared<LearnedMasks>(
+          learning, weight_sites(*learning),
+          LearnedMaskOptions{.sparsity = 0.8, .begin = share, .end = share, .every = 100, .harden = share + 0.01});
+      EXPECT_TRUE(train(learning, masks) && masks->is_hard());
+      EXPECT_NEAR(count_sparsity(weight_sites(*learning)).sparsity(), 0.8, 1e-3);
+      const auto surgery = std::make_shared<NetworkSurgery>(
+          weight_sites(*cut), SurgeryOptions{.gamma = 0, .begin = share, .harden = share + 0.01});
+      EXPECT_TRUE(train(cut, surgery) && surgery->is_hard());
+      EXPECT_GT(count_sparsity(weight_sites(*cut)).sparsity(), 0.3) << "surgery has a step at least";
+      const auto gates =
+          std::make_shared<HardConcreteGates>(gated, weight_sites(*gated), HardConcreteOptions{.harden = share});
+      EXPECT_TRUE(train(gated, gates) && gates->is_hard());
+    }
+}
+
 TEST(LotteryTicket, RewindsToTheInitialWeightsWithAFreshOptimizer) {
   auto watch = std::make_shared<Watch>();
   const ModulePtr net = small_network(1);
@@ -272,7 +299,8 @@ TEST(AdaptivePruning, StaysWithinTheToleranceAndHalvesTheStep) {
       step /= 2;
     }
   }
-  EXPECT_LT(step, 0.2) << "it ends when the step is too small";
+  EXPECT_LT(step, 0.2);
+  expect_contains(result.end, "below the smallest");
   EXPECT_EQ(result.sparsity, sparsity);
   EXPECT_EQ(pruner.sparsity(), sparsity);
   EXPECT_EQ(evaluate(*net, validation()).loss, loss) << "rejected rounds are taken back";
@@ -302,6 +330,31 @@ TEST(AdaptivePruning, GoesOnWhereItWasStopped) {
   for (size_t i = 0; i < rest.rounds.size(); ++i)
     EXPECT_EQ(rest.rounds[i].validation_loss, whole.rounds[i].validation_loss);
   EXPECT_EQ(rest.start_loss, whole.start_loss);
+}
+
+TEST(AdaptivePruning, EndsWhenAStepRemovesNoUnit) {
+  // 6 % of 24 units are one, to the nearest, of 9 units too (0.54), and of 8 less than half of one (0.48).
+  const auto watch = std::make_shared<Watch>();
+  const ModulePtr net = small_network(1);
+  Pruner pruner(net, {weight_sites(*net, Pattern::channel(0)).front()});
+  const AdaptiveOptions options{.training = plan(watch, 1), .retrain = 0.2, .step = 0.06, .tolerance = 1000};
+  const AdaptiveResult result = prune_adaptively(pruner, training(), validation(), options);
+  EXPECT_TRUE(result.finished);
+  EXPECT_EQ(units_left(pruner.sites()[0]), 8);
+  EXPECT_EQ(result.rounds.size(), 16U);
+  EXPECT_EQ(watch->trainings, 16) << "nothing is trained that was not pruned";
+  expect_contains(result.end, "less than half a unit");
+}
+
+TEST(AdaptivePruning, EndsWhereNothingMayBeRemoved) {
+  const auto watch = std::make_shared<Watch>();
+  const ModulePtr net = small_network(1);
+  Pruner pruner(net, {weight_sites(*net, Pattern::channel(0)).front()}, {.allocation = {.min_units = 12}});
+  const AdaptiveResult result = prune_adaptively(
+      pruner, training(), validation(), {.training = plan(watch, 1), .retrain = 0.2, .step = 0.5, .tolerance = 1000});
+  EXPECT_EQ(result.rounds.size(), 1U);
+  EXPECT_EQ(units_left(pruner.sites()[0]), 12);
+  expect_contains(result.end, "out of reach");
 }
 
 TEST(AdaptivePruning, NeedsValidation) {
