@@ -22,7 +22,7 @@ struct PrunerOptions {
 /// Masks a network step by step.
 class Pruner {
  public:
-  /// Throws when there is no site.
+  /// Throws when there is no site, and when the criterion has nothing to say about such units.
   Pruner(ModulePtr module, std::vector<Site> sites, PrunerOptions options = {});
 
   /// Scores all units and masks the least worthy until `sparsity` of the sites' weights went with their units. With

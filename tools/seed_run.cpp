@@ -110,7 +110,7 @@ class SeedRun {
     }
     if (stage.regrow) regrowing_sites(*network_, example_, *stage.regrow);
     if (stage.lottery) {
-      check_lottery(sites_of(*network_, example_, stage.lottery->pattern), lottery_options(stage, nullptr));
+      check_lottery(*network_, sites_of(*network_, example_, stage.lottery->pattern), lottery_options(stage, nullptr));
       return false;
     }
     if (stage.adaptive) {
@@ -119,7 +119,7 @@ class SeedRun {
     }
     if (stage.trains && stage.type != "teacher") {
       const StageCallbacks own = callbacks_of(stage, network_, example_, train_.size(), seed_);
-      if (own.left || stage.variational || stage.sparse_training) return false;
+      if (!own.sites.empty() || stage.variational) return false;
     }
     if (!stage.prune) return true;
     const PruneSettings& p = *stage.prune;
@@ -137,8 +137,12 @@ class SeedRun {
   /// Criteria that look at data, or at a training, make way for magnitude: which units go makes no difference to what
   /// can go.
   std::shared_ptr<Pruner> make_rehearsal_pruner(UnitSettings units, const std::map<std::string, double>& sparsity_of) {
-    if (units.criterion == "movement" || make_criterion(units.criterion)->needs_data()) units.criterion = "magnitude";
-    return pruner_of(network_, {.units = std::move(units), .sparsity_of = sparsity_of});
+    const bool watches = units.criterion == "movement";
+    const CriterionPtr asked_for = watches ? nullptr : make_criterion(units.criterion);
+    if (watches || asked_for->needs_data()) units.criterion = "magnitude";
+    auto pruner = pruner_of(network_, {.units = std::move(units), .sparsity_of = sparsity_of});
+    if (asked_for) asked_for->check_fits(*network_, pruner->sites());
+    return pruner;
   }
 
   /// The network before the first stage.
@@ -260,7 +264,7 @@ class SeedRun {
       pruner->prune(stage.prune->sparsity);
     }
     if (pruner && stage.prune->update) std::dynamic_pointer_cast<BrainSurgeon>(pruner->options().criterion)->update();
-    if (pruner && !InterruptGuard::requested()) say_sparsity(count_sparsity(pruner->sites()));
+    if (pruner && !InterruptGuard::requested()) say_what_is_left(pruner->sites(), stage.prune->units.min_units);
   }
 
   /// The residual blocks that are not masked yet. Throws when there are too few.
@@ -313,6 +317,19 @@ class SeedRun {
         static_cast<double>(count.weights) / static_cast<double>(std::max<int64_t>(count.weights - count.masked, 1)));
   }
 
+  void say_what_is_left(const std::vector<Site>& sites, int64_t min_units) const {
+    say_sparsity(count_sparsity(sites));
+    warn_of_collapses(sites, min_units);
+  }
+  /// Also with --quiet.
+  void warn_of_collapses(const std::vector<Site>& sites, int64_t min_units) const {
+    for (const Collapse& layer : find_collapses(sites, min_units))
+      output_.result(
+          "    warning: next to nothing is left of {}; ask for less, set min_units or scope = \"layer\", or take "
+          "another criterion",
+          layer.to_string());
+  }
+
   LotteryOptions lottery_options(const Stage& stage, const ModulePtr& teacher) {
     const LotterySettings& l = *stage.lottery;
     return {.training = plan_of(stage, teacher),
@@ -327,13 +344,15 @@ class SeedRun {
   }
 
   void find_ticket(const Stage& stage, const ModulePtr& teacher) {
-    const LotteryResult result = find_lottery_ticket(network_, sites_of(*network_, example_, stage.lottery->pattern),
-                                                     train_, validation_, {}, lottery_options(stage, teacher));
+    const std::vector<Site> sites = sites_of(*network_, example_, stage.lottery->pattern);
+    const LotteryResult result =
+        find_lottery_ticket(network_, sites, train_, validation_, {}, lottery_options(stage, teacher));
     for (const LotteryRound& round : result.rounds)
       output_.say("    round {}: {:.2f} % masked{}", round.round, 100 * round.sparsity,
                   round.validation_accuracy
                       ? fmt::format(", validation accuracy {:.2f} %", 100 * *round.validation_accuracy)
                       : "");
+    if (result.finished) warn_of_collapses(sites, 1);
   }
 
   void search_adaptively(const Stage& stage, const ModulePtr& teacher) {
@@ -352,7 +371,9 @@ class SeedRun {
       output_.say("    round {}: {:.2f} % masked, validation loss {:.4f} (it was {:.4f}): {}", round.round,
                   100 * round.sparsity, round.validation_loss, result.start_loss,
                   round.accepted ? "accepted" : "taken back");
-    if (result.finished) say_sparsity(count_sparsity(pruner->sites()));
+    if (!result.finished) return;
+    output_.say("    the search ended: {}", result.end);
+    say_what_is_left(pruner->sites(), a.units.min_units);
   }
 
   /// Finds on a copy the sparsity that meets the budget and makes it the schedule's goal. What the training moves until
@@ -469,10 +490,12 @@ class SeedRun {
                                                                   .finish = pruned}));
     }
     Trainer(network_, build_optimizer(stage.train, *network_, others), std::move(trainer)).fit(train_, validation_);
-    if (own.left && !InterruptGuard::requested()) say_sparsity(own.left());
-    if (stage.variational && !InterruptGuard::requested()) {
+    if (InterruptGuard::requested()) return;
+    if (!own.sites.empty()) say_what_is_left(own.sites, own.min_units);
+    if (stage.variational) {
       const SparsityCount count = remove_variational(dynamic_cast<Sequential&>(*network_));
       output_.say("    {} of {} weights are left", grouped(count.weights - count.masked), grouped(count.weights));
+      warn_of_collapses(weight_sites(*network_), 1);
     }
   }
 

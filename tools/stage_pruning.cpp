@@ -85,16 +85,17 @@ StageCallbacks callbacks_of(const Stage& stage, const ModulePtr& network, const 
   }
   if (stage.sparse_training) {
     const SparseTrainingSettings& s = *stage.sparse_training;
+    result.sites = sites_of(*network, example, s.pattern, s.protect);
+    result.min_units = s.min_units;
     result.callbacks.push_back(std::make_shared<SparseTraining>(
-        sites_of(*network, example, s.pattern, s.protect),
-        SparseTrainingOptions{
-            .growth = parse_growth(s.growth),
-            .sparsity = s.sparsity,
-            .allocation = {.scope = parse_scope(s.scope), .protect = s.protect, .min_units = s.min_units},
-            .fraction = s.fraction,
-            .every = s.every,
-            .end = s.end,
-            .seed = seed}));
+        result.sites, SparseTrainingOptions{
+                          .growth = parse_growth(s.growth),
+                          .sparsity = s.sparsity,
+                          .allocation = {.scope = parse_scope(s.scope), .protect = s.protect, .min_units = s.min_units},
+                          .fraction = s.fraction,
+                          .every = s.every,
+                          .end = s.end,
+                          .seed = seed}));
   }
   if (stage.surgery) {
     const SurgerySettings& s = *stage.surgery;
@@ -102,7 +103,8 @@ StageCallbacks callbacks_of(const Stage& stage, const ModulePtr& network, const 
     const auto surgery = std::make_shared<NetworkSurgery>(
         sites, SurgeryOptions{.c = s.c, .c_of = s.c_of, .min_units = s.min_units, .harden = s.harden, .seed = seed});
     result.callbacks.push_back(surgery);
-    result.left = [sites] { return count_sparsity(sites); };
+    result.sites = sites;
+    result.min_units = s.min_units;
   }
   if (stage.variational) {
     const auto sequential = std::dynamic_pointer_cast<Sequential>(network);
@@ -131,7 +133,8 @@ StageCallbacks callbacks_of(const Stage& stage, const ModulePtr& network, const 
             .harden = m.harden});
     result.parameters.insert(result.parameters.end(), masks->scores().begin(), masks->scores().end());
     result.callbacks.push_back(masks);
-    result.left = [sites] { return count_sparsity(sites); };
+    result.sites = sites;
+    result.min_units = m.min_units;
   }
   if (stage.gates) {
     const GateSettings& g = *stage.gates;
@@ -145,7 +148,8 @@ StageCallbacks callbacks_of(const Stage& stage, const ModulePtr& network, const 
                                                                                .seed = seed});
     result.parameters.insert(result.parameters.end(), gates->log_alphas().begin(), gates->log_alphas().end());
     result.callbacks.push_back(gates);
-    result.left = [sites] { return count_sparsity(sites); };
+    result.sites = sites;
+    result.min_units = g.min_units;
   }
   return result;
 }

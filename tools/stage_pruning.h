@@ -33,8 +33,9 @@ Budget budget_of(const PruneSettings& p, double now);
 /// What a stage does to masks and weights while it trains, but for pruning by a Pruner.
 struct StageCallbacks {
   std::vector<std::shared_ptr<Callback>> callbacks = {};
-  NamedParameters parameters = {};           ///< scores and gates, for the optimiser
-  std::function<SparsityCount()> left = {};  ///< once the training is over; empty: masks stay what they are
+  NamedParameters parameters = {};  ///< scores and gates, for the optimiser
+  std::vector<Site> sites = {};     ///< whose masks the training chooses; none: masks stay what they are
+  int64_t min_units = 1;            ///< what each of them keeps at least
 };
 /// `examples`: in the training set. Makes a network variational when the stage is.
 StageCallbacks callbacks_of(const Stage& stage, const ModulePtr& network, const Tensor& example, int64_t examples,

@@ -158,6 +158,7 @@ class Wanda : public Criterion {
 class Apoz : public Criterion {
  public:
   std::string name() const override { return "apoz"; }
+  void check_fits(const Module&, const std::vector<Site>& sites) const override { check_whole_units(*this, sites); }
   bool needs_data() const override { return true; }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
     struct Count {

@@ -30,6 +30,9 @@ class Criterion {
   /// The name that make_criterion knows: "magnitude".
   virtual std::string name() const = 0;
   virtual bool needs_data() const { return false; }
+  /// Throws where the criterion has nothing to say about such units of this network, naming what to use. A Pruner calls
+  /// it when it is made.
+  virtual void check_fits(const Module& /*module*/, const std::vector<Site>& /*sites*/) const {}
   /// A saliency for every weight of `parameters`, in their shapes: higher is more worth keeping. Masked weights score 0
   /// unless the criterion says what they would be worth. Leaves weights, gradients, masks and modes as they were.
   /// Throws when it needs data and got none.
@@ -70,7 +73,8 @@ CriterionPtr sigma_criterion(double k = 1);
 /// Mask::from_threshold(w.shape(), Pattern::element(), abs(w), t).
 double sigma_threshold(const Tensor& weight, double k, const Mask& mask = {});
 /// 1 for each weight of a matrix or filter that exists, 0 for masked ones, biases and scales: a unit has its number of
-/// connections, those of its row and, in a site with readers, of the columns that read it.
+/// connections, those of its row and, in a site with readers, of the columns that read it. Throws for sites of single
+/// weights, of which each is one connection.
 CriterionPtr connections_criterion();
 /// w^2 / (sum of v^2 over the parameter's weights v that are at least as large): in every layer the largest weight has
 /// 1, so that global pruning can't empty a layer. Of equal weights those of higher index count as larger. Lee et al.
@@ -102,7 +106,9 @@ CriterionPtr snip_criterion();
 /// w*(H g), H the Hessian and g the gradient of the mean loss: the paper scores -w*(H g) and removes the highest, here
 /// the sign is turned, so that the lowest goes, as everywhere. To first order removing w adds -2*w*(H g) to |g|^2: low
 /// (negative) scores are weights whose removal makes the gradient flow more. Without the paper's temperature. Wang et
-/// al. 2020, "Picking winning tickets before training by preserving gradient flow" (GraSP).
+/// al. 2020, "Picking winning tickets before training by preserving gradient flow" (GraSP). Where a training has ended
+/// the gradient is next to nothing and has no flow to preserve: throws for a network whose cross-entropy on the
+/// examples is below half of that of guessing, ln(classes).
 CriterionPtr grasp_criterion();
 /// |w| * dR/d|w|, with R the sum of the outputs for an image of ones when every weight is replaced by its absolute
 /// value, biases are 0 and BatchNorm only scales by |weight|. No example is looked at: `image` (C,H,W) is all it needs;
@@ -151,8 +157,8 @@ CriterionPtr wanda_criterion(const WandaOptions& options = {});
 // that their sum gives it back. Without sites: evenly on the existing weights of each row of each weight. With sites,
 // for each site: the producing members (masked, pattern channel 0, two axes or more) are judged and a unit has the sum;
 // it lies on the unit's bias or BatchNorm weight where the site has one (all other members score 0), because the rows
-// of one site are the readers of another, which would count them; else on the producers' rows. Sites of single weights,
-// blocks or kernels get the score of their row, evenly spread. They throw for a site without a producing member.
+// of one site are the readers of another, which would count them; else on the producers' rows. They throw for a site
+// without a producing member, and for sites of single weights, blocks or kernels: in a filter all would score the same.
 
 /// |weight| of BatchNorm: a unit has the sum over the BatchNorms in its site. Other parameters score 0; throws for a
 /// site without one. Liu et al. 2017, "Learning efficient convolutional networks through network slimming";

@@ -40,6 +40,7 @@ class HRank : public Criterion {
     check(options.tolerance >= 0, "hrank", "expected a tolerance of at least 0, got {}", options.tolerance);
   }
   std::string name() const override { return "hrank"; }
+  void check_fits(const Module&, const std::vector<Site>& sites) const override { check_whole_units(*this, sites); }
   bool needs_data() const override { return true; }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
     struct Total {

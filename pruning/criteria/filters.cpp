@@ -38,6 +38,7 @@ std::vector<double> sums_of_distances(const Parameter& weight, int64_t gates) {
 class Fpgm : public Criterion {
  public:
   std::string name() const override { return "fpgm"; }
+  void check_fits(const Module&, const std::vector<Site>& sites) const override { check_whole_units(*this, sites); }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
     return spread_over_units(*this, parameters, input, sums_of_distances);
   }

@@ -32,6 +32,7 @@ class GraSP : public Criterion {
   bool needs_data() const override { return true; }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
     const Scoring scoring(*this, parameters, input);
+    check_untrained(scoring, input);
     // Two passes: H and g of the mean loss, where the mean of each batch's own Hg would be something else.
     const std::vector<Tensor> g = scoring.mean_gradients();
     std::vector<Tensor> total = scoring.zeros();
@@ -40,6 +41,24 @@ class GraSP : public Criterion {
       for (size_t i = 0; i < product.size(); ++i) axpy_(share, product[i], total[i]);
     });
     return scoring.combine(total, [](const Tensor& hg, const Tensor& weight) { return weight * hg; });
+  }
+
+ private:
+  /// A network that has been trained does much better than guessing. Losses of others have no such measure.
+  void check_untrained(const Scoring& scoring, const CriterionInput& input) const {
+    if (input.loss) return;
+    double loss = 0, guessing = 0;
+    const NoGrad no_grad;
+    scoring.for_each([&](const Batch& batch, double share) {
+      const Variable outputs = forward_of(input, batch);
+      loss += share * cross_entropy(outputs, batch.labels.to(outputs.device())).item();
+      guessing = std::log(static_cast<double>(outputs.size(-1)));
+    });
+    check(loss >= 0.5 * guessing, name(),
+          "judges networks before their training, by how gradients flow, and this one is trained: its loss on the "
+          "examples is {:.3g}, that of guessing {:.3g}; prune it by taylor, obd or magnitude, or prune once before the "
+          "training (curve one-shot, begin 0)",
+          loss, guessing);
   }
 };
 

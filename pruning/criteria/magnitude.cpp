@@ -49,10 +49,31 @@ Tensor sigma_score(const Parameter& p, double k) {
   return p.mask().defined() ? p.mask().apply(score.contiguous()) : score;
 }
 
-Tensor connection_score(const Parameter& p) {
-  if (p.shape().rank() < 2) return Tensor::zeros_like(p.data());
-  return p.mask().defined() ? p.mask().expand(p.data().dtype()) : Tensor::ones_like(p.data());
-}
+class Connections : public Criterion {
+ public:
+  std::string name() const override { return "connections"; }
+  void check_fits(const Module&, const std::vector<Site>& sites) const override {
+    for (const Site& site : sites)
+      for (const SiteMember& member : site.members)
+        check(!member.masked ||
+                  (member.pattern.kind() != Pattern::Kind::element && member.pattern.kind() != Pattern::Kind::n_of_m),
+              name(),
+              "counts the connections of a unit, and each unit of site '{}' is one weight: all would score the same; "
+              "prune 'channel 0' or channels (channel_sites), or choose by magnitude, taylor or woodfisher",
+              site.name);
+  }
+  Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
+    if (input.sites) check_fits(input.module, *input.sites);
+    Saliencies result;
+    for (const Parameter& p : parameters) {
+      if (p.shape().rank() < 2)
+        result[p.id()] = Tensor::zeros_like(p.data());
+      else
+        result[p.id()] = p.mask().defined() ? p.mask().expand(p.data().dtype()) : Tensor::ones_like(p.data());
+    }
+    return result;
+  }
+};
 
 Tensor lamp_score(const Parameter& p) {
   const std::vector<double> weight = p.data().to_vector<double>();
@@ -106,7 +127,7 @@ double sigma_threshold(const Tensor& weight, double k, const Mask& mask) {
   return mean - k * std::sqrt(variance);
 }
 
-CriterionPtr connections_criterion() { return by_parameter("connections", connection_score); }
+CriterionPtr connections_criterion() { return std::make_shared<Connections>(); }
 
 CriterionPtr lamp_criterion() { return by_parameter("lamp", lamp_score); }
 

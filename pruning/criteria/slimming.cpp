@@ -21,17 +21,19 @@ std::vector<std::pair<std::string, Parameter>> batch_norm_weights(const Module& 
 class BatchNormScale : public Criterion {
  public:
   std::string name() const override { return "bn-scale"; }
+  void check_fits(const Module& module, const std::vector<Site>& sites) const override {
+    const std::unordered_set<const void*> scales = scales_of(module);
+    for (const Site& site : sites)
+      check(std::any_of(site.members.begin(), site.members.end(),
+                        [&](const SiteMember& member) { return scales.contains(member.parameter.id()); }),
+            name(),
+            "site '{}' has no BatchNorm weight to judge its units by; prune channels (channel_sites) that pass a "
+            "BatchNorm, or use another criterion",
+            site.name);
+  }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
-    std::unordered_set<const void*> scales;
-    for (const auto& [name, weight] : batch_norm_weights(input.module)) scales.insert(weight.id());
-    if (input.sites)
-      for (const Site& site : *input.sites)
-        check(std::any_of(site.members.begin(), site.members.end(),
-                          [&](const SiteMember& member) { return scales.contains(member.parameter.id()); }),
-              name(),
-              "site '{}' has no BatchNorm weight to judge its units by; prune channels (channel_sites) that pass a "
-              "BatchNorm, or use another criterion",
-              site.name);
+    const std::unordered_set<const void*> scales = scales_of(input.module);
+    if (input.sites) check_fits(input.module, *input.sites);
     Saliencies result;
     bool found = false;
     for (const Parameter& p : parameters) {
@@ -42,6 +44,13 @@ class BatchNormScale : public Criterion {
     check(found, name(), "no BatchNorm weight is among the {} parameters to score; this {} has {}", parameters.size(),
           input.module.type(), scales.size());
     return result;
+  }
+
+ private:
+  static std::unordered_set<const void*> scales_of(const Module& module) {
+    std::unordered_set<const void*> scales;
+    for (const auto& [name, weight] : batch_norm_weights(module)) scales.insert(weight.id());
+    return scales;
   }
 };
 

@@ -1,5 +1,6 @@
 #include "pruning/criteria/units.h"
 
+#include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -13,20 +14,18 @@ namespace {
 
 bool is_channel_row(const Pattern& pattern) { return pattern.kind() == Pattern::Kind::channel && pattern.first() == 0; }
 
-/// Patterns of single weights, blocks and kernels: the member's rows are judged, whatever the site's units are.
+/// Patterns of single weights, blocks and kernels, the parts of rows.
 bool is_finer_than_rows(const Pattern& pattern) {
   return pattern.kind() != Pattern::Kind::channel && pattern.kind() != Pattern::Kind::recurrent;
 }
 
 bool produces(const SiteMember& member) {
-  return member.masked && member.parameter.shape().rank() >= 2 &&
-         (is_channel_row(member.pattern) || is_finer_than_rows(member.pattern));
+  return member.masked && member.parameter.shape().rank() >= 2 && is_channel_row(member.pattern);
 }
 
 class Spreader {
  public:
-  Spreader(const Criterion& criterion, const std::vector<Parameter>& parameters, const JudgeUnits& judge)
-      : criterion_(criterion), judge_(judge) {
+  Spreader(const std::vector<Parameter>& parameters, const JudgeUnits& judge) : judge_(judge) {
     for (const Parameter& p : parameters) values_[p.id()].assign(static_cast<size_t>(p.numel()), 0.0);
   }
 
@@ -38,23 +37,13 @@ class Spreader {
 
   void judge_site(const Site& site) {
     std::vector<double> total(static_cast<size_t>(site.units), 0.0);
-    bool judged = false;
     for (const SiteMember& member : site.members) {
       if (!produces(member)) continue;
-      judged = true;
-      if (is_finer_than_rows(member.pattern)) {
-        judge_rows(member.parameter);
-        continue;
-      }
       const std::vector<double>& scores = scores_of(member.parameter, member.pattern.second());
       for (size_t u = 0; u < scores.size(); ++u)
         if (const int64_t to = member.site_unit(static_cast<int64_t>(u)); to >= 0)
           total[static_cast<size_t>(to)] += scores[u];
     }
-    check(judged, criterion_.name(),
-          "site '{}' has no member with two axes or more whose rows are masked, and this criterion judges rows; prune "
-          "'channel 0' or channels (channel_sites), or use another criterion",
-          site.name);
     // Each unit on one member: a bias or scale if there is any, else a weight.
     std::vector<bool> laid(total.size(), false);
     for (const bool vectors : {true, false})
@@ -106,7 +95,6 @@ class Spreader {
     return bits;
   }
 
-  const Criterion& criterion_;
   const JudgeUnits& judge_;
   std::unordered_map<const void*, std::vector<double>> values_, scores_;
   std::unordered_map<const void*, std::vector<bool>> existing_;
@@ -115,10 +103,26 @@ class Spreader {
 
 }  // namespace
 
+void check_whole_units(const Criterion& criterion, const std::vector<Site>& sites) {
+  for (const Site& site : sites) {
+    for (const SiteMember& member : site.members)
+      check(
+          !member.masked || !is_finer_than_rows(member.pattern), criterion.name(),
+          "judges whole filters and neurons, and the units of site '{}' are parts of them ({}): all in a filter would "
+          "score the same; prune 'channel 0' or channels (channel_sites), or choose by magnitude, taylor or woodfisher",
+          site.name, member.pattern.to_string());
+    check(std::any_of(site.members.begin(), site.members.end(), produces), criterion.name(),
+          "site '{}' has no member with two axes or more whose rows are masked, and this criterion judges rows; prune "
+          "'channel 0' or channels (channel_sites), or use another criterion",
+          site.name);
+  }
+}
+
 Saliencies spread_over_units(const Criterion& criterion, const std::vector<Parameter>& parameters,
                              const CriterionInput& input, const JudgeUnits& judge) {
-  Spreader spreader(criterion, parameters, judge);
+  Spreader spreader(parameters, judge);
   if (input.sites) {
+    check_whole_units(criterion, *input.sites);
     for (const Site& site : *input.sites) spreader.judge_site(site);
   } else {
     for (const Parameter& p : parameters)

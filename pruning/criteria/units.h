@@ -9,8 +9,11 @@ namespace espalier {
 /// units.
 using JudgeUnits = std::function<std::vector<double>(const Parameter& weight, int64_t gates)>;
 
-/// Saliencies from scores of units, as criterion.h describes under "whole units". Throws, naming the criterion, for a
-/// site without a producing member.
+/// Throws, naming the criterion, unless every site has a member whose rows are judged, and no unit is a part of a row.
+void check_whole_units(const Criterion& criterion, const std::vector<Site>& sites);
+
+/// Saliencies from scores of units, as criterion.h describes under "whole units". Throws as
+/// check_whole_units does.
 Saliencies spread_over_units(const Criterion& criterion, const std::vector<Parameter>& parameters,
                              const CriterionInput& input, const JudgeUnits& judge);
 

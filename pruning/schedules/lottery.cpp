@@ -116,9 +116,12 @@ void prune_round(const ModulePtr& network, const std::vector<Site>& sites, const
 
 }  // namespace
 
-void check_lottery(const std::vector<Site>& sites, const LotteryOptions& options) {
+void check_lottery(const Module& network, const std::vector<Site>& sites, const LotteryOptions& options) {
   const auto is_rate = [](double rate) { return rate >= 0 && rate < 1; };
-  check(!sites.empty(), "find_lottery_ticket", "expected something to prune, got no site");
+  check(!sites.empty() && options.criterion != nullptr, "find_lottery_ticket",
+        "expected something to prune and a criterion, got {} sites and {}", sites.size(),
+        options.criterion ? options.criterion->name() : "no criterion");
+  options.criterion->check_fits(network, sites);
   check(options.rounds >= 0 && is_rate(options.rate), "find_lottery_ticket",
         "expected rounds >= 0 and a rate in [0,1), got {} and {}", options.rounds, options.rate);
   check(is_rate(options.rate * options.output_rate), "find_lottery_ticket",
@@ -135,9 +138,8 @@ void check_lottery(const std::vector<Site>& sites, const LotteryOptions& options
 
 LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Site>& sites, const Dataset& train,
                                   const Dataset& validation, const Dataset& test, const LotteryOptions& options) {
-  check(network != nullptr && options.criterion != nullptr, "find_lottery_ticket",
-        "expected a network and a criterion");
-  check_lottery(sites, options);
+  check(network != nullptr, "find_lottery_ticket", "expected a network, got a null pointer");
+  check_lottery(*network, sites, options);
   const TrainValidation data = training_data(options.training, train, validation);
   const int64_t total = total_steps(options.training.options, data.train);
   check(options.rewind_step >= 0 && options.rewind_step < std::max<int64_t>(total, 1), "find_lottery_ticket",

@@ -41,8 +41,8 @@ struct LotteryResult {
   bool finished = true;  ///< false when it was stopped; with a folder, call it again
 };
 
-/// Throws on options that make no sense for these sites: find_lottery_ticket calls it first.
-void check_lottery(const std::vector<Site>& sites, const LotteryOptions& options);
+/// Throws on options that make no sense for these sites of the network: find_lottery_ticket calls it first.
+void check_lottery(const Module& network, const std::vector<Site>& sites, const LotteryOptions& options);
 
 /// Iterative magnitude pruning with rewinding. Frankle & Carbin 2019, "The lottery ticket hypothesis";
 /// weights of step k instead of the initial ones: Frankle et al. 2020, "Linear mode connectivity and the lottery ticket

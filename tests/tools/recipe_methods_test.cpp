@@ -103,6 +103,26 @@ TEST(Movement, IsACriterionOfPruneStages) {
       0.6, 1e-3);
 }
 
+TEST(Criteria, OfUntrainedNetworksSayWhatToUseOnATrainedOne) {
+  const Folder folder;
+  write_file(folder / "r.toml", recipe("[[stage]]\ntype = \"train\"\nepochs = 20\n[[stage]]\ntype = \"prune\"\n"
+                                       "criterion = \"grasp\"\nsparsity = 0.5\nepochs = 0\n"));
+  const Said said = run(folder, "run r.toml --out r");
+  EXPECT_EQ(said.status, 2);
+  EXPECT_TRUE(contains(said.err, "that of guessing 2.3")) << said.err;
+}
+
+TEST(Collapse, IsWarnedOf) {
+  const Folder folder;
+  // Of 2,080 weights ten stay: fc1 has 1,536 of them.
+  write_file(folder / "r.toml", recipe("[[stage]]\ntype = \"prune\"\nsparsity = 0.995\nepochs = 0\n"));
+  const Said said = run(folder, "run r.toml --out r");
+  EXPECT_EQ(said.status, 0);
+  EXPECT_TRUE(contains(said.out, "warning: next to nothing is left of fc1.weight: ")) << said.out;
+  write_file(folder / "r.toml", recipe("[[stage]]\ntype = \"prune\"\nsparsity = 0.5\nepochs = 0\n"));
+  EXPECT_FALSE(contains(run(folder, "run r.toml --out r --overwrite").out, "warning"));
+}
+
 TEST(WoodFisher, TheWeightsThatRemainMakeUpForTheOthers) {
   const Folder folder;
   const std::string prune =
@@ -225,6 +245,9 @@ TEST(Methods, MistakesAreToldWithLineAndKeys) {
       {"type = \"train\"\noptimizer = \"sgdd\"", "did you mean 'sgd'?"},
       {"type = \"train\"\naugment = \"flipp\"", "did you mean 'flip'?"},
       {"type = \"l0\"\npattern = \"2 of 4\"", "can't be kept"},
+      {"type = \"prune\"\ncriterion = \"hrank\"\nsparsity = 0.5", "prune 'channel 0' or channels"},
+      {"type = \"adaptive\"\ncriterion = \"connections\"", "prune 'channel 0' or channels"},
+      {"type = \"lottery\"\ncriterion = \"fpgm\"", "prune 'channel 0' or channels"},
       {"type = \"l0\"\nlambda = -1", "lambda >= 0"},
       {"type = \"l0\"\nlamda = 1", "did you mean 'lambda'?"},
       {"type = \"prune\"\ncriterion = \"movement\"\nsparsity = 0.5\nepochs = 0", "epochs of at least 1"},

@@ -58,5 +58,24 @@ TEST(SynFlow, SaysWhatItNeeds) {
   EXPECT_THROW(synflow_criterion({1, 1, 2})->score({other}, {.module = *net}), ArgumentError);
 }
 
+TEST(GraSP, ATrainedNetworkIsAnErrorThatSaysWhatToUse) {
+  set_seed(1);
+  const ModulePtr net = share(Sequential(Flatten(), Linear(64, 10)));
+  const Dataset data = testing_support::digits(64);
+  const std::vector<Parameter> weights{net->parameters()[0]};
+  const CriterionInput input{.module = *net, .data = &data, .batch_size = 32};
+  const CriterionPtr grasp = grasp_criterion();
+  EXPECT_NO_THROW(grasp->score(weights, input));
+  Trainer(net, std::make_shared<Adam>(*net, AdamOptions{.lr = 0.02}),
+          {.epochs = 20, .batch_size = 32, .progress = ProgressMode::silent})
+      .fit(data);
+  const std::string message = testing_support::message_of<ArgumentError>([&] { grasp->score(weights, input); });
+  testing_support::expect_contains(message, "that of guessing 2.3");
+  testing_support::expect_contains(message, "taylor");
+  CriterionInput other = input;  // of other losses nobody knows what guessing would have
+  other.loss = [](const Variable& outputs, const Batch& batch) { return cross_entropy(outputs, batch.labels); };
+  EXPECT_NO_THROW(grasp->score(weights, other));
+}
+
 }  // namespace
 }  // namespace espalier

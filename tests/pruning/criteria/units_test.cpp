@@ -109,12 +109,39 @@ TEST(WholeUnits, OfSeveralProducersAddUp) {
   EXPECT_EQ(unit_scores(sites[0], s), (Values{13 + 5, 10 + 3, 13 + 4}));
 }
 
-TEST(WholeUnits, SitesOfSingleWeightsGetTheirRowsScore) {
+TEST(WholeUnits, PartsOfFiltersAreAnErrorThatSaysWhatToUse) {
   const ModulePtr net = three_filters();
-  const Parameter weight = net->parameters()[0];
-  const std::vector<Site> sites{site_of("w", weight, Pattern::element())};
-  const Saliencies s = fpgm_criterion()->score({weight}, {.module = *net, .sites = &sites});
-  EXPECT_EQ(unit_scores(sites[0], s), (Values{6.5, 6.5, 5, 5, 6.5, 6.5}));
+  const Dataset data = testing_support::digits(10);
+  for (const char* name : {"fpgm", "hrank", "apoz"})
+    for (const Pattern& pattern : {Pattern::element(), Pattern::block(1, 2), Pattern::n_of_m(1, 2)}) {
+      SCOPED_TRACE(std::string(name) + " " + pattern.to_string());
+      const std::vector<Site> sites{site_of("0.weight", net->parameters()[0], pattern)};
+      const CriterionPtr criterion = make_criterion(name);
+      for (const std::string& message :
+           {message_of<ArgumentError>([&] { Pruner(net, sites, {.criterion = criterion, .data = data}); }),
+            message_of<ArgumentError>(
+                [&] { criterion->score({net->parameters()[0]}, {.module = *net, .data = &data, .sites = &sites}); })}) {
+        expect_contains(message, std::string("[") + name + "]");
+        expect_contains(message, "'0.weight'");
+        expect_contains(message, "'channel 0'");
+        expect_contains(message, "magnitude");
+      }
+    }
+}
+
+TEST(Connections, SingleWeightsAreAnErrorThatSaysWhatToUse) {
+  const ModulePtr net = three_filters();
+  for (const Pattern& pattern : {Pattern::element(), Pattern::n_of_m(1, 2)})
+    expect_contains(message_of<ArgumentError>([&] {
+                      Pruner(net, {site_of("0.weight", net->parameters()[0], pattern)},
+                             {.criterion = connections_criterion()});
+                    }),
+                    "'channel 0'");
+  // Rows have numbers of connections that differ once weights are masked.
+  Parameter weight = net->parameters()[0];
+  weight.set_mask(Mask::from_units({3, 2}, Pattern::element(), {true, true, true, false, true, true}));
+  Pruner rows(net, {site_of("0.weight", weight, Pattern::channel(0))}, {.criterion = connections_criterion()});
+  EXPECT_EQ(rows.scores()[0], (Values{2, 1, 2}));
 }
 
 TEST(WholeUnits, ASiteThatProducesNothingIsAnError) {
