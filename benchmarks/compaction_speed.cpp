@@ -23,11 +23,8 @@ ModulePtr compacted(const Module& dense, const Tensor& example, double share) {
   const ModulePtr network = dense.clone();
   Pruner pruner(network, channel_sites(DependencyGraph::trace(*network, example)),
                 {.allocation = {.scope = Scope::layer, .round_to = 8}});
-  const auto macs = [&example](Module& masked) {
-    return static_cast<double>(count_costs(masked, DependencyGraph::trace(masked, example), example).remaining_macs);
-  };
-  const double all = macs(*network);
-  prune_to_budget(pruner, {.kind = BudgetKind::macs, .amount = share * all}, macs);
+  const double all = cost_function(BudgetKind::macs, example)(*network);
+  prune_to_budget(pruner, {.kind = BudgetKind::macs, .amount = share * all}, example);
   compact(*network, example);
   return network;
 }

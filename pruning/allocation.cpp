@@ -364,7 +364,7 @@ std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const st
   const double wanted = sparsity * total, gone = total - static_cast<double>(removal.weights_left(which));
   const double limit = gone + static_cast<double>(removal.weights_removable(which));
   // Half a unit of slack: a sparsity that falls between two units is met by the nearer one.
-  check(wanted <= limit + 0.5 * static_cast<double>(largest), "allocate",
+  check(options.as_far_as_possible || wanted <= limit + 0.5 * static_cast<double>(largest), "allocate",
         "a sparsity of {} is out of reach: protected sites and the least number of units leave at most {:.4f}; protect "
         "less or ask for less",
         sparsity, total == 0 ? 0.0 : limit / total);

@@ -30,6 +30,8 @@ struct AllocationOptions {
   bool normalize = false;
   int64_t min_units = 1;  ///< what every site keeps, if it had as many: layers don't collapse. 0: they may
   int64_t round_to = 1;   ///< a site keeps a multiple of this many units, rounded up to at most what it has
+  /// Remove as much as the limits allow where they leave less than what is asked for; else that is an error.
+  bool as_far_as_possible = false;
 };
 
 /// Throws unless every name given by hand (protect, sparsity_of) fits a site and has a sparsity in [0,1).

@@ -6,16 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "layers/snapshot.h"
-#include "pruning/names.h"
 
 namespace espalier {
 
 namespace {
-
-constexpr std::pair<BudgetKind, const char*> kBudgets[] = {{BudgetKind::parameters, "parameters"},
-                                                           {BudgetKind::macs, "macs"},
-                                                           {BudgetKind::bytes, "bytes"},
-                                                           {BudgetKind::milliseconds, "milliseconds"}};
 
 int64_t weights_of(const Site& site) { return count_sparsity({site}).weights; }
 
@@ -152,97 +146,6 @@ std::map<std::string, double> sparsities_for(const Sensitivity& sensitivity, dou
   const double joint = joint_sparsity(sensitivity, result);
   if (joint > sparsity)
     for (auto& [name, value] : result) value *= sparsity / joint;
-  return result;
-}
-
-const char* name_of(BudgetKind kind) { return kBudgets[static_cast<size_t>(kind)].second; }
-
-BudgetKind parse_budget_kind(const std::string& text) { return value_of_name("budget", "budget", kBudgets, text); }
-
-namespace {
-int64_t existing_elements(const Parameter& parameter) {
-  return parameter.mask().defined() ? parameter.mask().count_elements() : parameter.numel();
-}
-}  // namespace
-
-double count_existing(const Module& module) {
-  int64_t count = 0;
-  for (const Parameter& parameter : module.parameters()) count += existing_elements(parameter);
-  return static_cast<double>(count);
-}
-
-double count_bytes(const Module& module) {
-  int64_t bytes = 0;
-  for (const Parameter& parameter : module.parameters()) {
-    bytes += existing_elements(parameter) * static_cast<int64_t>(size_of(parameter.data().dtype()));
-    if (parameter.mask().defined()) bytes += (parameter.mask().num_units() + 7) / 8;
-  }
-  return static_cast<double>(bytes);
-}
-
-BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const CostFunction& cost) {
-  check(cost != nullptr, "prune_to_budget", "expected a function that measures {}", name_of(budget.kind));
-  check(budget.amount > 0 && std::isfinite(budget.amount), "prune_to_budget", "expected a budget above 0, got {} {}",
-        budget.amount, name_of(budget.kind));
-  check(budget.largest_sparsity > 0 && budget.largest_sparsity < 1 && budget.precision > 0, "prune_to_budget",
-        "expected largest_sparsity in (0,1) and precision > 0, got {} and {}", budget.largest_sparsity,
-        budget.precision);
-  Module& module = *pruner.module();
-  const Snapshot before(module);
-  BudgetResult result{.sparsity = pruner.removed_share(), .cost = cost(module), .tries = 1};
-  if (result.cost <= budget.amount) return result;
-  const auto scores = pruner.scores();  // the same in every try: the network is put back
-  const auto try_out = [&](double sparsity) {
-    pruner.prune_by(scores, sparsity);
-    ++result.tries;
-    const double spent = cost(module);
-    before.restore();
-    return spent;
-  };
-  // Protected sites and least numbers of units may forbid a sparsity.
-  const auto is_possible = [&](double sparsity) {
-    try {
-      pruner.prune_by(scores, sparsity);
-    } catch (const ArgumentError&) {
-      before.restore();
-      return false;
-    }
-    before.restore();
-    return true;
-  };
-  try {
-    // `low` never fits, `high` does, once that is checked.
-    double low = pruner.removed_share(), high = budget.largest_sparsity;
-    if (low >= high || !is_possible(high)) {
-      double possible = low, forbidden = std::max(low, high);
-      while (forbidden - possible > budget.precision) {
-        const double middle = (possible + forbidden) / 2;
-        (is_possible(middle) ? possible : forbidden) = middle;
-      }
-      high = possible;
-    }
-    double cost_of_high = high > low ? try_out(high) : result.cost;
-    check(cost_of_high <= budget.amount, "prune_to_budget",
-          "a budget of {:.6g} {} can't be met: the nearest is {:.6g}, at a sparsity of {:.4f}; protect less or allow "
-          "fewer units",
-          budget.amount, name_of(budget.kind), cost_of_high, high);
-    while (high - low > budget.precision) {
-      const double middle = (low + high) / 2;
-      const double spent = try_out(middle);
-      if (spent <= budget.amount) {
-        high = middle;
-        cost_of_high = spent;
-      } else {
-        low = middle;
-      }
-    }
-    pruner.prune_by(scores, high);
-    result.sparsity = high;
-    result.cost = cost_of_high;
-  } catch (...) {
-    before.restore();
-    throw;
-  }
   return result;
 }
 

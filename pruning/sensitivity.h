@@ -1,7 +1,6 @@
-// Sensitivity: how much each site can lose, and pruning to a budget of anything that can be measured.
+// Sensitivity: how much each site can lose.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -50,40 +49,5 @@ std::map<std::string, double> sparsities_within(const Sensitivity& sensitivity, 
 /// The same with the smallest tolerance with which all sites together lose a share `sparsity` of their weights. Throws
 /// when the curves don't reach that far, saying how far they do.
 std::map<std::string, double> sparsities_for(const Sensitivity& sensitivity, double sparsity);
-
-/// Of what a network may have only so much.
-enum class BudgetKind : uint8_t { parameters, macs, bytes, milliseconds };
-/// "parameters", "macs", "bytes", "milliseconds".
-const char* name_of(BudgetKind kind);
-/// The inverse of name_of. Throws ArgumentError, naming the nearest.
-BudgetKind parse_budget_kind(const std::string& text);
-
-struct Budget {
-  BudgetKind kind = BudgetKind::parameters;
-  double amount = 0;
-  double largest_sparsity = 0.999;  ///< the last that is tried
-  double precision = 1e-3;          ///< of the sparsity
-};
-
-/// What a network costs, in the budget's unit. It sees the masked network and must leave it as it is; measure what
-/// compaction would leave, on a compacted copy, for instance.
-using CostFunction = std::function<double(Module&)>;
-
-/// Parameters that exist: elements of all parameters but the masked ones.
-double count_existing(const Module& module);
-
-/// Bytes of its parameters in a checkpoint: of the elements that exist, and one bit for each unit of a mask.
-double count_bytes(const Module& module);
-
-struct BudgetResult {
-  double sparsity = 0;  ///< asked of the pruner
-  double cost = 0;
-  int64_t tries = 0;
-};
-
-/// Masks the network with the smallest sparsity whose cost is within the budget, found by bisection; between tries the
-/// network is put back, to the bit. Throws when even the largest sparsity costs more, naming the nearest cost that can
-/// be reached; then nothing has changed. A network within the budget already stays as it is.
-BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const CostFunction& cost);
 
 }  // namespace espalier

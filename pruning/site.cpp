@@ -167,6 +167,16 @@ std::string Collapse::to_string() const {
                      100.0 * static_cast<double>(weights_left) / static_cast<double>(std::max<int64_t>(weights, 1)));
 }
 
+namespace {
+/// Whether its units are channels, rows or hidden units, and no parts of them.
+bool has_whole_units(const Site& site) {
+  return std::any_of(site.members.begin(), site.members.end(), [](const SiteMember& member) {
+    const Pattern::Kind kind = member.pattern.kind();
+    return member.masked && (kind == Pattern::Kind::channel || kind == Pattern::Kind::recurrent);
+  });
+}
+}  // namespace
+
 std::vector<Collapse> find_collapses(const std::vector<Site>& sites, int64_t least) {
   std::vector<Collapse> found;
   for (const Site& site : sites) {
@@ -177,7 +187,9 @@ std::vector<Collapse> find_collapses(const std::vector<Site>& sites, int64_t lea
                      .units_left = std::count(exists.begin(), exists.end(), true),
                      .weights = count.weights,
                      .weights_left = count.weights - count.masked};
-    if ((c.units_left < c.units && c.units_left <= least) || count.sparsity() > 0.99) found.push_back(c);
+    const bool at_least = c.units_left < c.units && c.units_left <= least;
+    const bool lost_units = has_whole_units(site) && 10 * c.units_left < c.units;
+    if (at_least || lost_units || count.sparsity() > 0.99) found.push_back(c);
   }
   return found;
 }

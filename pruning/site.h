@@ -87,8 +87,9 @@ struct Collapse {
   int64_t weights = 0, weights_left = 0;  ///< of the masked members
   std::string to_string() const;          ///< "conv2.weight: 1 of 500 units, 0.20 % of its weights"
 };
-/// The sites that lost units and have at most `least` of them left, and those that lost more than 99 % of their
-/// weights: what follows such a layer sees next to nothing of the input.
+/// The sites that lost units and have at most `least` of them left, those that lost more than 90 % of their channels,
+/// rows or hidden units, and those that lost more than 99 % of their weights: what follows such a layer sees next to
+/// nothing of the input.
 std::vector<Collapse> find_collapses(const std::vector<Site>& sites, int64_t least = 1);
 
 /// Weights of all sites and how many of them are masked; sparsity() is their ratio. Shared parameters count once.

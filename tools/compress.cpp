@@ -30,6 +30,8 @@ constexpr Key kPruneKeys[] = {
     {"--parameters", "parameters", Key::number, "X", "The same with parameters"},
     {"--bytes", "bytes", Key::number, "X", "The same with bytes of weights and masks"},
     {"--milliseconds", "milliseconds", Key::number, "X", "Time of one image on this machine, compacted"},
+    {"--rank-by", "rank_by", Key::text, "NAME",
+     "For those: score-per-cost (default; of two units of one\nscore the dearer goes first) or score"},
     {"--pattern,-p", "pattern", Key::text, "NAME",
      "element (default), block 4x1, 2 of 4, kernel,\nchannel 0, or channels: coupled channels of all layers"},
     {"--criterion,-c", "criterion", Key::text, "NAME", "What a weight is worth (default: magnitude)"},

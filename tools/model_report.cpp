@@ -1,12 +1,7 @@
 #include "tools/model_report.h"
 
-#include <algorithm>
-#include <chrono>
-
 #include <nlohmann/json.hpp>
 
-#include "core/kernels.h"
-#include "core/random.h"
 #include "pruning/structure/costs.h"
 #include "pruning/structure/graph.h"
 #include "training/evaluate.h"
@@ -60,33 +55,6 @@ ModelReport model_report_from_json(const nlohmann::json& json) {
           .accuracy = json.at("accuracy"),
           .loss = json.at("loss"),
           .macro_f1 = json.at("macro_f1")};
-}
-
-std::vector<Latency> latencies(const std::vector<ModulePtr>& modules, const std::vector<Shape>& images, int64_t batch,
-                               int64_t rounds) {
-  using Clock = std::chrono::steady_clock;
-  const NoGrad no_grad;
-  std::vector<Tensor> inputs;
-  std::vector<std::vector<double>> seconds(modules.size());
-  Generator generator(0);
-  for (size_t i = 0; i < images.size(); ++i)
-    inputs.push_back(randn({batch, images[i][0], images[i][1], images[i][2]}, generator).to(modules[i]->device()));
-  constexpr int64_t kWarmUp = 3;
-  for (int64_t round = -kWarmUp; round < rounds; ++round)
-    for (size_t i = 0; i < modules.size(); ++i) {
-      const EvalMode eval(*modules[i]);
-      const Clock::time_point start = Clock::now();
-      const Variable outputs = (*modules[i])(inputs[i]);
-      synchronize(outputs.device());
-      if (round >= 0) seconds[i].push_back(std::chrono::duration<double>(Clock::now() - start).count());
-    }
-  std::vector<Latency> result;
-  for (std::vector<double>& times : seconds) {
-    std::sort(times.begin(), times.end());
-    const auto at = [&](double q) { return times[static_cast<size_t>(q * static_cast<double>(times.size() - 1))]; };
-    result.push_back({.p50 = at(0.5), .p95 = at(0.95)});
-  }
-  return result;
 }
 
 }  // namespace espalier::tools

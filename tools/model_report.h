@@ -8,6 +8,7 @@
 
 #include "datasets/dataset.h"
 #include "layers/module.h"
+#include "training/latency.h"
 
 namespace espalier::tools {
 
@@ -25,14 +26,5 @@ struct ModelReport {
 ModelReport measure(Module& module, const Shape& image, int64_t bytes, const Dataset* data);
 nlohmann::json to_json(const ModelReport& report);
 ModelReport model_report_from_json(const nlohmann::json& json);
-
-/// Seconds of one forward pass in evaluation mode.
-struct Latency {
-  double p50 = 0, p95 = 0;
-};
-/// Of several networks, measured in turns so that all meet the same disturbances: `rounds` passes of each after a
-/// warm-up, on random images (C,H,W) in batches of `batch`.
-std::vector<Latency> latencies(const std::vector<ModulePtr>& modules, const std::vector<Shape>& images, int64_t batch,
-                               int64_t rounds);
 
 }  // namespace espalier::tools

@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "layers/models/zoo.h"
+#include "pruning/budget.h"
 #include "pruning/schedules/sparse_training.h"
-#include "pruning/sensitivity.h"
 #include "tools/recipe_reader.h"
 
 namespace espalier::tools {
@@ -164,6 +164,10 @@ void read_pruning(TableReader& reader, Stage& stage) {
     reader.fail_here(
         "expected either sparsity (0.9: 90 % of the weights go), ratio (10: a tenth stays), or a budget: parameters, "
         "macs, bytes (0.5: half of what there is) or milliseconds");
+  if (const std::optional<std::string> rank_by = reader.get<std::string>("rank_by")) {
+    if (prune.budget.empty()) reader.fail_here("rank_by belongs to a budget: parameters, macs, bytes or milliseconds");
+    parse_ranking(prune.rank_by = *rank_by);
+  }
   if (sparsity) prune.sparsity = *sparsity;
   if (ratio) prune.sparsity = 1 - 1 / *ratio;
   if (!(prune.sparsity >= 0 && prune.sparsity < 1))

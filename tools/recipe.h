@@ -31,6 +31,7 @@ struct PruneSettings {
   double sparsity = 0;      ///< of the prunable weights, at the end
   std::string budget = {};  ///< instead of it "parameters", "macs", "bytes" or "milliseconds"
   double amount = 0;        ///< of the budget; below 1: a share of what the network has (not for milliseconds)
+  std::string rank_by = "score-per-cost";  ///< by what a budget puts units in order; or "score"
   UnitSettings units = {};
   std::string curve = "cubic";
   double begin = 0, end = 0.7;  ///< in which share of the stage's training the sparsity rises

@@ -72,6 +72,7 @@ std::string to_toml(const Recipe& recipe) {
         add("sparsity", toml_number(p.sparsity));
       else
         add(p.budget.c_str(), toml_number(p.amount));
+      if (!p.budget.empty()) add("rank_by", quote(p.rank_by));
       add_units(p.units);
       add("curve", quote(p.curve));
       add("begin", toml_number(p.begin));

@@ -125,12 +125,10 @@ class SeedRun {
     const PruneSettings& p = *stage.prune;
     const auto pruner = make_rehearsal_pruner(p.units, p.sparsity_of);
     if (p.budget == name_of(BudgetKind::milliseconds)) return false;  // takes too long to measure twice
-    if (p.budget.empty()) {
+    if (p.budget.empty())
       pruner->prune(p.sparsity);
-    } else {
-      const CostFunction cost = cost_function(parse_budget_kind(p.budget), example_);
-      prune_to_budget(*pruner, budget_of(p, cost(*network_)), cost);
-    }
+    else
+      prune_to_budget(*pruner, budget_of(p, cost_function(parse_budget_kind(p.budget), example_)(*network_)), example_);
     return true;
   }
 
@@ -376,30 +374,31 @@ class SeedRun {
     say_what_is_left(pruner->sites(), a.units.min_units);
   }
 
-  /// Finds on a copy the sparsity that meets the budget and makes it the schedule's goal. What the training moves until
-  /// then is made up for at once when the schedule ends, so that the rest of the training can recover from it.
   void run_to_budget(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher) {
     const PruneSettings& p = *stage.prune;
     const CostFunction cost = cost_function(parse_budget_kind(p.budget), example_);
-    const double now = cost(*network_);
-    const Budget budget = budget_of(p, now);
-    if (stage.trains) {
-      // A resumed run goes on with the sparsity that it began with: measured milliseconds never come out the same
-      // twice.
-      const std::string found = stage_folder(stage) + "/budget.json";
-      Stage scheduled = stage;
-      if (options_.resume && fs::exists(found)) {
-        scheduled.prune->sparsity = parse_json(read_text(found).value_or("")).at("sparsity");
-      } else {
-        scheduled.prune->sparsity = prune_to_budget(*pruner_of(network_->clone(), p), budget, cost).sparsity;
-        write_file_atomically(found, nlohmann::json{{"sparsity", scheduled.prune->sparsity}}.dump() + "\n");
-      }
-      fit(scheduled, pruner, teacher, [&] { prune_to_budget(*pruner, budget, cost); });
-      if (InterruptGuard::requested()) return;
+    // A resumed run goes on to the budget that it began with: a share counts from the network as it was then.
+    const std::string file = stage_folder(stage) + "/budget.json";
+    nlohmann::json record;
+    if (options_.resume && fs::exists(file)) {
+      record = parse_json(read_text(file).value_or(""));
+    } else {
+      const double now = cost(*network_);
+      record = {{"budget", p.budget}, {"amount", budget_of(p, now).amount}, {"before", now}};
+      write_file_atomically(file, record.dump() + "\n");
     }
-    // After a training the masks are final: whatever is measured now, nothing is cut that no epoch recovers from.
-    const double left = stage.trains ? cost(*network_) : prune_to_budget(*pruner, budget, cost).cost;
-    output_.say("    {}: {:.6g} -> {:.6g}, budget {:.6g}", p.budget, now, left, budget.amount);
+    Budget budget = budget_of(p, 0);
+    budget.amount = record.at("amount");
+    const auto to_budget = std::make_shared<BudgetPruner>(pruner, budget, example_);
+    if (stage.trains)
+      fit(stage, pruner, teacher, to_budget);
+    else
+      to_budget->at_once();
+    if (InterruptGuard::requested()) return;
+    record["left"] = cost(*network_);
+    write_file_atomically(file, record.dump() + "\n");
+    const double before = record.at("before"), left = record.at("left");
+    output_.say("    {}: {:.6g} -> {:.6g}, budget {:.6g}", p.budget, before, left, budget.amount);
   }
 
   std::shared_ptr<Pruner> pruner_of(const ModulePtr& network, const PruneSettings& p) const {
@@ -468,9 +467,8 @@ class SeedRun {
             .options = std::move(options)};
   }
 
-  /// `pruned`: called when the schedule has ended.
   void fit(const Stage& stage, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher,
-           const std::function<void()>& pruned = {}) {
+           const std::shared_ptr<BudgetPruner>& budget = nullptr) {
     NamedParameters others;
     TrainerOptions trainer = trainer_of(stage, teacher, others);
     const StageCallbacks own = callbacks_of(stage, network_, example_, train_.size(), seed_);
@@ -481,13 +479,13 @@ class SeedRun {
       if (const auto watcher = std::dynamic_pointer_cast<Callback>(pruner->options().criterion))
         trainer.callbacks.push_back(watcher);
       const PruneSettings& p = *stage.prune;
-      trainer.callbacks.push_back(
-          std::make_shared<GradualPruning>(pruner, GradualOptions{.sparsity = p.sparsity,
-                                                                  .curve = parse_sparsity_curve(p.curve),
-                                                                  .begin = p.begin,
-                                                                  .end = p.end,
-                                                                  .every = p.every,
-                                                                  .finish = pruned}));
+      const GradualOptions gradual{.sparsity = p.sparsity,
+                                   .curve = parse_sparsity_curve(p.curve),
+                                   .begin = p.begin,
+                                   .end = p.end,
+                                   .every = p.every};
+      trainer.callbacks.push_back(budget ? std::make_shared<GradualPruning>(budget, gradual)
+                                         : std::make_shared<GradualPruning>(pruner, gradual));
     }
     Trainer(network_, build_optimizer(stage.train, *network_, others), std::move(trainer)).fit(train_, validation_);
     if (InterruptGuard::requested()) return;

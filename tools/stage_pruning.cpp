@@ -8,9 +8,7 @@
 #include "pruning/learned/variational.h"
 #include "pruning/schedules/sparse_training.h"
 #include "pruning/schedules/surgery.h"
-#include "pruning/structure/compact.h"
-#include "pruning/structure/costs.h"
-#include "tools/model_report.h"
+#include "pruning/structure/graph.h"
 
 namespace espalier::tools {
 
@@ -56,23 +54,10 @@ std::vector<Site> regrowing_sites(Module& network, const Tensor& example, const 
   return unprotected(sites_of(network, example, r.pattern, r.protect), r.protect);
 }
 
-CostFunction cost_function(BudgetKind kind, const Tensor& example) {
-  return [kind, example](Module& network) {
-    if (kind == BudgetKind::milliseconds) {
-      const ModulePtr copy = network.clone();
-      compact(*copy, example);
-      return 1e3 * latencies({copy}, {{example.size(1), example.size(2), example.size(3)}}, 1, 200).front().p50;
-    }
-    if (kind == BudgetKind::bytes) return count_bytes(network);
-    const Costs costs = count_costs(network, DependencyGraph::trace(network, example), example);
-    return static_cast<double>(kind == BudgetKind::macs ? costs.remaining_macs : costs.remaining_parameters);
-  };
-}
-
 Budget budget_of(const PruneSettings& p, double now) {
   const BudgetKind kind = parse_budget_kind(p.budget);
   const bool share = p.amount < 1 && kind != BudgetKind::milliseconds;
-  return {.kind = kind, .amount = share ? p.amount * now : p.amount};
+  return {.kind = kind, .amount = share ? p.amount * now : p.amount, .ranking = parse_ranking(p.rank_by)};
 }
 
 StageCallbacks callbacks_of(const Stage& stage, const ModulePtr& network, const Tensor& example, int64_t examples,

@@ -7,8 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "pruning/pruner.h"
-#include "pruning/sensitivity.h"
+#include "pruning/budget.h"
 #include "tools/recipe.h"
 #include "training/trainer.h"
 
@@ -25,8 +24,6 @@ std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const PruneSetting
 /// Sites of whose units a share comes back: those that the stage doesn't protect.
 std::vector<Site> regrowing_sites(Module& network, const Tensor& example, const RegrowSettings& r);
 
-/// What a masked network costs once it is compacted (parameters, MACs, time) or saved (bytes).
-CostFunction cost_function(BudgetKind kind, const Tensor& example);
 /// A share counts from what the network costs now.
 Budget budget_of(const PruneSettings& p, double now);
 

@@ -13,6 +13,7 @@ constexpr std::pair<SparsityCurve, const char*> kCurves[] = {{SparsityCurve::one
                                                              {SparsityCurve::geometric, "geometric"},
                                                              {SparsityCurve::cubic, "cubic"}};
 constexpr int64_t kPrunings = 100;
+constexpr int64_t kCalibrateEvery = 10;  // prunings, by a budget
 }  // namespace
 
 const char* name_of(SparsityCurve curve) { return kCurves[static_cast<size_t>(curve)].second; }
@@ -38,6 +39,13 @@ GradualPruning::GradualPruning(std::shared_ptr<Pruner> pruner, const GradualOpti
   check_options(options);
 }
 
+GradualPruning::GradualPruning(std::shared_ptr<BudgetPruner> budget, const GradualOptions& options)
+    : budget_(std::move(budget)), options_(options) {
+  check(budget_ != nullptr, "GradualPruning", "expected a budget, got a null pointer");
+  check_options(options);
+  pruner_ = budget_->pruner();
+}
+
 void GradualPruning::check_options(const GradualOptions& options) {
   check(options.sparsity >= 0 && options.sparsity < 1, "GradualPruning", "expected a sparsity in [0,1), got {}",
         options.sparsity);
@@ -54,9 +62,22 @@ int64_t GradualPruning::end_step(int64_t total) const {
 double GradualPruning::sparsity_after(int64_t step, int64_t total) const {
   const int64_t begin = std::llround(options_.begin * static_cast<double>(total)), end = end_step(total);
   if (step < begin) return 0;
-  if (step >= end) return options_.sparsity;
-  return sparsity_at(options_.curve, static_cast<double>(step - begin) / static_cast<double>(end - begin), 0,
-                     options_.sparsity);
+  if (step >= end) return goal();
+  return sparsity_at(options_.curve, static_cast<double>(step - begin) / static_cast<double>(end - begin), 0, goal());
+}
+
+void GradualPruning::on_train_begin(Trainer&) {
+  if (budget_ && !resumed_) budget_->begin();
+  resumed_ = false;
+}
+
+std::vector<std::pair<std::string, Tensor>> GradualPruning::state() const {
+  return budget_ ? budget_->state() : std::vector<std::pair<std::string, Tensor>>();
+}
+
+void GradualPruning::load_state(const std::vector<std::pair<std::string, Tensor>>& state) {
+  if (budget_) budget_->load_state(state);
+  resumed_ = true;
 }
 
 void GradualPruning::on_epoch_begin(Trainer& trainer, int64_t epoch) {
@@ -71,17 +92,25 @@ void GradualPruning::on_step_end(Trainer&, const StepRecord& record) {
   const int64_t every = options_.every > 0 ? options_.every : std::max<int64_t>(1, (end - begin) / kPrunings);
   if (record.step == end)
     prune_last();
-  else if ((record.step - begin) % every == 0)
+  else if ((record.step - begin) % every == 0) {
+    if (budget_ && (record.step - begin) / every % kCalibrateEvery == 0) budget_->calibrate();
     prune(sparsity_after(record.step, total));
+  }
 }
 
 void GradualPruning::prune(double sparsity) {
-  pruner_->prune(sparsity, options_.sparsity > 0 ? sparsity / options_.sparsity : 1);
+  const double by_hand = goal() > 0 ? sparsity / goal() : 1;
+  if (budget_)
+    budget_->prune(sparsity, by_hand);
+  else
+    pruner_->prune(sparsity, by_hand);
 }
 
 void GradualPruning::prune_last() {
-  prune(options_.sparsity);
-  if (options_.finish) options_.finish();
+  if (budget_)
+    budget_->finish();
+  else
+    prune(options_.sparsity);
 }
 
 bool GradualPruning::is_settled(const Trainer& trainer, const EpochRecord& record) const {

@@ -1,11 +1,10 @@
 // Gradual pruning: a sparsity that rises while the network trains.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 
-#include "pruning/pruner.h"
+#include "pruning/budget.h"
 #include "training/trainer.h"
 
 namespace espalier {
@@ -25,36 +24,46 @@ SparsityCurve parse_sparsity_curve(const std::string& text);
 double sparsity_at(SparsityCurve curve, double t, double initial, double final);
 
 struct GradualOptions {
-  double sparsity = 0.9;  ///< at the end
+  double sparsity = 0.9;  ///< at the end; a budget takes its place
   SparsityCurve curve = SparsityCurve::cubic;
-  double begin = 0, end = 0.5;        ///< in which share of the training it rises; the rest trains with the final masks
-  int64_t every = 0;                  ///< steps between prunings; 0: about a hundred prunings in all
-  std::function<void()> finish = {};  ///< called after the last pruning: a budget is met while the training can recover
+  double begin = 0, end = 0.5;  ///< in which share of the training it rises; the rest trains with the final masks
+  int64_t every = 0;            ///< steps between prunings; 0: about a hundred prunings in all
 };
 
-/// A callback that prunes as the training goes on. It is a function of the step and the masks: a resumed training goes
-/// on as if it had not stopped. With a curve of `one_shot` it prunes once, at `begin`.
+/// A callback that prunes as the training goes on. It is a function of the step, the masks and, with a budget, of what
+/// the network cost at the start: a resumed training goes on as if it had not stopped. With a curve of `one_shot` it
+/// prunes once, at `begin`. With a budget the share of the cost that is gone follows the curve in place of the
+/// sparsity.
 class GradualPruning : public Callback {
  public:
   GradualPruning(std::shared_ptr<Pruner> pruner, const GradualOptions& options);
+  /// The cost falls to the budget, in place of a sparsity that rises.
+  GradualPruning(std::shared_ptr<BudgetPruner> budget, const GradualOptions& options);
+  void on_train_begin(Trainer& trainer) override;
   void on_epoch_begin(Trainer& trainer, int64_t epoch) override;
   void on_step_end(Trainer& trainer, const StepRecord& record) override;
   bool is_settled(const Trainer& trainer, const EpochRecord& record) const override;
+  std::vector<std::pair<std::string, Tensor>> state() const override;
+  void load_state(const std::vector<std::pair<std::string, Tensor>>& state) override;
 
   /// Throws what the constructor would.
   static void check_options(const GradualOptions& options);
 
-  /// The sparsity wanted after `step` of `total` steps.
+  /// The sparsity, or the share of the cost that is gone, wanted after `step` of `total` steps.
   double sparsity_after(int64_t step, int64_t total) const;
   const Pruner& pruner() const { return *pruner_; }
 
  private:
   int64_t end_step(int64_t total) const;
+  /// The sparsity, or the share of the cost that is gone, at the end.
+  double goal() const { return budget_ ? budget_->final_share() : options_.sparsity; }
   void prune(double sparsity);
   void prune_last();
 
   std::shared_ptr<Pruner> pruner_;
+  std::shared_ptr<BudgetPruner> budget_;  ///< nullptr: a sparsity is followed
   GradualOptions options_;
+  bool resumed_ = false;
 };
 
 }  // namespace espalier

@@ -1,13 +1,8 @@
-// Sensitivity curves, the sparsities that follow from them, and pruning to a budget.
-#include <cmath>
-#include <filesystem>
-#include <fstream>
-
+// Sensitivity curves and the sparsities that follow from them.
 #include <nlohmann/json.hpp>
 
 #include "pruning/sensitivity.h"
 #include "tests/training/support.h"
-#include "training/checkpoint.h"
 
 namespace espalier {
 namespace {
@@ -81,60 +76,6 @@ TEST(Sensitivity, GivesThePrunerItsAllocation) {
   Pruner pruner(net, sites, {.allocation = {.sparsity_of = sparsities}});
   pruner.prune(0);
   EXPECT_NEAR(pruner.sparsity(), 0.6, 2e-3);
-}
-
-TEST(Budget, FindsTheSmallestSparsityThatFits) {
-  const ModulePtr net = small_network(1);
-  const double all = count_existing(*net);
-  EXPECT_EQ(all, static_cast<double>(net->num_parameters()));
-  Pruner pruner(net, weight_sites(*net));
-  const BudgetResult free = prune_to_budget(pruner, {.amount = all}, [](Module& m) { return count_existing(m); });
-  EXPECT_EQ(free.tries, 1);
-  EXPECT_FALSE(net->parameters()[0].mask().defined());
-
-  const Budget budget{.amount = 600, .precision = 1e-4};
-  const BudgetResult result = prune_to_budget(pruner, budget, [](Module& m) { return count_existing(m); });
-  EXPECT_LE(count_existing(*net), 600);
-  EXPECT_GT(count_existing(*net), 600 - 2 - 1e-4 * 1776);
-  EXPECT_EQ(result.cost, count_existing(*net));
-  EXPECT_NEAR(result.sparsity, pruner.sparsity(), 1e-3);
-}
-
-TEST(Budget, BytesAreThoseOfTheFile) {
-  for (const Pattern& pattern : {Pattern::element(), Pattern::channel(0)}) {
-    set_seed(1);
-    const ModulePtr net = share(Sequential(Flatten(), Linear(64, 24), ReLU(), Linear(24, 10)));
-    EXPECT_EQ(count_bytes(*net), 4.0 * static_cast<double>(net->num_parameters()));
-    Pruner pruner(net, weight_sites(*net, pattern));
-    const double half = count_bytes(*net) / 2;
-    prune_to_budget(pruner, {.kind = BudgetKind::bytes, .amount = half}, [](Module& m) { return count_bytes(m); });
-    EXPECT_LE(count_bytes(*net), half);
-    const TemporaryFolder folder;
-    const std::string path = folder.file("net.safetensors");
-    save_checkpoint(path, *net);
-    std::ifstream file(path, std::ios::binary);
-    uint64_t header = 0;  // a safetensors file: the header's size, the header, the tensors
-    file.read(reinterpret_cast<char*>(&header), sizeof header);
-    EXPECT_EQ(count_bytes(*net), static_cast<double>(std::filesystem::file_size(path) - sizeof header - header));
-  }
-}
-
-TEST(Budget, OutOfReachNamesTheNearestAndChangesNothing) {
-  const ModulePtr net = small_network(1);
-  const NamedTensors before = copy_of(state_of(*net));
-  Pruner pruner(net, weight_sites(*net), {.allocation = {.protect = {"1.weight"}}});
-  // 240 weights of the second layer may go, all but one: 1858 parameters become 1619 at least.
-  const double all = count_existing(*net);
-  const std::string message = message_of<ArgumentError>([&] {
-    prune_to_budget(pruner, {.amount = 100, .precision = 1e-4}, [](Module& m) { return count_existing(m); });
-  });
-  expect_contains(message, "100 parameters");
-  expect_contains(message, fmt::format("{}", all - 239));
-  expect_identical(state_of(*net), before);
-  EXPECT_FALSE(net->parameters()[4].mask().defined());
-  EXPECT_THROW(prune_to_budget(pruner, {.amount = 0}, [](Module&) { return 1.0; }), ArgumentError);
-  EXPECT_THROW(prune_to_budget(pruner, {.amount = 5}, {}), ArgumentError);
-  expect_contains(message_of<ArgumentError>([] { parse_budget_kind("milisecond"); }), "milliseconds");
 }
 
 }  // namespace
