@@ -5,19 +5,17 @@
 #include <cstring>
 #include <numbers>
 
+#include "datasets/planes.h"
+
 namespace espalier {
 namespace {
 
 // Keeps augmentation apart from everything else that draws from the same seed.
 constexpr uint64_t kAugmentationDomain = 0x61756776656e7401;
 
-// One image as it goes through the augmentations: pixels 0..255 as f32, planes (C,H,W).
-struct Image {
-  int64_t channels, height, width;
-  std::vector<float> pixels, scratch;
+// One image as it goes through the augmentations.
+struct Image : Planes {
   std::vector<float> fill;  // the mean of each channel, 0..255
-
-  int64_t plane() const { return height * width; }
 };
 
 // Index i of an axis of n, mirrored at its ends without repeating them; at most one mirror is needed.
@@ -62,30 +60,7 @@ void apply(const RandomAffine& affine, Generator& random, Image& image) {
   const double scale = between(affine.min_scale, affine.max_scale);
   const double shift_y = between(-affine.translate, affine.translate) * static_cast<double>(image.height);
   const double shift_x = between(-affine.translate, affine.translate) * static_cast<double>(image.width);
-
-  // Where each output pixel comes from: the inverse of rotate, scale, shift, about the centre.
-  const int64_t height = image.height, width = image.width;
-  const double centre_y = 0.5 * static_cast<double>(height - 1), centre_x = 0.5 * static_cast<double>(width - 1);
-  const double cosine = std::cos(angle) / scale, sine = std::sin(angle) / scale;
-  for (int64_t y = 0; y < height; ++y) {
-    for (int64_t x = 0; x < width; ++x) {
-      const double v = static_cast<double>(y) - centre_y - shift_y, u = static_cast<double>(x) - centre_x - shift_x;
-      const double from_y = centre_y - sine * u + cosine * v, from_x = centre_x + cosine * u + sine * v;
-      const double floor_y = std::floor(from_y), floor_x = std::floor(from_x);
-      const int64_t y0 = static_cast<int64_t>(floor_y), x0 = static_cast<int64_t>(floor_x);
-      const float wy = static_cast<float>(from_y - floor_y), wx = static_cast<float>(from_x - floor_x);
-      for (int64_t c = 0; c < image.channels; ++c) {
-        const float* in = image.pixels.data() + c * image.plane();
-        const auto at = [&](int64_t row, int64_t column) {
-          return row >= 0 && row < height && column >= 0 && column < width ? in[row * width + column] : 0.0f;
-        };
-        const float top = (1 - wx) * at(y0, x0) + wx * at(y0, x0 + 1);
-        const float bottom = (1 - wx) * at(y0 + 1, x0) + wx * at(y0 + 1, x0 + 1);
-        image.scratch[static_cast<size_t>(c * image.plane() + y * width + x)] = (1 - wy) * top + wy * bottom;
-      }
-    }
-  }
-  std::swap(image.pixels, image.scratch);
+  apply(Warp{.radians = angle, .scale = scale, .shift_y = shift_y, .shift_x = shift_x}, image);
 }
 
 void apply(const Cutout& cutout, Generator& random, Image& image) {
@@ -167,7 +142,7 @@ Tensor Transform::operator()(const Tensor& images, std::span<const int64_t> indi
   }
 
   std::vector<Normalizer> normalizers;
-  Image image{channels, height, width, {}, {}, {}};
+  Image image{{channels, height, width, {}, {}}, {}};
   for (size_t c = 0; c < static_cast<size_t>(channels); ++c) {
     const float mean = mean_.empty() ? 0.0f : mean_[c], stddev = stddev_.empty() ? 1.0f : stddev_[c];
     normalizers.push_back({1 / (255 * stddev), -mean / stddev});
