@@ -16,7 +16,8 @@ namespace espalier {
 
 namespace fs = std::filesystem;
 
-void unpack_archive(const std::string& archive_path, const std::string& folder, const std::string& suffix) {
+void unpack_archive(const std::string& archive_path, const std::string& folder, const std::string& suffix,
+                    int64_t most_bytes) {
   const std::unique_ptr<archive, int (*)(archive*)> reader(archive_read_new(), archive_read_free);
   const auto require = [&](la_ssize_t result) {
     if (result >= 0 || result == ARCHIVE_WARN) return;
@@ -31,6 +32,7 @@ void unpack_archive(const std::string& archive_path, const std::string& folder, 
 
   std::vector<char> buffer(1 << 18);
   int unpacked = 0;
+  int64_t bytes = 0;
   archive_entry* entry = nullptr;
   for (;;) {
     const int result = archive_read_next_header(reader.get(), &entry);
@@ -50,6 +52,14 @@ void unpack_archive(const std::string& archive_path, const std::string& folder, 
       const la_ssize_t got = archive_read_data(reader.get(), buffer.data(), buffer.size());
       require(got);
       if (got <= 0) break;
+      bytes += got;
+      if (bytes > most_bytes) {
+        file.reset();
+        std::error_code ignored;
+        fs::remove(part, ignored);
+        fail<FileError>("unpack", "{}: expected members of at most {} bytes together, found more at {}; fetch it again",
+                        archive_path, most_bytes, base);
+      }
       if (std::fwrite(buffer.data(), 1, static_cast<size_t>(got), file.get()) != static_cast<size_t>(got)) {
         can_not_write();
       }

@@ -49,13 +49,18 @@ struct Transfer {
   DownloadProgress progress;
   int64_t start;  // bytes that were there before
   std::FILE* file;
+  int64_t received = 0;
   int write_error = 0;
+  bool too_large = false;
   bool cancelled = false;
   Clock::time_point began = Clock::now(), reported = {};
 };
 
 size_t write_body(char* data, size_t, size_t bytes, void* user) {
   Transfer& transfer = *static_cast<Transfer*>(user);
+  transfer.received += static_cast<int64_t>(bytes);
+  transfer.too_large = transfer.start + transfer.received > transfer.options.most_bytes;
+  if (transfer.too_large) return 0;
   const size_t written = std::fwrite(data, 1, bytes, transfer.file);
   if (written != bytes) transfer.write_error = errno;
   return written;
@@ -103,7 +108,7 @@ Outcome fetch_once(const std::string& url, const std::string& part, const Downlo
   curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(handle, CURLOPT_USERAGENT, "espalier");
   curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT, 20L);
-  curl_easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
+  curl_easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, static_cast<long>(options.slowest));
   curl_easy_setopt(handle, CURLOPT_LOW_SPEED_TIME, static_cast<long>(options.stall_seconds));
   curl_easy_setopt(handle, CURLOPT_RESUME_FROM_LARGE, static_cast<curl_off_t>(transfer.start));
   curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, details);
@@ -120,6 +125,11 @@ Outcome fetch_once(const std::string& url, const std::string& part, const Downlo
   if (transfer.write_error != 0) {
     fail<FileError>("download", "{}: can't write: {}; free some space and run it again, it goes on from here", part,
                     std::strerror(transfer.write_error));
+  }
+  if (transfer.too_large) {
+    remove_file(part);
+    fail<FileError>("download", "{}: expected at most {} bytes, the server sends more; try another mirror", url,
+                    options.most_bytes);
   }
   if (transfer.cancelled) {
     fail<DownloadCancelled>("download", "{}: cancelled after {} bytes; run it again to go on", url, size_or_zero(part));
@@ -242,7 +252,9 @@ std::string download_dataset(const std::string& name, const std::string& dir, co
     if (!options.mirror.empty()) urls = {options.mirror + "/" + remote.name};
     for (size_t i = 0;; ++i) {
       try {
-        download_file(urls[i], path, remote.sha256, options);
+        DownloadOptions bounded = options;
+        bounded.most_bytes = std::min(options.most_bytes, remote.bytes);
+        download_file(urls[i], path, remote.sha256, bounded);
         break;
       } catch (const DownloadCancelled&) {
         throw;
@@ -251,7 +263,8 @@ std::string download_dataset(const std::string& name, const std::string& dir, co
       }
     }
     if (packed) {
-      unpack_archive(path, folder, ".gz");
+      // Its members are compressed already: what they unpack to is hardly more than the archive.
+      unpack_archive(path, folder, ".gz", 2 * remote.bytes);
       remove_file(path);
     }
   }

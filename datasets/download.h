@@ -28,12 +28,15 @@ struct DownloadOptions {
   /// Takes the files from this base URL instead of their public homes; checksums still hold.
   std::string mirror = {};
   int retries = 3;         ///< after a broken connection, each going on where the last one stopped
-  int stall_seconds = 60;  ///< gives up on a connection that delivers nothing for so long
+  int stall_seconds = 60;  ///< gives up on a connection that is slower than `slowest` for so long
+  int64_t slowest = 1000;  ///< bytes per second
+  /// Gives up on a file that is larger: a server may send without end. download_dataset knows the sizes of its files.
+  int64_t most_bytes = int64_t{1} << 33;
 };
 
 /// Downloads one file (http or https) to `path`: into `path`.part, which a later call goes on with, checked against
 /// `sha256` (unless empty), then renamed. Throws FileError saying what failed: HTTP status, no network, wrong
-/// checksum (with both), no space, cancelled.
+/// checksum (with both), too large, no space, cancelled.
 void download_file(const std::string& url, const std::string& path, const std::string& sha256,
                    const DownloadOptions& options = {});
 

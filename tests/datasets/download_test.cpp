@@ -53,6 +53,7 @@ class Server {
   std::atomic<int> fail_first = 0;      // so many answers are 503
   std::atomic<int64_t> cut_after = -1;  // breaks the first connection after so many bytes of the body
   std::atomic<bool> can_resume = true;
+  std::atomic<bool> trickle = false;  // five bytes a second, for four seconds
 
  private:
   void serve() {
@@ -97,6 +98,11 @@ class Server {
                          contents_.size() - 1, contents_.size());
     }
     send_all(client, fmt::format("{}Content-Length: {}\r\nConnection: close\r\n\r\n", head, contents_.size() - start));
+    for (int i = 0; trickle && i < 20; ++i) {
+      send_all(client, contents_.substr(static_cast<size_t>(i), 1));
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    }
+    if (trickle) return;
     const int64_t cut = cut_after.exchange(-1);
     send_all(client, contents_.substr(start, cut < 0 ? std::string::npos : static_cast<size_t>(cut)));
   }
@@ -242,6 +248,24 @@ TEST_F(Download, CanBeCancelledAndGoesOn) {
   EXPECT_EQ(read_file(path("file.bin")), contents_);
 }
 
+TEST_F(Download, StopsAtASizeThatNoFileOfTheDataSetHas) {
+  expect_file_error([&] { download_file(server_.url(), path("file.bin"), sum_, {.most_bytes = 2'999'999}); },
+                    {server_.url(), "expected at most 2999999 bytes", "another mirror"});
+  EXPECT_FALSE(std::filesystem::exists(path("file.bin.part")));
+  download_file(server_.url(), path("file.bin"), sum_, {.most_bytes = 3'000'000});
+  EXPECT_EQ(read_file(path("file.bin")), contents_);
+}
+
+// Five bytes a second, as a server may that wants to hold a client.
+TEST_F(Download, GivesUpOnAServerThatTrickles) {
+  server_.trickle = true;
+  expect_file_error(
+      [&] {
+        download_file(server_.url(), path("file.bin"), sum_, {.retries = 0, .stall_seconds = 2, .slowest = 1000});
+      },
+      {server_.url(), "check the network"});
+}
+
 TEST_F(Download, SaysWhenTheDiskIsFull) {
   const pid_t child = fork();
   ASSERT_GE(child, 0);
@@ -293,12 +317,13 @@ TEST_F(Download, UnpacksArchivesIntoOneFolder) {
   const std::string archive =
       write("x.tar.gz", gzip(tar({{"gzip/a.gz", "one"}, {"../../b.gz", "two"}, {"gzip/readme", "three"}})));
   std::filesystem::create_directories(path("out"));
-  unpack_archive(archive, path("out"), ".gz");
+  unpack_archive(archive, path("out"), ".gz", 1000);
   EXPECT_EQ(read_file(path("out/a.gz")), "one");
   EXPECT_EQ(read_file(path("out/b.gz")), "two");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path("out")), {}), 2);
-  expect_file_error([&] { unpack_archive(archive, path("out"), ".png"); }, {"x.tar.gz", "'.png'"});
-  expect_file_error([&] { unpack_archive(write("y.zip", "PK no"), path("out"), ".gz"); }, {"y.zip"});
+  expect_file_error([&] { unpack_archive(archive, path("out"), ".gz", 5); }, {"x.tar.gz", "at most 5 bytes"});
+  expect_file_error([&] { unpack_archive(archive, path("out"), ".png", 1000); }, {"x.tar.gz", "'.png'"});
+  expect_file_error([&] { unpack_archive(write("y.zip", "PK no"), path("out"), ".gz", 1000); }, {"y.zip"});
 }
 
 }  // namespace
