@@ -9,7 +9,7 @@ namespace espalier {
 
 namespace {
 
-constexpr std::array kSignals = {SIGINT, SIGTERM};
+constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP};
 volatile std::sig_atomic_t g_requested = 0;
 int g_guards = 0;
 std::array<struct sigaction, kSignals.size()> g_before;
@@ -35,7 +35,11 @@ InterruptGuard::InterruptGuard(bool active) : active_(active) {
   action.sa_handler = espalier_on_interrupt;
   action.sa_flags = SA_RESTART;  // a read or write under way is not cut short
   sigemptyset(&action.sa_mask);
-  for (size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &action, &g_before[i]);
+  for (size_t i = 0; i < kSignals.size(); ++i) {
+    sigaction(kSignals[i], &action, &g_before[i]);
+    // What is ignored stays ignored: nohup, or a shell's background job.
+    if (g_before[i].sa_handler == SIG_IGN) sigaction(kSignals[i], &g_before[i], nullptr);
+  }
 }
 
 InterruptGuard::~InterruptGuard() {

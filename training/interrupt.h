@@ -3,8 +3,8 @@
 
 namespace espalier {
 
-/// While alive, the first SIGINT or SIGTERM only sets a flag; a second one ends the process as usual. The handlers that
-/// were there before come back at the end.
+/// While alive, the first SIGINT, SIGTERM or SIGHUP only sets a flag; a second one ends the process as usual. Signals
+/// that are ignored (nohup) stay ignored. The handlers that were there before come back at the end.
 class InterruptGuard {
  public:
   /// With `active` false it does nothing.
