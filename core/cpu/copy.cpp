@@ -1,5 +1,6 @@
 // Kernels that move elements: fill, copy (with conversion, and fast for permuted tensors), where.
 #include <cstring>
+#include <utility>
 
 #include "core/cpu/iterate.h"
 #include "core/cpu/table.h"
@@ -35,22 +36,28 @@ struct Square {
   typedef T Row __attribute__((vector_size(64)));
 };
 
+/// One half of an exchange: of the blocks of `Distance` values in two rows, the first (Low) or the second of each pair.
+template <class T, int Distance, bool Low, size_t... I>
+inline typename Square<T>::Row half(typename Square<T>::Row a, typename Square<T>::Row b, std::index_sequence<I...>) {
+  constexpr int kSize = Square<T>::kSize;
+  constexpr auto kFrom = [](int i) {
+    const bool second = i & Distance;
+    return Low ? (second ? kSize + i - Distance : i) : (second ? kSize + i : i + Distance);
+  };
+  return __builtin_shufflevector(a, b, kFrom(static_cast<int>(I))...);
+}
+
 /// One stage of the in-register transpose: rows `Distance` apart exchange blocks of that size (Eklundh 1972).
 template <class T, int Distance>
 inline void exchange(typename Square<T>::Row* rows) {
   constexpr int kSize = Square<T>::kSize;
-  typename Square<T>::Row low, high;
-  for (int i = 0; i < kSize; ++i) {
-    const bool second = i & Distance;
-    low[i] = static_cast<T>(second ? kSize + i - Distance : i);
-    high[i] = static_cast<T>(second ? kSize + i : i + Distance);
-  }
+  constexpr auto kEach = std::make_index_sequence<static_cast<size_t>(kSize)>();
 #pragma GCC unroll 16
   for (int i = 0; i < kSize; ++i) {
     if (i & Distance) continue;
     const auto a = rows[i], b = rows[i + Distance];
-    rows[i] = __builtin_shuffle(a, b, low);
-    rows[i + Distance] = __builtin_shuffle(a, b, high);
+    rows[i] = half<T, Distance, true>(a, b, kEach);
+    rows[i + Distance] = half<T, Distance, false>(a, b, kEach);
   }
   if constexpr (Distance > 1) exchange<T, Distance / 2>(rows);
 }

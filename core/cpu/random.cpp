@@ -166,7 +166,7 @@ void bernoulli(const PhiloxState& state, double p, Tensor& out) {
       generate<4>(state, to.data<T>(), to.numel(), [=](const Batch& batch, T(&values)[4][kBatch]) {
         for (int w = 0; w < 4; ++w) {
 #pragma omp simd
-          for (int b = 0; b < kBatch; ++b) values[w][b] = (batch.words[w][b] < threshold) | always ? T{1} : T{0};
+          for (int b = 0; b < kBatch; ++b) values[w][b] = ((batch.words[w][b] < threshold) | always) ? T{1} : T{0};
         }
       });
     });
