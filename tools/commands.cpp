@@ -4,6 +4,7 @@
 #include <exception>
 #include <limits>
 #include <memory>
+#include <sstream>
 #include <utility>
 
 #include "core/error.h"
@@ -117,7 +118,7 @@ int run_parsed(const CLI::App& app, const Commands& commands, Output& output) {
     if (command.app == &chosen) return command.run(output);
   // Only the program itself and the groups have nothing to run.
   output.error(fmt::format("[{}] expected a command: {}", title(chosen), fmt::join(subcommand_names(chosen), ", ")));
-  if (!output.json()) fmt::print(stderr, "\n{}", chosen.help());
+  if (!output.json()) output.hint("\n" + chosen.help());
   return kBadInput;
 }
 
@@ -175,8 +176,10 @@ void use_threads(const std::optional<int>& threads) {
   set_num_threads(*threads);
 }
 
-int run_command_line(const std::vector<std::string>& arguments) {
-  Output output(std::find(arguments.begin(), arguments.end(), "--json") != arguments.end());
+namespace {
+
+/// Parses and runs; what stdout could not take is known to `output` afterwards.
+int parse_and_run(const std::vector<std::string>& arguments, Output& output) {
   CLI::App app("Espalier trains, prunes, distils and compacts neural networks.", "espalier");
   app.formatter(std::make_shared<HelpFormatter>());
   app.footer(
@@ -195,6 +198,7 @@ int run_command_line(const std::vector<std::string>& arguments) {
   add_run(app, commands);
   add_sensitivity(app, commands);
   add_compare(app, commands);
+  add_diff(app, commands);
   add_masks(app, commands);
   add_info(app, commands);
   add_datasets(app, commands);
@@ -207,7 +211,10 @@ int run_command_line(const std::vector<std::string>& arguments) {
     app.parse(reversed);
     return run_parsed(app, commands, output);
   } catch (const CLI::Success& asked) {  // for help or the version
-    return app.exit(asked);
+    std::ostringstream text, errors;
+    const int status = app.exit(asked, text, errors);
+    output.text(text.str());
+    return status;
   } catch (const CLI::ParseError& error) {
     output.error(usage_error(app, error.what()));
     return kBadInput;
@@ -218,6 +225,16 @@ int run_command_line(const std::vector<std::string>& arguments) {
     output.error(fmt::format("[espalier] {}", error.what()));
     return kFailure;
   }
+}
+
+}  // namespace
+
+int run_command_line(const std::vector<std::string>& arguments) {
+  Output output(std::find(arguments.begin(), arguments.end(), "--json") != arguments.end());
+  const int status = parse_and_run(arguments, output);
+  if (output.lost().empty() || status != kSuccess) return status;
+  output.hint(fmt::format("espalier: [output] cannot write to stdout: {}\n", output.lost()));
+  return kFailure;
 }
 
 }  // namespace espalier::tools

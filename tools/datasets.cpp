@@ -73,14 +73,14 @@ int download(const DownloadFlags& flags, Output& output) {
         at.total > 0 && at.bytes_per_second > 0
             ? format_duration(static_cast<double>(at.total - at.bytes) / at.bytes_per_second) + " left"
             : "";
-    fmt::print(stderr, "\r{}  {} of {}  {:.0f}%  {}/s  {}\x1b[K", at.file, bytes_text(at.bytes), bytes_text(at.total),
-               100.0 * static_cast<double>(at.bytes) / static_cast<double>(total),
-               bytes_text(static_cast<int64_t>(at.bytes_per_second)), left);
-    std::fflush(stderr);
+    output.progress(fmt::format("\r{}  {} of {}  {:.0f}%  {}/s  {}\x1b[K", at.file, bytes_text(at.bytes),
+                                bytes_text(at.total),
+                                100.0 * static_cast<double>(at.bytes) / static_cast<double>(total),
+                                bytes_text(static_cast<int64_t>(at.bytes_per_second)), left));
     return true;
   };
   const std::string folder = download_dataset(info.name, flags.dir, options);
-  if (terminal) fmt::print(stderr, "\r\x1b[K");
+  if (terminal) output.progress("\r\x1b[K");
   output.result("{} is in {}", info.name, folder);
   output.say("Next: espalier datasets show {}", info.name);
   output.finish({{"command", "datasets download"}, {"name", info.name}, {"folder", folder}});
@@ -169,7 +169,7 @@ int show(const DatasetShowFlags& options, Output& output) {
     output.result("\n{}", captions);
     for (std::string& line : lines) {
       line.erase(line.find_last_not_of(' ') + 1);
-      output.result("{}", line);
+      output.picture(line);
     }
   }
   if (!options.save.empty()) {

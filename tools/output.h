@@ -1,4 +1,6 @@
 // Where the command writes: text for people, or text on stderr and one JSON object as the last line of stdout.
+// Everything that it writes passes through Output, which cleans it of what a terminal would obey and remembers what got
+// lost.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +15,14 @@
 #include <nlohmann/json_fwd.hpp>
 
 namespace espalier::tools {
+
+/// Text without what a terminal would obey: control characters (C0 but for line ends and tabs, DEL, C1) and bytes that
+/// are not UTF-8 become '?'.
+std::string clean(std::string_view text);
+/// Text from a file as part of a line: clean, and line ends and tabs become '?' too.
+std::string printable(std::string_view text);
+/// Columns that a text takes, if it is UTF-8 of ordinary width.
+size_t width_of(std::string_view text);
 
 /// The command's two kinds of output. With `json` everything for people goes to stderr.
 class Output {
@@ -36,15 +46,27 @@ class Output {
   void result(fmt::format_string<Args...> text, Args&&... args) const {
     line(fmt::format(text, std::forward<Args>(args)...));
   }
+  /// Lines for stdout, with --json too: the help, the version.
+  void text(const std::string& lines) const { write(stdout, clean(lines)); }
+  /// A line that may hold colours, made by this program alone: draw() and bar(). It is written as it is.
+  void picture(const std::string& line) const;
+  /// A line of progress on stderr, with its own carriage return; written as it is.
+  void progress(const std::string& text) const { write(stderr, text); }
   /// The JSON object that ends stdout; nothing without --json.
   void finish(const nlohmann::json& object) const;
-  /// "espalier: [train] ..." on stderr, and {"error": ...} with --json.
-  void error(const std::string& message) const;
+  /// "espalier: [train] ..." on stderr, and {"error": ...} with --json. Never throws.
+  void error(const std::string& message) const noexcept;
+  /// More text for stderr, after an error: help.
+  void hint(const std::string& text) const noexcept;
+  /// Why some of what stdout should hold is not there: "No space left on device". Empty: all of it is.
+  const std::string& lost() const { return lost_; }
 
  private:
   void line(const std::string& text) const;
+  void write(std::FILE* stream, const std::string& text) const;
 
   bool json_, quiet_ = false;
+  mutable std::string lost_ = {};
 };
 
 /// The contents of a file; nothing when it cannot be read.
@@ -54,10 +76,8 @@ std::optional<std::string> read_text(const std::string& path);
 std::string grouped(int64_t value);
 /// 1536000 -> "1.5 MB".
 std::string bytes_text(int64_t bytes);
-/// Text from a file without what a terminal would obey: control characters become '?'.
-std::string printable(std::string_view text);
-
-/// Rows of equally many cells, in columns; the first row is the heading. Columns named in `right` are set flush right.
+/// Rows of equally many cells, in columns as wide as their widest cell; the first row is the heading. Columns named in
+/// `right` are set flush right.
 std::string table(const std::vector<std::vector<std::string>>& rows, const std::vector<size_t>& right = {});
 
 }  // namespace espalier::tools

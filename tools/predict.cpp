@@ -43,11 +43,6 @@ std::string class_name(const DataDescription& data, int64_t index) {
                                                            : std::to_string(index);
 }
 
-/// Columns that a text takes, if it is UTF-8.
-size_t width_of(const std::string& text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
-}
-
 nlohmann::json predict(const PredictFlags& options, const Output& output, const ModelFile& file,
                        const std::string& path) {
   const DataDescription& data = *file.data;
@@ -65,14 +60,14 @@ nlohmann::json predict(const PredictFlags& options, const Output& output, const 
   const Palette palette = parse_palette(options.style, output.stream());
   output.result("{}{}", printable(path), was_inverted ? "  (inverted: dark on bright)" : "");
   if (options.show)
-    for (const std::string& line : draw(image, palette)) output.result("  {}", line);
+    for (const std::string& line : draw(image, palette)) output.picture("  " + line);
   size_t width = 0;
   for (int64_t c : classes) width = std::max(width, width_of(class_name(data, c)));
   nlohmann::json predictions = nlohmann::json::array();
   for (size_t i = 0; i < classes.size(); ++i) {
     const std::string name = class_name(data, classes[i]);
-    output.result("  {}{}  {:6.2f} % {}", name, std::string(width - width_of(name), ' '), 100 * probabilities[i],
-                  bar(probabilities[i], 40, palette));
+    output.picture(fmt::format("  {}{}  {:6.2f} % {}", name, std::string(width - width_of(name), ' '),
+                               100 * probabilities[i], bar(probabilities[i], 40, palette)));
     predictions.push_back({{"class", name}, {"index", classes[i]}, {"probability", probabilities[i]}});
   }
   return {{"image", path}, {"inverted", was_inverted}, {"predictions", predictions}};

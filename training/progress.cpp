@@ -34,6 +34,12 @@ std::string with_thousands(double value) {
   return digits;
 }
 
+/// Progress is worth no error: a stderr that is closed or full gets nothing.
+void write(const std::string& text) {
+  std::fputs(text.c_str(), stderr);
+  std::fflush(stderr);
+}
+
 }  // namespace
 
 std::string format_duration(double seconds) {
@@ -83,15 +89,13 @@ void Progress::update(int64_t done, const std::function<std::string()>& text) {
   // One column stays free: a full last column wraps on some terminals.
   const std::string shown =
       render_progress(label_, done, total_, skipped_, seconds, text ? text() : "", terminal_width() - 1);
-  fmt::print(stderr, "\r{}\x1b[K", shown);
-  std::fflush(stderr);
+  write(fmt::format("\r{}\x1b[K", shown));
   drawn_ = true;
 }
 
 void Progress::end() {
   if (!drawn_) return;
-  fmt::print(stderr, "\r\x1b[K");
-  std::fflush(stderr);
+  write("\r\x1b[K");
   drawn_ = false;
 }
 
@@ -101,8 +105,7 @@ void Progress::line(const std::string& text) {
   if (log_) {
     log_(text);
   } else {
-    fmt::print(stderr, "{}\n", text);
-    std::fflush(stderr);
+    write(text + "\n");
   }
 }
 

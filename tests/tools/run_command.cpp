@@ -17,12 +17,12 @@ namespace espalier::testing {
 
 namespace {
 
-pid_t start(const Folder& folder, const std::string& arguments, const std::string& before) {
+pid_t start(const Folder& folder, const std::string& arguments, const std::string& before,
+            const std::string& redirections = "") {
   const std::string line = fmt::format(
       "cd '{0}' && unset ESPALIER_DATA; export XDG_CACHE_HOME='{0}/cache' OMP_NUM_THREADS=1; {1} exec {2} {3} "
-      ">'{0}/stdout' "
-      "2>'{0}/stderr' </dev/null",
-      folder.path(), before, ESPALIER_COMMAND, arguments);
+      ">'{0}/stdout' 2>'{0}/stderr' </dev/null {4}",
+      folder.path(), before, ESPALIER_COMMAND, arguments, redirections);
   const pid_t child = fork();
   if (child == 0) {
     execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
@@ -68,6 +68,10 @@ Folder::~Folder() {
 
 Said run(const Folder& folder, const std::string& arguments, const std::string& before) {
   return finish(folder, start(folder, arguments, before));
+}
+
+Said run_redirected(const Folder& folder, const std::string& arguments, const std::string& redirections) {
+  return finish(folder, start(folder, arguments, "", redirections));
 }
 
 Said run_and_interrupt(const Folder& folder, const std::string& arguments, const std::string& file) {

@@ -38,7 +38,10 @@ class Folder {
 /// `before`: shell commands to run first ("export ESPALIER_DATA=x;").
 Said run(const Folder& folder, const std::string& arguments, const std::string& before = "");
 
-/// The same, sent SIGINT as soon as `file` (in the folder) is there.
+/// The same with stdout and stderr somewhere else: ">/dev/full" or "2>&-". What is redirected can't be read afterwards.
+Said run_redirected(const Folder& folder, const std::string& arguments, const std::string& redirections);
+
+/// The same as run(), sent SIGINT as soon as `file` (in the folder) is there.
 Said run_and_interrupt(const Folder& folder, const std::string& arguments, const std::string& file);
 
 std::string read_file(const std::string& path);
