@@ -41,11 +41,13 @@
 
 // Data.
 #include "datasets/augment.h"
+#include "datasets/corruptions.h"
 #include "datasets/data_loader.h"
 #include "datasets/dataset.h"
 #include "datasets/download.h"
 
 // Training.
+#include "training/answers.h"
 #include "training/callback.h"
 #include "training/checkpoint.h"
 #include "training/clip.h"
@@ -75,6 +77,7 @@
 #include "pruning/recovery/reconstruct.h"
 #include "pruning/recovery/regrow.h"
 #include "pruning/recovery/statistics.h"
+#include "pruning/removals.h"
 #include "pruning/schedules/adaptive.h"
 #include "pruning/schedules/gradual.h"
 #include "pruning/schedules/lottery.h"

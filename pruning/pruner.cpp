@@ -70,7 +70,31 @@ void Pruner::remove(const std::vector<std::vector<double>>& scores, double spars
   AllocationOptions allocation = options_.allocation;
   for (auto& [name, value] : allocation.sparsity_of) value *= share;
   const auto exists = allocate(sites_, scores, candidates, sparsity, allocation);
+  if (record_) record_->add(sparsity, scores, existing(), exists);
   for (size_t i = 0; i < sites_.size(); ++i) set_existing_units(sites_[i], exists[i], options_.flow);
+}
+
+std::vector<std::vector<bool>> Pruner::existing() const {
+  std::vector<std::vector<bool>> exists;
+  for (const Site& site : sites_) exists.push_back(existing_units(site));
+  return exists;
+}
+
+std::shared_ptr<const RemovalRecord> Pruner::record() const {
+  if (record_) record_->forget(existing());
+  return record_;
+}
+
+void Pruner::load_record(const NamedTensors& state) {
+  if (record_) record_->load_state(state);
+}
+
+void Pruner::record_to(std::shared_ptr<RemovalRecord> record) {
+  std::vector<std::string> names;
+  for (const Site& site : sites_) names.push_back(site.name);
+  check(record == nullptr || record->sites() == names, "Pruner", "expected a record of this Pruner's {} sites",
+        sites_.size());
+  record_ = std::move(record);
 }
 
 void Pruner::prune(double sparsity, double share) {

@@ -3,6 +3,7 @@
 
 #include "pruning/allocation.h"
 #include "pruning/criteria/criterion.h"
+#include "pruning/removals.h"
 
 namespace espalier {
 
@@ -36,6 +37,13 @@ class Pruner {
   /// The same without single weights that are masked inside of units that exist: what prune goes by.
   double removed_share() const;
 
+  /// From now on the record gets every unit that goes, with its score. It must be one of this Pruner's sites.
+  void record_to(std::shared_ptr<RemovalRecord> record);
+  /// The record as the masks are now; null without one.
+  std::shared_ptr<const RemovalRecord> record() const;
+  /// Takes back RemovalRecord::state(), if there is a record: a training goes on.
+  void load_record(const NamedTensors& state);
+
   /// Scores of all units, as prune sees them.
   std::vector<std::vector<double>> scores() const;
 
@@ -46,12 +54,14 @@ class Pruner {
   CriterionInput input() const;
 
  private:
+  std::vector<std::vector<bool>> existing() const;
   bool has_to_remove(double sparsity) const;
   void remove(const std::vector<std::vector<double>>& scores, double sparsity, double share);
 
   ModulePtr module_;
   std::vector<Site> sites_;
   PrunerOptions options_;
+  std::shared_ptr<RemovalRecord> record_;
 };
 
 }  // namespace espalier

@@ -253,7 +253,11 @@ class SeedRun {
     if (stage.lottery) return find_ticket(stage, teacher);
     if (stage.adaptive) return search_adaptively(stage, teacher);
     std::shared_ptr<Pruner> pruner;
-    if (stage.prune) pruner = pruner_of(network_, *stage.prune);
+    if (stage.prune) {
+      pruner = pruner_of(network_, *stage.prune);
+      const UnitSettings& u = stage.prune->units;
+      pruner->record_to(std::make_shared<RemovalRecord>(u.criterion, parse_scope(u.scope), pruner->sites()));
+    }
     if (pruner && !stage.prune->budget.empty()) {
       run_to_budget(stage, pruner, teacher);
     } else if (stage.trains) {
@@ -262,7 +266,10 @@ class SeedRun {
       pruner->prune(stage.prune->sparsity);
     }
     if (pruner && stage.prune->update) std::dynamic_pointer_cast<BrainSurgeon>(pruner->options().criterion)->update();
-    if (pruner && !InterruptGuard::requested()) say_what_is_left(pruner->sites(), stage.prune->units.min_units);
+    if (pruner && !InterruptGuard::requested()) {
+      pruner->record()->save(stage_folder(stage) + "/removals.safetensors");
+      say_what_is_left(pruner->sites(), stage.prune->units.min_units);
+    }
   }
 
   /// The residual blocks that are not masked yet. Throws when there are too few.

@@ -71,15 +71,6 @@ void GradualPruning::on_train_begin(Trainer&) {
   resumed_ = false;
 }
 
-std::vector<std::pair<std::string, Tensor>> GradualPruning::state() const {
-  return budget_ ? budget_->state() : std::vector<std::pair<std::string, Tensor>>();
-}
-
-void GradualPruning::load_state(const std::vector<std::pair<std::string, Tensor>>& state) {
-  if (budget_) budget_->load_state(state);
-  resumed_ = true;
-}
-
 void GradualPruning::on_epoch_begin(Trainer& trainer, int64_t epoch) {
   // A schedule that ends where the training begins prunes before the first step.
   if (epoch == 1 && end_step(trainer.total_steps()) == 0) prune_last();
@@ -115,6 +106,19 @@ void GradualPruning::prune_last() {
 
 bool GradualPruning::is_settled(const Trainer& trainer, const EpochRecord& record) const {
   return record.step >= end_step(trainer.total_steps());
+}
+
+NamedTensors GradualPruning::state() const {
+  NamedTensors all = budget_ ? budget_->state() : NamedTensors{};
+  if (const std::shared_ptr<const RemovalRecord> record = pruner_->record())
+    for (auto& tensor : record->state()) all.push_back(std::move(tensor));
+  return all;
+}
+
+void GradualPruning::load_state(const NamedTensors& state) {
+  if (budget_) budget_->load_state(state);
+  if (!state.empty()) pruner_->load_record(state);
+  resumed_ = true;
 }
 
 }  // namespace espalier

@@ -43,8 +43,9 @@ class GradualPruning : public Callback {
   void on_epoch_begin(Trainer& trainer, int64_t epoch) override;
   void on_step_end(Trainer& trainer, const StepRecord& record) override;
   bool is_settled(const Trainer& trainer, const EpochRecord& record) const override;
-  std::vector<std::pair<std::string, Tensor>> state() const override;
-  void load_state(const std::vector<std::pair<std::string, Tensor>>& state) override;
+  /// What the pruner's record of removals holds, if it keeps one, and what the budget knows.
+  NamedTensors state() const override;
+  void load_state(const NamedTensors& state) override;
 
   /// Throws what the constructor would.
   static void check_options(const GradualOptions& options);
