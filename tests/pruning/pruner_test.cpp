@@ -96,7 +96,7 @@ TEST(Pruner, LayersWithNextToNothingLeftAreFound) {
 
 TEST(Pruner, LayersThatLostMoreThanNineTenthsOfTheirRowsAreFound) {
   const auto net = share(Sequential(Linear(64, 24), Linear(24, 16)));
-  const std::vector<Site> sites = row_sites(*net);
+  const std::vector<Site> sites = weight_sites(*net, Pattern::channel());
   std::vector<bool> few(24, false);
   few[3] = few[4] = few[5] = true;
   set_existing_units(sites[0], few);
