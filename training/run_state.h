@@ -1,4 +1,4 @@
-// Where a training stands, as checkpoints hold it, and the lines that it writes. Internal to the Trainer.
+// Where a training stands, as checkpoints hold it, and the lines that it writes.
 #pragma once
 
 #include <string>

@@ -243,6 +243,16 @@ TEST_P(MaskedNetwork, KeepsWhatWasRemovedAndDoesItsPart) {
   }
 }
 
+/// "WeightsOneShot": the case, then the method.
+std::string name_of(const MaskedNetwork::ParamType& param) {
+  constexpr const char* kCases[] = {"Weights", "Rows", "Inside"};
+  constexpr const char* kMethods[] = {
+      "OneShot", "Linear",  "Geometric", "Cubic",       "Movement",         "Set",   "RigL",
+      "Surgery", "Lottery", "Adaptive",  "LearnedTopK", "LearnedThreshold", "Gates", "Variational"};
+  return std::string(kCases[static_cast<size_t>(std::get<0>(param))]) +
+         kMethods[static_cast<size_t>(std::get<1>(param))];
+}
+
 INSTANTIATE_TEST_SUITE_P(Methods, MaskedNetwork,
                          testing::Combine(testing::Values(Case::weights, Case::rows, Case::inside),
                                           testing::Values(Method::one_shot, Method::linear, Method::geometric,
@@ -250,15 +260,7 @@ INSTANTIATE_TEST_SUITE_P(Methods, MaskedNetwork,
                                                           Method::surgery, Method::lottery, Method::adaptive,
                                                           Method::learned_top_k, Method::learned_threshold,
                                                           Method::gates, Method::variational)),
-                         [](const auto& instance) {
-                           constexpr const char* kCases[] = {"Weights", "Rows", "Inside"};
-                           constexpr const char* kMethods[] = {
-                               "OneShot", "Linear",     "Geometric", "Cubic",    "Movement",    "Set",
-                               "RigL",    "Surgery",    "Lottery",   "Adaptive", "LearnedTopK", "LearnedThreshold",
-                               "Gates",   "Variational"};
-                           return std::string(kCases[static_cast<size_t>(std::get<0>(instance.param))]) +
-                                  kMethods[static_cast<size_t>(std::get<1>(instance.param))];
-                         });
+                         [](const auto& instance) { return name_of(instance.param); });
 
 TEST(SlimmingOnAMaskedNetwork, ScalesOfRemovedChannelsStayZeroAndCountNothing) {
   const ModulePtr net = share(Sequential(Flatten(), Linear(64, 24), BatchNorm1d(24), ReLU(), Linear(24, 10)));
