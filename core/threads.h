@@ -14,6 +14,11 @@ int num_threads();
 /// At most OMP_THREAD_LIMIT of them.
 void set_num_threads(int threads);
 
+/// Takes what OpenBLAS needs to work with num_threads() threads: 128 MiB of address space for each of them. Matrix
+/// products do it by themselves; called at the start of a program, it says there what can't work. Throws
+/// UnavailableError under a limit (ulimit -v) that is too tight: OpenBLAS itself would ask for the memory for ever.
+void reserve_matmul_memory();
+
 /// Calls f(begin, end) on disjoint ranges covering [0, n), at least `grain` elements each, on several threads.
 /// The ranges depend only on n, grain and the number of threads, so results are the same run after run.
 /// Inside another parallel region it runs on the calling thread. An exception in f is rethrown here.

@@ -171,9 +171,11 @@ void add_threads_and_device(CLI::App& app, std::optional<int>& threads, std::str
 
 void use_threads(const std::optional<int>& threads) {
   constexpr int kMost = 1024;
-  if (!threads) return;
-  check(*threads > 0 && *threads <= kMost, "threads", "--threads: expected 1 to {}, got {}", kMost, *threads);
-  set_num_threads(*threads);
+  if (threads) {
+    check(*threads > 0 && *threads <= kMost, "threads", "--threads: expected 1 to {}, got {}", kMost, *threads);
+    set_num_threads(*threads);
+  }
+  reserve_matmul_memory();
 }
 
 namespace {

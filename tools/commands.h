@@ -50,7 +50,7 @@ void add_data_dir(CLI::App& app, std::string& data_dir);
 /// For options that are seeds: what a recipe can hold. The parser alone would read -1 as a large number.
 CLI::Validator is_seed();
 void add_threads_and_device(CLI::App& app, std::optional<int>& threads, std::string& device);
-/// Obeys --threads. Throws ArgumentError for a number that makes no sense.
+/// Obeys --threads and takes the memory that they need. Throws for a number that makes no sense, or too little memory.
 void use_threads(const std::optional<int>& threads);
 
 /// Parses one command line and runs it: everything main() does. Returns the exit status.

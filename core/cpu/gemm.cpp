@@ -2,14 +2,66 @@
 #include <cblas.h>
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
+#include <mutex>
 #include <optional>
+#include <vector>
+
+#include <sys/mman.h>
 
 #include "core/cpu/table.h"
 #include "core/matrix_layout.h"
 #include "core/threads.h"
 
-namespace espalier::cpu {
+// OpenBLAS's own, exported but in no header of it.
+extern "C" void* blas_memory_alloc(int position);
+extern "C" void blas_memory_free(void* buffer);
+
+namespace espalier {
+namespace {
+
+constexpr size_t kBufferBytes = size_t{32} << 22;  // OpenBLAS's BUFFER_SIZE on 64-bit machines, what a call packs into
+
+/// Whether so many buffers find room; they are given back.
+bool have_room_for(int buffers) {
+  std::vector<void*> taken;
+  for (int i = 0; i < buffers; ++i) {
+    void* address = mmap(nullptr, kBufferBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (address == MAP_FAILED) break;
+    taken.push_back(address);
+  }
+  for (void* address : taken) munmap(address, kBufferBytes);
+  return static_cast<int>(taken.size()) == buffers;
+}
+
+}  // namespace
+
+void reserve_matmul_memory() {
+  // Threads for which buffers were taken. OpenBLAS keeps a buffer for each thread that it may start (those of its first
+  // number of threads since it was loaded) and one for each call that runs at a time; it gives none back.
+  static std::atomic<int> reserved = 0;
+  static std::mutex mutex;
+  constexpr int kMost = 64;  // calls at a time that are prepared for; OpenBLAS has a table of so many
+  const int threads = std::min(num_threads(), kMost);
+  if (reserved.load(std::memory_order_acquire) >= threads) return;
+  const std::lock_guard lock(mutex);
+  if (reserved >= threads) return;
+  const int own = std::max(0, threads - std::max<int>(openblas_get_num_threads(), reserved));
+  const int buffers = own + threads - reserved;
+  if (!have_room_for(buffers))
+    fail<UnavailableError>("matmul",
+                           "expected room for {} buffers of {} MiB, which OpenBLAS needs for {} thread{}, found less: "
+                           "the limit of memory is too tight; raise it (ulimit -v), or take fewer threads "
+                           "(OMP_NUM_THREADS=1)",
+                           buffers, kBufferBytes >> 20, threads, threads == 1 ? "" : "s");
+  std::vector<void*> taken;
+  for (int i = 0; i < threads; ++i) taken.push_back(blas_memory_alloc(0));
+  for (void* buffer : taken) blas_memory_free(buffer);
+  reserved = threads;
+}
+
+namespace cpu {
 namespace {
 
 CBLAS_TRANSPOSE flag(bool transpose) { return transpose ? CblasTrans : CblasNoTrans; }
@@ -46,6 +98,7 @@ int blas_int(int64_t value) {
 template <class T>
 void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T beta,
           T* c, int64_t ldc) {
+  reserve_matmul_memory();
   // The BLAS asks OpenMP how many threads to use, and OpenMP answers for the calling thread.
   if (!omp_in_parallel() && omp_get_max_threads() != num_threads()) omp_set_num_threads(num_threads());
   const int M = blas_int(m), N = blas_int(n), K = blas_int(k);
@@ -111,4 +164,5 @@ void matmul(const Tensor& a, const Tensor& b, bool accumulate, Tensor& out) {
   });
 }
 
-}  // namespace espalier::cpu
+}  // namespace cpu
+}  // namespace espalier
