@@ -8,6 +8,7 @@
 #include "tools/commands.h"
 #include "tools/model_file.h"
 #include "tools/pipeline.h"
+#include "tools/run_places.h"
 #include "training/checkpoint.h"
 
 namespace espalier::tools {
@@ -70,10 +71,16 @@ struct CompressFlags {
   std::map<std::string, double> numbers;
   std::map<std::string, int64_t> wholes;
   std::map<std::string, bool> flags;
-  double validation = 0.1;
-  uint64_t seed = 0;
+  std::optional<double> validation;
+  std::optional<uint64_t> seed;
   std::optional<int> threads;
   bool resume = false, overwrite = false, quiet = false;
+
+  /// Whether the line says nothing of what is to be done.
+  bool is_bare() const {
+    return model.empty() && data.empty() && texts.empty() && lists.empty() && numbers.empty() && wholes.empty() &&
+           flags.empty() && !validation && !seed;
+  }
 };
 
 template <size_t N>
@@ -117,8 +124,8 @@ Recipe recipe_of(const CompressFlags& options, const std::string& file, const Mo
   check(!data.empty(), options.type.c_str(), "{} doesn't say what data it was trained on; add --data NAME", file);
   std::string text =
       fmt::format("title = {}\nmodel = {}\ndata = {}\nstart = {}\nvalidation = {:f}\nseed = {}\n[[stage]]\ntype = {}\n",
-                  quote(options.type + " " + file), quote(name), quote(data), quote(file), options.validation,
-                  options.seed, quote(options.type));
+                  quote(options.type + " " + file), quote(name), quote(data), quote(file),
+                  options.validation.value_or(0.1), options.seed.value_or(0), quote(options.type));
   for (const auto& [key, value] : options.texts) text += fmt::format("{} = {}\n", key, quote(value));
   for (const auto& [key, values] : options.lists) text += fmt::format("{} = {}\n", key, nlohmann::json(values).dump());
   for (const auto& [key, value] : options.numbers) text += fmt::format("{} = {}\n", key, toml_number(value));
@@ -134,15 +141,25 @@ int run_stage(const CompressFlags& options, Output& output) {
   check(!options.resume || !options.overwrite, options.type.c_str(), "expected --resume or --overwrite, got both");
   use_threads(options.threads);
   kernels(Device::parse(options.device));
+  PipelineOptions pipeline{.command = options.type,
+                           .out = options.out,
+                           .resume = options.resume,
+                           .overwrite = options.overwrite,
+                           .device = Device::parse(options.device)};
+  if (options.resume && options.is_bare()) {
+    const RunFolder folder = open_run(options.type.c_str(), options.out, kRecipeIdentity);
+    Recipe recipe = load_recipe(folder.file(kRecipeIdentity));
+    recipe.data_dir = options.data_dir;
+    return run_recipe(recipe, pipeline, output);
+  }
   const std::string file = find_model(options.model);
   const Recipe recipe = recipe_of(options, file, open_model(file));
-  std::string folder = options.out;
-  if (folder.empty()) {
+  if (pipeline.out.empty()) {
     const std::string parent = std::filesystem::path(file).parent_path().string();
-    folder = (parent.empty() ? "." : parent) + "/" + options.type;
+    pipeline.out = (parent.empty() ? "." : parent) + "/" + options.type;
+    pipeline.make_new = !options.resume && !options.overwrite;
   }
-  if (!options.resume && !options.overwrite) check_holds_no_run(options.type.c_str(), folder);
-  return run_recipe(recipe, {.out = folder, .resume = options.resume, .device = Device::parse(options.device)}, output);
+  return run_recipe(recipe, pipeline, output);
 }
 
 std::shared_ptr<CompressFlags> add_stage_command(CLI::App* app, const char* type, Commands& commands) {
@@ -150,7 +167,8 @@ std::shared_ptr<CompressFlags> add_stage_command(CLI::App* app, const char* type
   options->type = type;
   add_model(*app, options->model);
   app->add_option("--data,-d", options->data, "Data set (default: the one it was trained on)")->type_name("NAME");
-  app->add_option("--out,-o", options->out, fmt::format("Folder of the result (default: {} beside the model)", type))
+  app->add_option("--out,-o", options->out,
+                  fmt::format("Folder of the result (default: {0}, {0}-2, ...\nbeside the model)", type))
       ->type_name("DIR");
   app->add_option("--validation", options->validation,
                   "Share of the training images that choose the epoch\n(default: 0.1)")
@@ -159,7 +177,7 @@ std::shared_ptr<CompressFlags> add_stage_command(CLI::App* app, const char* type
       ->type_name("N")
       ->check(is_seed());
   add_data_dir(*app, options->data_dir);
-  app->add_flag("--resume", options->resume, "Go on with the run in --out");
+  app->add_flag("--resume", options->resume, "Go on with the run in --out; needs nothing else");
   app->add_flag("--overwrite", options->overwrite, "Start anew in a folder that holds a run");
   app->add_flag("--quiet,-q", options->quiet, std::string("Only the result"));
   add_threads_and_device(*app, options->threads, options->device);

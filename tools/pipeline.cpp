@@ -12,6 +12,7 @@
 #include "layers/models/zoo.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
+#include "tools/run_places.h"
 #include "tools/statistics.h"
 #include "training/interrupt.h"
 
@@ -21,20 +22,19 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string seed_folder(const Recipe& recipe, const std::string& out, uint64_t seed) {
-  return recipe.seeds == 1 ? out : fmt::format("{}/seed-{}", out, seed);
-}
-
-/// What an older run left: its stages would be taken for this one's. Nothing else in the folder is touched.
-void forget_older_run(const Recipe& recipe, const std::string& out) {
-  std::error_code ignored;
-  fs::remove(out + "/result.json", ignored);
-  for (int64_t i = 0; i < recipe.seeds; ++i) {
-    const std::string folder = seed_folder(recipe, out, recipe.seed + static_cast<uint64_t>(i));
-    for (const Stage& stage : recipe.stages)
-      for (const char* name : {"done", "checkpoint.safetensors", "best.safetensors", "metrics.jsonl", "budget.json",
-                               "compaction.json", "rounds"})
-        fs::remove_all(fmt::format("{}/{}/{}", folder, stage.name, name), ignored);
+/// Removes what older runs left, of all their seeds, before anything of the new one is written: their stages would be
+/// taken for this one's. Nothing else in the folder is touched.
+void forget_older_run(const Recipe& recipe, const RunFolder& folder) {
+  for (const RunFolder& place : places_in(folder)) {
+    place.forget_training();
+    place.forget({kResultFile, kTrainIdentity});
+    if (place.path() != folder.path()) place.forget({kRecipeIdentity});  // the folder's own is replaced in one step
+    for (const Stage& stage : recipe.stages) {
+      if (!place.has(stage.name)) continue;
+      const RunFolder of_stage(place.file(stage.name));
+      of_stage.forget_training();
+      of_stage.forget({"budget.json", "compaction.json", "rounds"});
+    }
   }
 }
 
@@ -111,7 +111,7 @@ class RunMark {
   RunMark(const Recipe& recipe, const std::string& out, bool armed) : recipe_(recipe), out_(out), armed_(armed) {}
   ~RunMark() {
     if (!armed_ || std::uncaught_exceptions() == 0) return;
-    const std::string folder = seed_folder(recipe_, out_, recipe_.seed) + "/" + recipe_.stages.front().name;
+    const std::string folder = seed_folder(out_, recipe_.seeds, recipe_.seed) + "/" + recipe_.stages.front().name;
     std::error_code ignored;
     const auto has = [&](const char* name) { return fs::exists(fmt::format("{}/{}", folder, name), ignored); };
     if (!has("done") && !has("checkpoint.safetensors") && !has("rounds/rounds.json"))
@@ -125,12 +125,6 @@ class RunMark {
   const std::string& out_;
   bool armed_;
 };
-
-/// The recipe without what makes no difference to the result.
-std::string what_it_computes(Recipe recipe) {
-  for (Stage& stage : recipe.stages) stage.train.checkpoint_every = 0;
-  return to_toml(recipe);
-}
 
 nlohmann::json to_json(const SeedResult& r) {
   return {{"seed", r.seed},
@@ -194,12 +188,6 @@ std::string report_table(const std::vector<ReportRow>& rows) {
   return table(cells, {1, 2, 3, 4, 5, 6, 7, 8, 9});
 }
 
-void check_holds_no_run(const char* command, const std::string& folder) {
-  check(!fs::exists(folder + "/recipe.toml"), command,
-        "{} holds a run already; add --resume to go on with it, --overwrite to start anew, or choose another --out",
-        folder);
-}
-
 void check_recipe(const Recipe& recipe) {
   if (!recipe.start.empty()) check_fits(recipe, "a network", recipe.start);
   check_teachers(recipe);
@@ -207,39 +195,48 @@ void check_recipe(const Recipe& recipe) {
 }
 
 int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& output) {
-  const std::string resolved = to_toml(recipe), kept = options.out + "/recipe.toml";
+  RunFolder folder;  // taken when nothing is in the way of a run any more; to resume one, at once
   if (options.resume) {
-    if (!fs::exists(kept))
-      fail<FileError>("run", "{}: expected a run to resume, found none; start it without --resume", kept);
-    check(what_it_computes(load_recipe(kept)) == what_it_computes(recipe), "run",
-          "{} was started with another recipe; choose another --out, or --overwrite", options.out);
+    folder = open_run(options.command.c_str(), options.out, kRecipeIdentity);
+    const std::string differing =
+        differences(identity_of(load_recipe(folder.file(kRecipeIdentity))), identity_of(recipe));
+    check(differing.empty(), options.command,
+          "{} was started with another recipe; choose another --out, or --overwrite:{}", options.out, differing);
+  } else if (!options.overwrite && !options.make_new) {
+    check_holds_no_run(options.command.c_str(), options.out);
   }
   check_recipe(recipe);
   const InterruptGuard guard;
   const Splits data = load_dataset(recipe.data, {.data_dir = recipe.data_dir});
   if (!options.resume) rehearse(recipe, data, options, output);
-  std::error_code error;
-  fs::create_directories(options.out, error);
-  if (error) fail<FileError>("run", "cannot write to {}: {}", options.out, error.message());
   if (!options.resume) {
-    forget_older_run(recipe, options.out);
-    write_file_atomically(kept, resolved);
+    folder = options.make_new ? RunFolder::make_new(options.out) : RunFolder(options.out);
+    if (!options.overwrite) check_holds_no_run(options.command.c_str(), folder.path());
+    std::error_code ignored;
+    check(recipe.start.empty() || !fs::equivalent(find_model(recipe.start), folder.file(kModelFile), ignored),
+          options.command, "{}: the run would replace the network that it starts from; choose another --out",
+          folder.path());
+    forget_older_run(recipe, folder);
+    write_file_atomically(folder.file(kRecipeIdentity), to_toml(recipe));
   }
 
-  const RunMark mark(recipe, options.out, !options.resume);
+  const RunMark mark(recipe, folder.path(), !options.resume);
   output.say("{}", recipe.title.empty() ? recipe.source : recipe.title);
   output.say("  {} on {}, {} stage{}, {} seed{}, {} thread{}, in {}\n", recipe.model, recipe.data, recipe.stages.size(),
              recipe.stages.size() == 1 ? "" : "s", recipe.seeds, recipe.seeds == 1 ? "" : "s", num_threads(),
-             num_threads() == 1 ? "" : "s", options.out);
+             num_threads() == 1 ? "" : "s", folder.path());
   std::vector<SeedResult> results;
+  std::vector<std::string> written;
   for (int64_t i = 0; i < recipe.seeds; ++i) {
     const uint64_t seed = recipe.seed + static_cast<uint64_t>(i);
-    const std::string folder = seed_folder(recipe, options.out, seed);
+    written.push_back(seed_folder(folder.path(), recipe.seeds, seed));
     if (recipe.seeds > 1) output.say("seed {}", seed);
-    const std::optional<SeedResult> result = run_seed(recipe, seed, data, folder, options, output);
+    const std::optional<SeedResult> result = run_seed(recipe, seed, data, written.back(), options, output);
     if (!result) {
-      output.result("Stopped. Go on with: espalier run {} --resume --out {}", recipe.source, options.out);
-      output.finish({{"command", "run"}, {"interrupted", true}, {"folder", options.out}, {"error", "interrupted"}});
+      output.result("Stopped. Go on with: {}",
+                    resume_command(options.command, folder.path(), recipe.data_dir, options.device.name()));
+      output.finish(
+          {{"command", options.command}, {"interrupted", true}, {"folder", folder.path()}, {"error", "interrupted"}});
       return kInterrupted;
     }
     results.push_back(*result);
@@ -247,13 +244,14 @@ int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& out
   const auto error_after = over(results, [](const SeedResult& r) { return 1 - r.after.accuracy; });
   nlohmann::json list = nlohmann::json::array();
   for (const SeedResult& r : results) list.push_back(to_json(r));
-  const nlohmann::json json = {{"command", "run"},
+  const nlohmann::json json = {{"command", options.command},
                                {"recipe", recipe.source},
-                               {"folder", options.out},
+                               {"folder", folder.path()},
                                {"test_error", error_after.mean},
                                {"test_error_std", error_after.deviation},
                                {"runs", list}};
-  write_file_atomically(options.out + "/result.json", json.dump(2) + "\n");
+  forget_other_networks(folder, written);
+  folder.write_json(kResultFile, json);
   say_results(output, results);
   output.finish(json);
   return kSuccess;

@@ -12,8 +12,10 @@
 namespace espalier::tools {
 
 struct PipelineOptions {
-  std::string out;  ///< the run's folder
-  bool resume = false;
+  std::string command = "run";  ///< who runs it: "run", "prune", "distill"
+  std::string out;              ///< the run's folder
+  bool make_new = false;        ///< take the first of OUT, OUT-2, OUT-3, ... that is free
+  bool resume = false, overwrite = false;
   Device device = Device::cpu();
 };
 
@@ -26,9 +28,6 @@ struct SeedResult {
   double validation_accuracy = 0;  ///< of the final network, what choices are made by; 0 without validation data
   double seconds = 0;
 };
-
-/// Throws, in the name of `command`, when the folder holds a run, saying what can be done with it.
-void check_holds_no_run(const char* command, const std::string& folder);
 
 /// What can be told from the recipe alone: files that it starts from fit its data, teachers and the layers that terms
 /// compare exist. Throws, naming the stage.
@@ -43,7 +42,8 @@ void rehearse(const Recipe& recipe, const Splits& data, const PipelineOptions& o
 std::optional<SeedResult> run_seed(const Recipe& recipe, uint64_t seed, const Splits& data, const std::string& folder,
                                    const PipelineOptions& options, const Output& output);
 
-/// All seeds; writes OUT/recipe.toml, OUT/result.json. Returns the exit status.
+/// All seeds; writes OUT/recipe.toml, OUT/result.json. Returns the exit status. Throws when the folder holds a run that
+/// is neither resumed nor overwritten, and when a run is resumed that had another recipe.
 int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& output);
 
 /// A name, and a network's report or those of several seeds.

@@ -177,8 +177,11 @@ struct Recipe {
 Recipe load_recipe(const std::string& path, const std::string& data = "");
 /// The same from text; `source` stands in messages.
 Recipe parse_recipe(const std::string& text, const std::string& source, const std::string& data = "");
-/// The recipe with everything that it left to defaults: what a run saves, and what decides whether it can be resumed.
+/// The recipe with everything that it left to defaults: what a run saves.
 std::string to_toml(const Recipe& recipe);
+
+/// What of it decides the result, as JSON.
+nlohmann::json identity_of(Recipe recipe);
 
 /// A number as TOML writes it: with a point or an exponent.
 std::string toml_number(double value);

@@ -3,6 +3,7 @@
 
 #include <fmt/ranges.h>
 #include <toml++/toml.h>
+#include <nlohmann/json.hpp>
 
 #include "tools/recipe.h"
 
@@ -190,6 +191,14 @@ std::string to_toml(const Recipe& recipe) {
     }
   }
   return text;
+}
+
+nlohmann::json identity_of(Recipe recipe) {
+  recipe.title.clear();
+  for (Stage& stage : recipe.stages) stage.train.checkpoint_every = 0;
+  std::ostringstream json;
+  json << toml::json_formatter{toml::parse(to_toml(recipe))};
+  return nlohmann::json::parse(json.str());
 }
 
 std::string describe(const Stage& stage) {

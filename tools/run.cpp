@@ -4,6 +4,7 @@
 #include "core/kernels.h"
 #include "tools/commands.h"
 #include "tools/pipeline.h"
+#include "tools/run_places.h"
 
 namespace espalier::tools {
 
@@ -22,8 +23,11 @@ int run(const RunFlags& options, Output& output) {
   check(!options.resume || !options.overwrite, "run", "expected --resume or --overwrite, got both");
   use_threads(options.threads);
   kernels(Device::parse(options.device));  // says now what is missing
-  Recipe recipe = load_recipe(options.recipe, options.data);
-  recipe.data_dir = options.data_dir;
+  check(!options.recipe.empty() || (options.resume && !options.out.empty()), "run",
+        "expected a recipe, a TOML file; or --resume --out DIR, which goes on with the run in DIR");
+  std::string file = options.recipe;
+  if (file.empty()) file = open_run("run", options.out, kRecipeIdentity).file(kRecipeIdentity);
+  Recipe recipe = load_recipe(file, options.data);
   if (options.seeds) recipe.seeds = *options.seeds;
   if (options.seed) recipe.seed = *options.seed;
   check(recipe.seeds >= 1 && recipe.seeds <= 1000, "run", "--seeds: expected 1 to 1000, got {}", recipe.seeds);
@@ -34,8 +38,12 @@ int run(const RunFlags& options, Output& output) {
   }
   const std::string folder =
       options.out.empty() ? "runs/" + std::filesystem::path(options.recipe).stem().string() : options.out;
-  if (!options.resume && !options.overwrite) check_holds_no_run("run", folder);
-  return run_recipe(recipe, {.out = folder, .resume = options.resume, .device = Device::parse(options.device)}, output);
+  return run_recipe(recipe,
+                    {.out = folder,
+                     .resume = options.resume,
+                     .overwrite = options.overwrite,
+                     .device = Device::parse(options.device)},
+                    output);
 }
 
 }  // namespace
@@ -45,10 +53,10 @@ void add_run(CLI::App& parent, Commands& commands) {
       add_command(parent, "run", "Execute a recipe: train, prune, distil, compact, measure",
                   {"espalier run recipes/digits.toml                            seconds, nothing to download",
                    "espalier run recipes/lenet5-unstructured.toml --seeds 1     one seed instead of three",
-                   "espalier run recipes/lenet5-channels.toml --resume          goes on where Ctrl-C stopped it",
+                   "espalier run --resume --out runs/lenet5-channels            goes on where Ctrl-C stopped it",
                    "espalier run my.toml --check                                shows it with all defaults"});
   auto options = std::make_shared<RunFlags>();
-  app->add_option("recipe", options->recipe, "The recipe, a TOML file")->type_name("RECIPE")->required();
+  app->add_option("recipe", options->recipe, "The recipe, a TOML file")->type_name("RECIPE");
   app->add_option("--out,-o", options->out, "Folder of the run (default: runs/RECIPE)")->type_name("DIR");
   app->add_option("--data,-d", options->data, "Data set, instead of the recipe's")->type_name("NAME");
   app->add_option("--seed", options->seed, "First seed, instead of the recipe's")->type_name("N")->check(is_seed());

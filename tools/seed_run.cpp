@@ -24,6 +24,7 @@
 #include "tools/stage_pruning.h"
 #include "training/checkpoint.h"
 #include "training/interrupt.h"
+#include "training/run_folder.h"
 
 namespace espalier::tools {
 
@@ -91,7 +92,7 @@ class SeedRun {
       if (!result.before && stage.type == "train" && i + 1 < recipe_.stages.size())
         result.before = report(stage_file(stage));
     }
-    const std::string file = folder_ + "/model.safetensors";
+    const std::string file = fmt::format("{}/{}", folder_, kModelFile);
     save_network(file);
     result.after = report(file);
     if (validation_.size() > 0) result.validation_accuracy = evaluate(*network_, validation_).accuracy();
@@ -163,7 +164,7 @@ class SeedRun {
                              .width = train_.width()});
   }
   std::string stage_folder(const Stage& stage) const { return folder_ + "/" + stage.name; }
-  std::string stage_file(const Stage& stage) const { return stage_folder(stage) + "/model.safetensors"; }
+  std::string stage_file(const Stage& stage) const { return fmt::format("{}/{}", stage_folder(stage), kModelFile); }
   /// Of the searches that train many times.
   std::string rounds_folder(const Stage& stage) const { return stage_folder(stage) + "/rounds"; }
   std::string compaction_file(const Stage& stage) const { return stage_folder(stage) + "/compaction.json"; }
@@ -187,7 +188,7 @@ class SeedRun {
 
   /// A finished stage of an earlier start.
   bool read_back(const Stage& stage) {
-    if (!fs::exists(stage_folder(stage) + "/done")) return false;
+    if (!RunFolder(stage_folder(stage)).is_done()) return false;
     if (stage.type != "teacher") network_ = placed(load_model(stage_file(stage)));
     if (stage.type == "compact" && fs::exists(compaction_file(stage)))
       index_map_ = index_map_from_json(parse_json(read_text(compaction_file(stage)).value_or("")).at("kept"));
@@ -197,19 +198,18 @@ class SeedRun {
   }
 
   void save_stage(const Stage& stage) const {
+    const RunFolder folder(stage_folder(stage));
     if (stage.type != "teacher") save_network(stage_file(stage));
-    write_file_atomically(stage_folder(stage) + "/done", describe(stage) + "\n");
+    folder.mark_done(describe(stage));
     // Optimiser state is only needed to go on within the stage.
+    folder.forget({kCheckpointFile, kBestFile});
     std::error_code ignored;
-    for (const char* name : {"checkpoint.safetensors", "best.safetensors"}) {
-      fs::remove(fmt::format("{}/{}", stage_folder(stage), name), ignored);
-      for (const auto& round : fs::directory_iterator(rounds_folder(stage), ignored))
-        if (round.is_directory()) fs::remove(round.path() / name, ignored);
-    }
+    for (const auto& round : fs::directory_iterator(rounds_folder(stage), ignored))
+      if (round.is_directory()) RunFolder(round.path().string()).forget({kCheckpointFile, kBestFile});
   }
 
   void run_stage(const Stage& stage) {
-    fs::create_directories(stage_folder(stage));
+    const RunFolder folder(stage_folder(stage));
     if (stage.type == "recalibrate") {
       recalibrate_batch_norm(*network_, train_, {.seed = seed_});
       return;
@@ -385,14 +385,12 @@ class SeedRun {
     const PruneSettings& p = *stage.prune;
     const CostFunction cost = cost_function(parse_budget_kind(p.budget), example_);
     // A resumed run goes on to the budget that it began with: a share counts from the network as it was then.
-    const std::string file = stage_folder(stage) + "/budget.json";
-    nlohmann::json record;
-    if (options_.resume && fs::exists(file)) {
-      record = parse_json(read_text(file).value_or(""));
-    } else {
+    const RunFolder folder(stage_folder(stage));
+    nlohmann::json record = options_.resume ? folder.read_json("budget.json") : nlohmann::json();
+    if (record.is_null()) {
       const double now = cost(*network_);
       record = {{"budget", p.budget}, {"amount", budget_of(p, now).amount}, {"before", now}};
-      write_file_atomically(file, record.dump() + "\n");
+      folder.write_json("budget.json", record);
     }
     Budget budget = budget_of(p, 0);
     budget.amount = record.at("amount");
@@ -403,7 +401,7 @@ class SeedRun {
       to_budget->at_once();
     if (InterruptGuard::requested()) return;
     record["left"] = cost(*network_);
-    write_file_atomically(file, record.dump() + "\n");
+    folder.write_json("budget.json", record);
     const double before = record.at("before"), left = record.at("left");
     output_.say("    {}: {:.6g} -> {:.6g}, budget {:.6g}", p.budget, before, left, budget.amount);
   }

@@ -1,6 +1,5 @@
 // espalier train: trains a network of the zoo, saves it, and reports the test set once, at the end.
 #include <cmath>
-#include <filesystem>
 
 #include "core/json.h"
 #include "core/kernels.h"
@@ -9,14 +8,13 @@
 #include "layers/summary.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
+#include "tools/run_places.h"
 #include "tools/statistics.h"
 #include "tools/train_settings.h"
 #include "training/checkpoint.h"
 #include "training/interrupt.h"
 
 namespace espalier::tools {
-
-namespace fs = std::filesystem;
 
 namespace {
 
@@ -46,49 +44,40 @@ ModulePtr build_model(const TrainSettings& settings) {
       {.classes = data.num_classes(), .in_channels = data.channels, .height = data.height, .width = data.width});
 }
 
-/// runs/lenet5-mnist, or the first of runs/lenet5-mnist-2, -3, ... that is not there.
-std::string free_folder(const TrainSettings& settings) {
+/// runs/lenet5-mnist, where that is free.
+std::string default_folder(const TrainSettings& settings) {
   std::string name = settings.model + "-" + settings.data;
   for (char& c : name)
     if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '-';
-  const std::string first = "runs/" + name;
-  std::string folder = first;
-  for (int i = 2; fs::exists(folder); ++i) folder = fmt::format("{}-{}", first, i);
-  return folder;
+  return "runs/" + name;
 }
 
-bool holds_run(const std::string& folder) {
-  return fs::exists(folder + "/run.json") || fs::exists(folder + "/checkpoint.safetensors");
+/// Throws unless a run with the settings `was` can go on as `is`, to the result that it would have had.
+void check_may_go_on(const std::string& file, const nlohmann::json& was, const TrainSettings& settings) {
+  nlohmann::json then = was, now = to_json(settings);
+  const nlohmann::json epochs = then.value("epochs", nlohmann::json()), seeds = then.value("seeds", nlohmann::json());
+  std::vector<const char*> free = {"data_dir", "checkpoint_every", "epochs"};
+  if (seeds > 1 && settings.seeds > 1) free.push_back("seeds");
+  for (const char* key : free) then.erase(key), now.erase(key);
+  check_same_run("train", file, then, now);
+  const bool follows_length = parse_schedule(schedule_text(settings))->follows_length();
+  if (epochs == settings.epochs || (epochs < settings.epochs && !follows_length)) return;
+  fail<FileError>("train", "{}: a run of {} epochs cannot go on as one of {}: {}; start anew in another --out", file,
+                  epochs.dump(), settings.epochs,
+                  follows_length
+                      ? fmt::format("the learning rates of '{}' depend on where it ends, and it would not be "
+                                    "the run that --epochs {} gives from the start",
+                                    schedule_text(settings), settings.epochs)
+                      : "it can only be made longer");
 }
 
-nlohmann::json read_run(const std::string& folder) {
-  const std::string path = folder + "/run.json";
-  const std::optional<std::string> text = read_text(path);
-  if (!text) {
-    fail<FileError>("train", "{}: expected a run to resume, found none; start one without --resume",
-                    folder.empty() ? "--resume needs --out DIR" : path);
+/// Removes what older runs left, of all their seeds, before anything of the new one is written.
+void forget_older_run(const RunFolder& folder) {
+  for (const RunFolder& place : places_in(folder)) {
+    place.forget_training();
+    place.forget({kResultFile, kRecipeIdentity});
+    if (place.path() != folder.path()) place.forget({kTrainIdentity});  // the folder's own is replaced in one step
   }
-  try {
-    return parse_json(*text);
-  } catch (const nlohmann::json::exception& error) {
-    fail<FileError>("train", "{}: not what a run wrote: {}", path, error.what());
-  }
-}
-
-/// Makes the folder and notes in it how the run was started, for --resume.
-void start_folder(const std::string& folder, const TrainSettings& settings, bool resume) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) fail<FileError>("train", "cannot write to {}: {}", folder, error.message());
-  if (!resume) {
-    fs::remove(folder + "/model.safetensors", error);
-    fs::remove(folder + "/result.json", error);
-    // With several seeds nothing is trained here: an old run's weights would be taken for theirs.
-    if (settings.seeds > 1)
-      for (const char* name : {"checkpoint.safetensors", "best.safetensors", "metrics.jsonl"})
-        fs::remove(fmt::format("{}/{}", folder, name), error);
-  }
-  write_file_atomically(folder + "/run.json", to_json(settings).dump(2) + "\n");
 }
 
 void say_header(const Output& output, const TrainSettings& s, const Splits& data, const ModelSummary& model,
@@ -135,7 +124,7 @@ RunResult train_one(const Output& output, const TrainSettings& settings, const S
   }
   if (trained.stop == StopReason::interrupted) return result;
 
-  save_checkpoint(folder + "/model.safetensors", *module, nullptr,
+  save_checkpoint(fmt::format("{}/{}", folder, kModelFile), *module, nullptr,
                   {{"data", to_text(description_of(data.train))}, {"settings", to_json(settings).dump()}});
   const Evaluation test = evaluate(*module, data.test,
                                    {.device = Device::parse(options.device),
@@ -232,15 +221,12 @@ int run(const TrainCommandFlags& options, Output& output) {
   check(!options.resume || !options.overwrite, "train", "expected --resume or --overwrite, got both");
   use_threads(options.threads);
   kernels(Device::parse(options.device));  // says now what is missing
-  const nlohmann::json before = options.resume ? read_run(options.out) : nlohmann::json();
+  RunFolder folder;                        // taken when nothing is in the way of a run any more; to resume one, at once
+  if (options.resume) folder = open_run("train", options.out, kTrainIdentity);
+  const nlohmann::json before = folder.read_json(kTrainIdentity);
   const TrainSettings settings = resolve(options.flags, before);
-  const std::string folder = options.out.empty() ? free_folder(settings) : options.out;
-  if (!options.resume && !options.overwrite && holds_run(folder)) {
-    fail("train",
-         "{} holds a run already; add --resume to go on with it, --overwrite to start anew, or choose another "
-         "--out",
-         folder);
-  }
+  if (options.resume) check_may_go_on(folder.file(kTrainIdentity), before, settings);
+  if (!options.resume && !options.overwrite && !options.out.empty()) check_holds_no_run("train", options.out);
 
   // Whatever is wrong with the flags shows before the data is read.
   const ModulePtr module = build_model(settings);
@@ -253,29 +239,37 @@ int run(const TrainCommandFlags& options, Output& output) {
       settings.validation > 0 ? split_validation(data.train, settings.validation, settings.seed).train : data.train,
       {.batch_size = settings.batch_size, .shuffle = true});
   const ModelSummary model = summarize(*module, {1, data.train.channels(), data.train.height(), data.train.width()});
-  say_header(output, settings, data, model, options, folder);
-  start_folder(folder, settings, options.resume);
+  if (!options.resume) {
+    folder = options.out.empty() ? RunFolder::make_new(default_folder(settings)) : RunFolder(options.out);
+    if (!options.overwrite) check_holds_no_run("train", folder.path());
+    forget_older_run(folder);
+  }
+  folder.write_json(kTrainIdentity, to_json(settings));
+  say_header(output, settings, data, model, options, folder.path());
 
   std::vector<RunResult> runs;
   for (int64_t i = 0; i < settings.seeds; ++i) {
     TrainSettings one = settings;
     one.seed += static_cast<uint64_t>(i);
     one.seeds = 1;
-    const std::string place = settings.seeds == 1 ? folder : fmt::format("{}/seed-{}", folder, one.seed);
+    const RunFolder place(seed_folder(folder.path(), settings.seeds, one.seed));
     if (settings.seeds > 1) {
       output.say("seed {}", one.seed);
-      start_folder(place, one, options.resume);
+      place.write_json(kTrainIdentity, to_json(one));
     }
-    const RunResult result = train_one(output, one, data, options, place);
+    const RunResult result = train_one(output, one, data, options, place.path());
     if (result.stop == StopReason::interrupted || InterruptGuard::requested()) {
-      output.result("Stopped. Go on with: espalier train --resume --out {}", folder);
-      output.finish({{"command", "train"}, {"interrupted", true}, {"folder", folder}, {"error", "interrupted"}});
+      output.result("Stopped. Go on with: {}", resume_command("train", folder.path(), "", options.device));
+      output.finish({{"command", "train"}, {"interrupted", true}, {"folder", folder.path()}, {"error", "interrupted"}});
       return kInterrupted;
     }
     runs.push_back(result);
   }
-  const nlohmann::json json = to_json(runs, settings, model, folder);
-  write_file_atomically(folder + "/result.json", json.dump(2) + "\n");
+  std::vector<std::string> written;
+  for (const RunResult& result : runs) written.push_back(result.folder);
+  forget_other_networks(folder, written);
+  const nlohmann::json json = to_json(runs, settings, model, folder.path());
+  folder.write_json(kResultFile, json);
   say_result(output, runs, data);
   say_next(output, runs.front(), options, settings);
   output.finish(json);

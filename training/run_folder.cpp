@@ -147,9 +147,9 @@ void RunFolder::mark_done(const std::string& what) const {
   if (is_used()) write_file_atomically(file(kDoneFile), what + "\n");
 }
 
-void RunFolder::forget(std::initializer_list<const char*> names) const {
+void RunFolder::forget(const std::vector<std::string>& names) const {
   if (!is_used()) return;
-  for (const char* name : names) {
+  for (const std::string& name : names) {
     std::error_code error;
     fs::remove_all(file(name), error);
     if (error) fail<FileError>(kOperation, "cannot write to {}: {} can't be removed: {}", path_, name, error.message());

@@ -1,10 +1,10 @@
 // How a run lives on disk: a folder that one process at a time works in, and files that are whole or not there.
 #pragma once
 
-#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -51,7 +51,7 @@ class RunFolder {
   void mark_done(const std::string& what) const;
 
   /// Removes files or whole folders; those that aren't there don't matter. Throws FileError for what can't be removed.
-  void forget(std::initializer_list<const char*> names) const;
+  void forget(const std::vector<std::string>& names) const;
   /// What every run forgets of an older one: its training, and that it was done. The network stays until a new one
   /// takes its place.
   void forget_training() const { forget({kDoneFile, kCheckpointFile, kBestFile, kMetricsFile}); }

@@ -94,6 +94,10 @@ class Trainer {
   /// checkpoint stays. Throws FileError when the run folder cannot be written or does not fit.
   TrainingResult fit(const Dataset& train, const Dataset& validation = {});
 
+  /// All that decides the result of a training on this data but for the weights at its start and what callbacks do, as
+  /// JSON: a checkpoint is resumed by the same training only.
+  nlohmann::json identity(const TrainValidation& data) const;
+
   /// Evaluates the module as it is.
   Evaluation evaluate(const Dataset& dataset) const;
 
@@ -114,8 +118,6 @@ class Trainer {
   bool train_epoch(Run& run) const;
   bool finish_epoch(Run& run) const;
   void keep_best(Run& run, const EpochRecord& record) const;
-  /// All that decides the result of a training on this data.
-  nlohmann::json identity(const TrainValidation& data) const;
   void save(Run& run) const;
   void resume(Run& run) const;
   /// "POSITION/NAME" for each tensor that a callback remembers.

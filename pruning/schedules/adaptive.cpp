@@ -1,12 +1,11 @@
 #include "pruning/schedules/adaptive.h"
 
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 
 #include "core/json.h"
 #include "layers/snapshot.h"
 #include "training/checkpoint.h"
+#include "training/run_folder.h"
 
 namespace espalier {
 
@@ -30,28 +29,27 @@ AdaptiveRound adaptive_round(const nlohmann::json& json) {
           .accepted = json.at("accepted").get<bool>()};
 }
 
+constexpr char kRoundsFile[] = "rounds.json";
+std::string network_file(int64_t round) { return fmt::format("accepted-{}.safetensors", round); }
+
 /// Reads the rounds so far. False when the folder holds none.
-bool load(const std::string& path, const nlohmann::json& settings, AdaptiveResult& search) {
-  if (!std::filesystem::exists(path)) return false;
-  std::ifstream file(path);
+bool load(const RunFolder& folder, const nlohmann::json& identity, AdaptiveResult& search) {
+  const nlohmann::json saved = folder.read_json(kRoundsFile);
+  if (saved.is_null()) return false;
   try {
-    const nlohmann::json saved = parse_json(std::string(std::istreambuf_iterator<char>(file), {}));
-    if (saved.at("settings") != settings)
-      fail<FileError>("prune_adaptively", "{} was made with other settings: {}, now {}", path,
-                      saved.at("settings").dump(), settings.dump());
+    check_same_run("prune_adaptively", folder.file(kRoundsFile), saved.at("settings"), identity);
     search.start_loss = saved.at("start_loss").get<double>();
     for (const nlohmann::json& round : saved.at("rounds")) search.rounds.push_back(adaptive_round(round));
   } catch (const nlohmann::json::exception& error) {
-    fail<FileError>("prune_adaptively", "{} is not what a search writes: {}", path, error.what());
+    fail<FileError>("prune_adaptively", "{} is not what a search writes: {}", folder.file(kRoundsFile), error.what());
   }
   return true;
 }
 
-void save(const std::string& path, const nlohmann::json& settings, const AdaptiveResult& search) {
+void save(const RunFolder& folder, const nlohmann::json& identity, const AdaptiveResult& search) {
   nlohmann::json list = nlohmann::json::array();
   for (const AdaptiveRound& round : search.rounds) list.push_back(to_json(round));
-  write_file_atomically(
-      path, nlohmann::json{{"settings", settings}, {"start_loss", search.start_loss}, {"rounds", list}}.dump(2) + "\n");
+  folder.write_json(kRoundsFile, {{"settings", identity}, {"start_loss", search.start_loss}, {"rounds", list}});
 }
 
 void check_options(const AdaptiveOptions& o) {
@@ -92,28 +90,27 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
                      .device = options.training.options.device,
                      .loss = options.training.options.loss});
   };
-  const nlohmann::json settings = {{"step", options.step},
-                                   {"smallest_step", options.smallest_step},
-                                   {"tolerance", options.tolerance},
-                                   {"retrain", options.retrain},
-                                   {"steps", total},
-                                   {"seed", options.training.options.seed},
-                                   {"largest_sparsity", options.largest_sparsity}};
-
-  const bool writes = !options.folder.empty();
-  const auto file = [&](const std::string& name) { return writes ? options.folder + "/" + name : ""; };
+  const RunFolder folder(options.folder);
+  nlohmann::json identity;
+  if (folder.is_used())
+    identity = {{"step", options.step},
+                {"smallest_step", options.smallest_step},
+                {"tolerance", options.tolerance},
+                {"retrain", options.retrain},
+                {"criterion", pruner.options().criterion->name()},
+                {"largest_sparsity", options.largest_sparsity},
+                {"training", identity_of(options.training, network, data)}};
   AdaptiveResult search;
-  if (writes) std::filesystem::create_directories(options.folder);
-  if (writes && load(file("rounds.json"), settings, search)) {
+  if (load(folder, identity, search)) {
     int64_t accepted = 0;
     for (const AdaptiveRound& round : search.rounds)
       if (round.accepted) accepted = round.round;
-    restore(load_checkpoint(file(fmt::format("accepted-{}.safetensors", accepted))), *network);
+    restore(load_checkpoint(folder.file(network_file(accepted))), *network);
   } else {
     search.start_loss = measure().loss;
-    if (writes) {
-      save_checkpoint(file("accepted-0.safetensors"), *network);
-      save(file("rounds.json"), settings, search);
+    if (folder.is_used()) {
+      save_checkpoint(folder.file(network_file(0)), *network);
+      save(folder, identity, search);
     }
   }
   double step = options.step;
@@ -145,7 +142,7 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
     }
     TrainingPlan plan = options.training;
     plan.options.validation_fraction = 0;
-    plan.options.run_folder = file(fmt::format("round-{}", round.round));
+    plan.options.run_folder = folder.file(fmt::format("round-{}", round.round));
     if (!retrain(network, plan, data.train, data.validation, first).finished) {
       search.finished = false;
       break;
@@ -160,9 +157,9 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
       before.restore();
       step /= 2;
     }
-    if (!writes) continue;
-    if (round.accepted) save_checkpoint(file(fmt::format("accepted-{}.safetensors", round.round)), *network);
-    save(file("rounds.json"), settings, search);
+    if (!folder.is_used()) continue;
+    if (round.accepted) save_checkpoint(folder.file(network_file(round.round)), *network);
+    save(folder, identity, search);
   }
   search.sparsity = pruner.sparsity();
   return search;

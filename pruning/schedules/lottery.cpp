@@ -1,11 +1,9 @@
 #include "pruning/schedules/lottery.h"
 
-#include <filesystem>
-#include <fstream>
-
 #include "core/json.h"
 #include "layers/snapshot.h"
 #include "training/checkpoint.h"
+#include "training/run_folder.h"
 
 namespace espalier {
 
@@ -58,35 +56,35 @@ LotteryRound lottery_round(const nlohmann::json& json) {
           .test_accuracy = optional_of(json.at("test_accuracy"))};
 }
 
-/// The files of a search.
-struct Files {
-  std::string folder;
-  bool used() const { return !folder.empty(); }
-  std::string of(const std::string& name) const { return used() ? folder + "/" + name : ""; }
-  std::string network(int64_t round) const { return of(fmt::format("round-{}.safetensors", round)); }
+constexpr char kRoundsFile[] = "rounds.json", kRewindFile[] = "rewind.safetensors";
+std::string network_file(int64_t round) { return fmt::format("round-{}.safetensors", round); }
+std::string round_folder(int64_t round) { return fmt::format("round-{}", round); }
 
-  std::vector<LotteryRound> load(const nlohmann::json& settings) const {
-    std::vector<LotteryRound> rounds;
-    if (!used() || !std::filesystem::exists(of("rounds.json"))) return rounds;
-    std::ifstream file(of("rounds.json"));
-    try {
-      const nlohmann::json saved = parse_json(std::string(std::istreambuf_iterator<char>(file), {}));
-      if (saved.at("settings") != settings)
-        fail<FileError>("find_lottery_ticket", "{} was made with other settings: {}, now {}", of("rounds.json"),
-                        saved.at("settings").dump(), settings.dump());
-      for (const nlohmann::json& round : saved.at("rounds")) rounds.push_back(lottery_round(round));
-    } catch (const nlohmann::json::exception& error) {
-      fail<FileError>("find_lottery_ticket", "{} is not what a search writes: {}", of("rounds.json"), error.what());
-    }
-    return rounds;
+void save(const RunFolder& folder, const nlohmann::json& identity, const std::vector<LotteryRound>& rounds) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const LotteryRound& round : rounds) list.push_back(to_json(round));
+  folder.write_json(kRoundsFile, {{"settings", identity}, {"rounds", list}});
+}
+
+/// The rounds so far of the search that the folder holds, or begins one there.
+std::vector<LotteryRound> load_or_begin(const RunFolder& folder, const nlohmann::json& identity, int64_t rounds) {
+  const nlohmann::json saved = folder.read_json(kRoundsFile);
+  if (saved.is_null()) {
+    folder.forget({kRewindFile});
+    for (int64_t round = 0; round <= rounds; ++round) folder.forget({round_folder(round)});
+    save(folder, identity, {});
+    return {};
   }
-  void save(const nlohmann::json& settings, const std::vector<LotteryRound>& rounds) const {
-    if (!used()) return;
-    nlohmann::json list = nlohmann::json::array();
-    for (const LotteryRound& round : rounds) list.push_back(to_json(round));
-    write_file_atomically(of("rounds.json"), nlohmann::json{{"settings", settings}, {"rounds", list}}.dump(2) + "\n");
+  try {
+    check_same_run("find_lottery_ticket", folder.file(kRoundsFile), saved.at("settings"), identity);
+    std::vector<LotteryRound> done;
+    for (const nlohmann::json& round : saved.at("rounds")) done.push_back(lottery_round(round));
+    return done;
+  } catch (const nlohmann::json::exception& error) {
+    fail<FileError>("find_lottery_ticket", "{} is not what a search writes: {}", folder.file(kRoundsFile),
+                    error.what());
   }
-};
+}
 
 void prune_round(const ModulePtr& network, const std::vector<Site>& sites, const Dataset& train,
                  const LotteryOptions& options) {
@@ -147,22 +145,24 @@ LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Si
 
   std::vector<std::string> names;
   for (const Site& site : sites) names.push_back(site.name);
-  const nlohmann::json settings = {{"rate", options.rate},
-                                   {"rate_of", options.rate_of},
-                                   {"output_rate", options.output_rate},
-                                   {"scope", name_of(options.scope)},
-                                   {"criterion", options.criterion->name()},
-                                   {"rewind_step", options.rewind_step},
-                                   {"seed", options.training.options.seed},
-                                   {"steps", total},
-                                   {"sites", names}};
-  const Files files{options.folder};
-  if (files.used()) std::filesystem::create_directories(options.folder);
-  LotteryResult search{.rounds = files.load(settings)};
-  const auto start = std::make_shared<Capture>(options.rewind_step, files.of("rewind.safetensors"));
+  const RunFolder folder(options.folder);
+  nlohmann::json identity;
+  LotteryResult search;
+  if (folder.is_used()) {
+    identity = {{"rate", options.rate},
+                {"rate_of", options.rate_of},
+                {"output_rate", options.output_rate},
+                {"scope", name_of(options.scope)},
+                {"criterion", options.criterion->name()},
+                {"rewind_step", options.rewind_step},
+                {"sites", names},
+                {"training", identity_of(options.training, network, data)}};
+    search.rounds = load_or_begin(folder, identity, options.rounds);
+  }
+  const auto start = std::make_shared<Capture>(options.rewind_step, folder.file(kRewindFile));
   if (!search.rounds.empty())
-    restore(load_checkpoint(files.network(search.rounds.back().round)), *network);
-  else if (options.rewind_step == 0 && (!files.used() || !std::filesystem::exists(files.of("rewind.safetensors"))))
+    restore(load_checkpoint(folder.file(network_file(search.rounds.back().round))), *network);
+  else if (options.rewind_step == 0 && !folder.has(kRewindFile))
     start->take(*network);
   else if (options.rewind_step == 0)
     load_state(*network, start->values());  // stopped in the first training
@@ -174,7 +174,7 @@ LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Si
     }
     TrainingPlan plan = options.training;
     plan.options.validation_fraction = 0;
-    plan.options.run_folder = files.of(fmt::format("round-{}", round));
+    plan.options.run_folder = folder.file(round_folder(round));
     std::vector<std::shared_ptr<Callback>> callbacks;
     if (round == 0 && options.rewind_step > 0) callbacks.push_back(start);
     const Retraining trained =
@@ -197,8 +197,9 @@ LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Si
       record.test_accuracy = result.accuracy();
     }
     search.rounds.push_back(record);
-    if (files.used()) save_checkpoint(files.network(round), *network);
-    files.save(settings, search.rounds);
+    if (!folder.is_used()) continue;
+    save_checkpoint(folder.file(network_file(round)), *network);
+    save(folder, identity, search.rounds);
   }
   return search;
 }

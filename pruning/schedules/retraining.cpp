@@ -34,6 +34,12 @@ TrainValidation training_data(const TrainingPlan& plan, const Dataset& train, co
   return {train, validation};
 }
 
+nlohmann::json identity_of(const TrainingPlan& plan, const ModulePtr& network, const TrainValidation& data) {
+  TrainerOptions options = plan.options;
+  options.resume = false;
+  return Trainer(network, plan.optimizer(*network), options).identity(data);
+}
+
 Retraining retrain(const ModulePtr& network, const TrainingPlan& plan, const Dataset& train, const Dataset& validation,
                    int64_t first, const std::vector<std::shared_ptr<Callback>>& callbacks) {
   check(plan.optimizer != nullptr, "retrain", "the plan has no optimizer; set TrainingPlan::optimizer");

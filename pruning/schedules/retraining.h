@@ -31,6 +31,9 @@ struct Retraining {
 Retraining retrain(const ModulePtr& network, const TrainingPlan& plan, const Dataset& train, const Dataset& validation,
                    int64_t first = 0, const std::vector<std::shared_ptr<Callback>>& callbacks = {});
 
+/// All that decides the result of a row of trainings by this plan, as JSON.
+nlohmann::json identity_of(const TrainingPlan& plan, const ModulePtr& network, const TrainValidation& data);
+
 /// The plan's data: with validation_fraction set and no validation set, splits one off the training set.
 TrainValidation training_data(const TrainingPlan& plan, const Dataset& train, const Dataset& validation);
 

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,34 +15,6 @@
 #include <gtest/gtest.h>
 
 namespace espalier::testing {
-
-namespace {
-
-pid_t start(const Folder& folder, const std::string& arguments, const std::string& before,
-            const std::string& redirections = "") {
-  const std::string line = fmt::format(
-      "cd '{0}' && unset ESPALIER_DATA; export XDG_CACHE_HOME='{0}/cache' OMP_NUM_THREADS=1; {1} exec {2} {3} "
-      ">'{0}/stdout' 2>'{0}/stderr' </dev/null {4}",
-      folder.path(), before, ESPALIER_COMMAND, arguments, redirections);
-  const pid_t child = fork();
-  if (child == 0) {
-    execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
-    _exit(127);
-  }
-  return child;
-}
-
-Said finish(const Folder& folder, pid_t child) {
-  int status = 0;
-  waitpid(child, &status, 0);
-  Said said;
-  said.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  said.out = read_file(folder / "stdout");
-  said.err = read_file(folder / "stderr");
-  return said;
-}
-
-}  // namespace
 
 std::string Said::last_line() const {
   const size_t end = out.find_last_not_of('\n');
@@ -66,26 +39,70 @@ Folder::~Folder() {
   std::filesystem::remove_all(path_, error);
 }
 
-Said run(const Folder& folder, const std::string& arguments, const std::string& before) {
-  return finish(folder, start(folder, arguments, before));
+Running::Running(const Folder& folder, const std::string& arguments, const std::string& before,
+                 const std::string& redirections) {
+  static int count = 0;
+  out_ = folder / fmt::format("stdout-{}", ++count);
+  err_ = folder / fmt::format("stderr-{}", count);
+  const std::string line = fmt::format(
+      "cd '{0}' && unset ESPALIER_DATA; export XDG_CACHE_HOME='{0}/cache' OMP_NUM_THREADS=1; {1} exec {2} {3} "
+      ">'{4}' 2>'{5}' </dev/null {6}",
+      folder.path(), before, ESPALIER_COMMAND, arguments, out_, err_, redirections);
+  child_ = fork();
+  if (child_ == 0) {
+    execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
+    _exit(127);
+  }
 }
 
 Said run_redirected(const Folder& folder, const std::string& arguments, const std::string& redirections) {
-  return finish(folder, start(folder, arguments, "", redirections));
+  return Running(folder, arguments, "", redirections).finish();
 }
 
-Said run_and_interrupt(const Folder& folder, const std::string& arguments, const std::string& file) {
+Running::~Running() {
+  if (child_ == 0) return;
+  send(SIGKILL);
+  finish();
+}
+
+bool Running::wait_for(const std::function<bool()>& happened) {
   using namespace std::chrono_literals;
-  const pid_t child = start(folder, arguments, "");
-  for (int tries = 0; tries < 3000 && !std::filesystem::exists(folder / file); ++tries) {
-    if (waitpid(child, nullptr, WNOHANG) != 0) {
-      ADD_FAILURE() << "ended before it was interrupted: " << read_file(folder / "stderr");
-      return {};
+  for (int tries = 0; tries < 3000 && !happened(); ++tries) {
+    siginfo_t info = {};
+    if (waitid(P_PID, static_cast<id_t>(child_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) {
+      ADD_FAILURE() << "ended too early: " << read_file(err_);
+      return false;
     }
     std::this_thread::sleep_for(10ms);
   }
-  kill(child, SIGINT);
-  return finish(folder, child);
+  return true;
+}
+
+void Running::send(int signal) const { kill(child_, signal); }
+
+Said Running::finish() {
+  int status = 0;
+  waitpid(std::exchange(child_, 0), &status, 0);
+  Said said;
+  said.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  said.out = read_file(out_);
+  said.err = read_file(err_);
+  return said;
+}
+
+Said run(const Folder& folder, const std::string& arguments, const std::string& before) {
+  return Running(folder, arguments, before).finish();
+}
+
+Said run_and_interrupt(const Folder& folder, const std::string& arguments, const std::string& file) {
+  return run_and_interrupt(folder, arguments, [&] { return std::filesystem::exists(folder / file); });
+}
+
+Said run_and_interrupt(const Folder& folder, const std::string& arguments, const std::function<bool()>& when) {
+  Running running(folder, arguments);
+  if (!running.wait_for(when)) return {};
+  running.send(SIGINT);
+  return running.finish();
 }
 
 std::string read_file(const std::string& path) {

@@ -159,7 +159,7 @@ TEST(Train, ANanLossNamesTheStepAndExitsWith1) {
 
 TEST(Train, AFullDiskExitsWith1AndTheOldCheckpointStays) {
   const Folder folder;
-  const std::string options = "train --model mlp:256 --data digits --out r";
+  const std::string options = "train --model mlp:256 --data digits --schedule constant --out r";
   ASSERT_EQ(run(folder, options + " --epochs 1").status, 0);
   const std::string before = read_file(folder / "r/checkpoint.safetensors");
   // Files may grow to 16 blocks of 512 bytes (1,024 in some shells); a checkpoint needs more.
@@ -170,6 +170,13 @@ TEST(Train, AFullDiskExitsWith1AndTheOldCheckpointStays) {
   EXPECT_TRUE(read_file(folder / "r/checkpoint.safetensors") == before);
   EXPECT_EQ(run(folder, "train --resume --epochs 3 --out r").status, 0) << "and the run goes on when there is room";
   EXPECT_EQ(run(folder, "train --model mlp:8 --data digits --out /proc/nothing").status, 1);
+
+  const std::string network = read_file(folder / "r/model.safetensors");
+  const Said anew = run(folder, options + " --epochs 1 --overwrite", "trap '' XFSZ; ulimit -f 16;");
+  EXPECT_EQ(anew.status, 1) << anew.all();
+  EXPECT_TRUE(contains(anew.err, "r/checkpoint.safetensors") && contains(anew.err, "there is no such file"))
+      << anew.err;
+  EXPECT_TRUE(read_file(folder / "r/model.safetensors") == network) << "it stays until a new one takes its place";
 }
 
 TEST(Eval, BadCheckpointsAreRefusedWithPathAndReason) {
