@@ -9,6 +9,7 @@
 #include "pruning/schedules/lottery.h"
 #include "pruning/schedules/surgery.h"
 #include "tests/training/support.h"
+#include "training/checkpoint.h"
 
 namespace espalier {
 namespace {
@@ -227,6 +228,26 @@ TEST(LotteryTicket, GoesOnWhereItWasStopped) {
     }
   }
   expect_contains(message_of<FileError>([&] { search("straight0", 1, 0, 0, nullptr, 1); }), "rewind_step");
+}
+
+TEST(LotteryTicket, NothingOfAnotherSearchIsTakenForItsOwn) {
+  const TemporaryFolder folder;
+  const auto search = [&](const std::string& name, double lr, NamedTensors* state = nullptr) {
+    TrainingPlan training_plan = plan(std::make_shared<Watch>());
+    training_plan.optimizer = [lr](Module& net) { return std::make_shared<Sgd>(net, SgdOptions{.lr = lr}); };
+    const ModulePtr net = small_network(1);
+    find_lottery_ticket(net, weight_sites(*net), training(), {}, {},
+                        {.training = training_plan, .rounds = 1, .folder = folder.file(name)});
+    if (state != nullptr) *state = values_of(*net);
+  };
+  NamedTensors alone, among;
+  search("alone", 0.1, &alone);
+  // Initial weights without an identity: whose they are nobody knows.
+  std::filesystem::create_directories(folder.file("among"));
+  save_checkpoint(folder.file("among/rewind.safetensors"), *small_network(9));
+  search("among", 0.1, &among);
+  expect_identical(among, alone);
+  expect_contains(message_of<FileError>([&] { search("alone", 0.2); }), "training.optimizer.lr: was 0.1, is 0.2");
 }
 
 /// Half of the single weights masked, and no whole row: what rounds of channels have to remove is unaffected.
