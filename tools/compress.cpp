@@ -123,9 +123,10 @@ Recipe recipe_of(const CompressFlags& options, const std::string& file, const Mo
   if (data.empty() && model.data) data = model.data->name;
   check(!data.empty(), options.type.c_str(), "{} doesn't say what data it was trained on; add --data NAME", file);
   std::string text =
-      fmt::format("title = {}\nmodel = {}\ndata = {}\nstart = {}\nvalidation = {:f}\nseed = {}\n[[stage]]\ntype = {}\n",
-                  quote(options.type + " " + file), quote(name), quote(data), quote(file),
-                  options.validation.value_or(0.1), options.seed.value_or(0), quote(options.type));
+      fmt::format("title = {}\nmodel = {}\ndata = {}\nstart = {}\nseed = {}\n", quote(options.type + " " + file),
+                  quote(name), quote(data), quote(file), options.seed.value_or(0));
+  if (options.validation) text += fmt::format("validation = {:f}\n", *options.validation);
+  text += fmt::format("[[stage]]\ntype = {}\n", quote(options.type));
   for (const auto& [key, value] : options.texts) text += fmt::format("{} = {}\n", key, quote(value));
   for (const auto& [key, values] : options.lists) text += fmt::format("{} = {}\n", key, nlohmann::json(values).dump());
   for (const auto& [key, value] : options.numbers) text += fmt::format("{} = {}\n", key, toml_number(value));
@@ -170,12 +171,11 @@ std::shared_ptr<CompressFlags> add_stage_command(CLI::App* app, const char* type
   app->add_option("--out,-o", options->out,
                   fmt::format("Folder of the result (default: {0}, {0}-2, ...\nbeside the model)", type))
       ->type_name("DIR");
-  app->add_option("--validation", options->validation,
-                  "Share of the training images that choose the epoch\n(default: 0.1)")
+  app->add_option(
+         "--validation", options->validation,
+         "Share of the training images that choose the epoch\n(default: those that the network was not trained on)")
       ->type_name("X");
-  app->add_option("--seed", options->seed, "Of order, augmentation, validation split (default: 0)")
-      ->type_name("N")
-      ->check(is_seed());
+  app->add_option("--seed", options->seed, "Of order and augmentation (default: 0)")->type_name("N")->check(is_seed());
   add_data_dir(*app, options->data_dir);
   app->add_flag("--resume", options->resume, "Go on with the run in --out; needs nothing else");
   app->add_flag("--overwrite", options->overwrite, "Start anew in a folder that holds a run");

@@ -92,6 +92,21 @@ IndexMap index_map_of(const ModelFile& file) {
   }
 }
 
+std::optional<ValidationSplit> validation_split_of(const std::string& path) {
+  const Checkpoint checkpoint = load_checkpoint(path);
+  const auto text = checkpoint.metadata.find("settings");
+  if (text == checkpoint.metadata.end()) return std::nullopt;
+  try {
+    const nlohmann::json json = nlohmann::json::parse(text->second);
+    const uint64_t seed = json.at("seed");
+    return ValidationSplit{
+        .data = json.at("data"), .share = json.at("validation"), .seed = json.value("validation_seed", seed)};
+  } catch (const nlohmann::json::exception& error) {
+    fail<FileError>("load_model", "{}: the metadata entry 'settings' is not what a checkpoint holds: {}", path,
+                    error.what());
+  }
+}
+
 ModelFile open_model(const std::string& path) {
   const Checkpoint checkpoint = load_checkpoint(path);
   ModelFile file{.path = path, .module = load_model(checkpoint), .data = {}, .metadata = checkpoint.metadata};

@@ -33,6 +33,15 @@ struct ModelFile {
 /// The file meant by `path`: itself, or model.safetensors (else best, else checkpoint) in a run folder; "" means the
 /// newest runs/*/model.safetensors. Throws FileError when there is none.
 std::string find_model(const std::string& path);
+/// The images that a network was not trained on: what its file's settings say of the training.
+struct ValidationSplit {
+  std::string data;   ///< the data set
+  double share = 0;   ///< of the training images; 0: it was trained on all of them
+  uint64_t seed = 0;  ///< of the split
+};
+/// Nothing for a file that doesn't say. Throws FileError as open_model does.
+std::optional<ValidationSplit> validation_split_of(const std::string& path);
+
 /// Which indices of its original a compacted network still has; empty for one that was never compacted.
 IndexMap index_map_of(const ModelFile& file);
 /// Throws FileError for a file that is bad in any way.

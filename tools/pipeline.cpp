@@ -126,6 +126,26 @@ class RunMark {
   bool armed_;
 };
 
+/// Which images choose the epoch of a network that was trained before.
+void say_validation(const Recipe& recipe, const Output& output) {
+  if (recipe.start.empty()) return;
+  const std::optional<ValidationSplit> split = validation_split_of(find_model(recipe.start));
+  if (split && split->data != recipe.data) return;
+  const bool same = split && split->share == recipe.validation && split->seed == recipe.validation_seed;
+  if (recipe.validation > 0 && same)
+    output.say("  validation on the {:g} % of the training images that {} was not trained on\n", 100 * split->share,
+               recipe.start);
+  else if (recipe.validation == 0)
+    output.say("  no validation: {}; the last epoch counts\n",
+               split && split->share > 0 ? "none was asked for"
+               : split                   ? fmt::format("{} was trained on all training images", recipe.start)
+                                         : fmt::format("{} doesn't say which images it was trained on", recipe.start));
+  else
+    output.say("  warning: {}; accuracy on validation images says little, and chooses the epoch\n",
+               split ? fmt::format("{} was trained on images of the validation set", recipe.start)
+                     : fmt::format("{} may have been trained on images of the validation set", recipe.start));
+}
+
 nlohmann::json to_json(const SeedResult& r) {
   return {{"seed", r.seed},
           {"folder", r.folder},
@@ -225,6 +245,7 @@ int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& out
   output.say("  {} on {}, {} stage{}, {} seed{}, {} thread{}, in {}\n", recipe.model, recipe.data, recipe.stages.size(),
              recipe.stages.size() == 1 ? "" : "s", recipe.seeds, recipe.seeds == 1 ? "" : "s", num_threads(),
              num_threads() == 1 ? "" : "s", folder.path());
+  say_validation(recipe, output);
   std::vector<SeedResult> results;
   std::vector<std::string> written;
   for (int64_t i = 0; i < recipe.seeds; ++i) {

@@ -1,12 +1,14 @@
 #include "tools/recipe.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include <nlohmann/json.hpp>
 
 #include "layers/models/zoo.h"
 #include "pruning/budget.h"
 #include "pruning/schedules/sparse_training.h"
+#include "tools/model_file.h"
 #include "tools/recipe_reader.h"
 
 namespace espalier::tools {
@@ -371,6 +373,19 @@ void read_method(TableReader& reader, const Recipe& recipe, Stage& stage) {
   }
 }
 
+/// A network that a recipe starts from chooses no epoch on images that it was trained on: unless the recipe says
+/// otherwise the images are set aside that its own training set aside.
+void choose_validation(Recipe& recipe, const std::optional<double>& given) {
+  if (given) recipe.validation = *given;
+  if (recipe.start.empty() || !std::filesystem::exists(recipe.start))
+    return;  // what is missing is told when it is to be read
+  const std::optional<ValidationSplit> split = validation_split_of(find_model(recipe.start));
+  if (split && split->data != recipe.data) return;  // other images
+  if (!given) recipe.validation = split ? split->share : 0;
+  if (split && split->share == recipe.validation && split->share > 0 && !recipe.validation_seed)
+    recipe.validation_seed = split->seed;
+}
+
 Stage read_stage(const toml::table& table, const Recipe& recipe) {
   Stage stage;
   TableReader reader(table, recipe.source, "a stage");
@@ -460,7 +475,8 @@ Recipe parse_recipe(const std::string& text, const std::string& source, const st
   reader.read("data", recipe.data);
   if (!data.empty()) recipe.data = data;
   reader.read("start", recipe.start);
-  reader.read("validation", recipe.validation);
+  const std::optional<double> validation = reader.get<double>("validation");
+  reader.read("validation_seed", recipe.validation_seed);
   reader.read("seed", recipe.seed);
   reader.read("seeds", recipe.seeds);
   reader.know("stage");
@@ -473,6 +489,7 @@ Recipe parse_recipe(const std::string& text, const std::string& source, const st
   } catch (const ArgumentError& unknown_name) {
     reader.fail_here(unknown_name.what());
   }
+  choose_validation(recipe, validation);
   if (!(recipe.validation >= 0 && recipe.validation < 1))
     reader.fail_here(
         fmt::format("expected validation in [0,1), a share of the training images, got {}", recipe.validation));

@@ -166,7 +166,9 @@ struct Recipe {
   std::string title;
   std::string model, data, data_dir;
   std::string start;        ///< a model file or run to start from; "": a fresh network of the zoo
-  double validation = 0.1;  ///< share of the training images
+  double validation = 0.1;  ///< share of the training images; with `start` what that network was not trained on
+  /// Which images are set aside: the seed of the split; nothing: that of the run.
+  std::optional<uint64_t> validation_seed = {};
   uint64_t seed = 0;
   int64_t seeds = 1;
   std::vector<Stage> stages;

@@ -44,6 +44,7 @@ std::string to_toml(const Recipe& recipe) {
   std::string text =
       fmt::format("title = {}\nmodel = {}\ndata = {}\nvalidation = {}\nseed = {}\nseeds = {}\n", quote(recipe.title),
                   quote(recipe.model), quote(recipe.data), toml_number(recipe.validation), recipe.seed, recipe.seeds);
+  if (recipe.validation_seed) text += fmt::format("validation_seed = {}\n", *recipe.validation_seed);
   if (!recipe.start.empty()) text += fmt::format("start = {}\n", quote(recipe.start));
   const auto add = [&](const char* key, const std::string& value) { text += fmt::format("{} = {}\n", key, value); };
   const auto add_units = [&](const UnitSettings& u) {

@@ -45,7 +45,7 @@ class SeedRun {
         all_(data.train),
         test_(data.test) {
     if (recipe.validation > 0) {
-      TrainValidation parts = split_validation(data.train, recipe.validation, seed);
+      TrainValidation parts = split_validation(data.train, recipe.validation, recipe.validation_seed.value_or(seed));
       train_ = std::move(parts.train);
       validation_ = std::move(parts.validation);
     } else {
@@ -178,12 +178,14 @@ class SeedRun {
     if (!settings_.empty()) metadata["settings"] = settings_;
     save_checkpoint(path, *network_, nullptr, metadata);
   }
-  /// As `espalier train` writes them.
+  /// As `espalier train` writes them, and which images the training set aside.
   std::string settings_of(const Stage& stage) const {
     TrainSettings settings = stage.train;
     settings.seed = seed_;
-    settings.validation = recipe_.validation;
-    return to_json(settings).dump();
+    settings.validation = stage.include_validation ? 0 : recipe_.validation;
+    nlohmann::json json = to_json(settings);
+    if (recipe_.validation_seed) json["validation_seed"] = *recipe_.validation_seed;
+    return json.dump();
   }
 
   /// A finished stage of an earlier start.

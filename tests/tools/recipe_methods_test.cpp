@@ -53,6 +53,40 @@ TEST(Budget, LayersThatCollapseAreNamed) {
   EXPECT_TRUE(contains(said.err + said.out, "warning: next to nothing is left of fc1: ")) << said.err << said.out;
 }
 
+TEST(Validation, IsOnImagesThatTheNetworkWasNotTrainedOn) {
+  const Folder folder;
+  const auto prune = [&](const std::string& model, const std::string& options) {
+    const Said said = run(folder, "prune " + model + " --sparsity 0.5 --epochs 1 --overwrite " + options);
+    EXPECT_EQ(said.status, 0) << said.err;
+    return said.err + said.out;
+  };
+  const auto resolved = [&](const std::string& file) { return read_file(folder / (file + "/recipe.toml")); };
+  // Trained on all images: none are left to choose an epoch by.
+  ASSERT_EQ(run(folder, "train --model mlp:8 --data digits --epochs 1 --out all").status, 0);
+  EXPECT_TRUE(contains(prune("all", ""), "no validation: all/model.safetensors was trained on all training images"));
+  EXPECT_TRUE(contains(resolved("all/prune"), "validation = 0.0\n"));
+  EXPECT_TRUE(contains(resolved("all/prune"), "keep = \"last\""));
+  EXPECT_TRUE(contains(prune("all", "--validation 0.1"), "warning: all/model.safetensors was trained on images of"));
+  // Trained on a part: the same images are set aside, whatever the seed, in the prunings after it too.
+  ASSERT_EQ(run(folder, "train --model mlp:8 --data digits --epochs 1 --validation 0.2 --seed 3 --out part").status, 0);
+  EXPECT_TRUE(contains(prune("part", "--seed 5"),
+                       "validation on the 20 % of the training images that part/model.safetensors was not trained on"));
+  EXPECT_TRUE(contains(resolved("part/prune"), "validation = 0.2\n"));
+  EXPECT_TRUE(contains(resolved("part/prune"), "validation_seed = 3\n"));
+  prune("part/prune", "--seed 7");
+  EXPECT_TRUE(contains(resolved("part/prune/prune"), "validation_seed = 3\n"));
+  EXPECT_FALSE(contains(prune("part", "--validation 0.2"), "warning"));
+  EXPECT_TRUE(contains(prune("part", "--validation 0.3"), "warning"));
+  EXPECT_TRUE(contains(prune("part", "--validation 0"), "none was asked for"));
+  // A student is a fresh network, but its teacher knows the images.
+  const Said taught = run(folder, "distill part --student mlp:4 --epochs 1");
+  EXPECT_TRUE(contains(taught.err + taught.out, "validation on the 20 %")) << taught.err;
+  // A recipe's last stage may learn from the validation images too.
+  write_file(folder / "r.toml", recipe("[[stage]]\ntype = \"train\"\nepochs = 1\ninclude_validation = true\n"));
+  ASSERT_EQ(run(folder, "run r.toml --out r").status, 0);
+  EXPECT_TRUE(contains(prune("r", ""), "was trained on all training images"));
+}
+
 TEST(Lottery, PrunesInRoundsAndKeepsThem) {
   const Folder folder;
   const nlohmann::json ticket = after(folder,
