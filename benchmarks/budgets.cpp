@@ -91,16 +91,27 @@ Trained trained(const Subject& subject, int64_t images, int64_t epochs, uint64_t
   return t;
 }
 
+std::shared_ptr<Pruner> channel_pruner(const Trained& t, const std::string& criterion, Scope scope) {
+  return std::make_shared<Pruner>(
+      t.network, channel_sites(DependencyGraph::trace(*t.network, t.example)),
+      PrunerOptions{
+          .criterion = make_criterion(criterion), .allocation = {.scope = scope}, .data = t.data.train, .batches = 1});
+}
+
 /// Prunes the channels of a copy to a budget while it trains.
 Trained pruned(const Trained& dense, const Budget& budget, const std::string& criterion, Scope scope, int64_t epochs,
                uint64_t seed) {
   Trained t{dense.network->clone(), dense.data, dense.example, dense.subject};
-  const auto pruner = std::make_shared<Pruner>(
-      t.network, channel_sites(DependencyGraph::trace(*t.network, t.example)),
-      PrunerOptions{.criterion = make_criterion(criterion), .allocation = {.scope = scope}, .data = t.data.train,
-                    .batches = 1});
-  const auto to_budget = std::make_shared<BudgetPruner>(pruner, budget, t.example);
+  const auto to_budget = std::make_shared<BudgetPruner>(channel_pruner(t, criterion, scope), budget, t.example);
   train(t, epochs, seed, {std::make_shared<GradualPruning>(to_budget, GradualOptions{.end = 0.7})});
+  return t;
+}
+
+/// The same to a sparsity.
+Trained pruned(const Trained& dense, double sparsity, Scope scope, int64_t epochs, uint64_t seed) {
+  Trained t{dense.network->clone(), dense.data, dense.example, dense.subject};
+  const auto pruner = channel_pruner(t, "magnitude", scope);
+  train(t, epochs, seed, {std::make_shared<GradualPruning>(pruner, GradualOptions{.sparsity = sparsity, .end = 0.7})});
   return t;
 }
 
@@ -130,6 +141,32 @@ void table() {
   }
 }
 
+/// One network for each seed, and how many epochs its pruning takes.
+struct Dense {
+  std::vector<Trained> networks;
+  int64_t epochs;
+};
+
+Dense dense_networks(const Subject& subject) {
+  const int64_t epochs = std::string(subject.name) == "lenet5" ? 10 : 6;
+  Dense dense{.networks = {}, .epochs = epochs / 3};
+  for (const uint64_t seed : {1, 2}) dense.networks.push_back(trained(subject, 1437, epochs, seed));
+  return dense;
+}
+
+/// Accuracy in percent, of both seeds; a star where a layer lost more than 90 % of its channels.
+template <class F>
+std::string accuracies(const Dense& dense, const F& prune) {
+  std::string cell;
+  for (size_t i = 0; i < dense.networks.size(); ++i) {
+    const Trained t = prune(dense.networks[i], i + 1);
+    const bool gone = !collapsed_sites(channel_sites(DependencyGraph::trace(*t.network, t.example))).empty();
+    cell += fmt::format("{}{:.2f}{}", i == 0 ? "" : ", ", 100 * evaluate(*t.network, t.data.test).accuracy(),
+                        gone ? "*" : "");
+  }
+  return cell;
+}
+
 void scopes() {
   struct Way {
     const char* name;
@@ -139,31 +176,30 @@ void scopes() {
   constexpr std::array<Way, 3> kWays = {{{"global, score per cost", Scope::global, Ranking::score_per_cost},
                                          {"global, score", Scope::global, Ranking::score},
                                          {"layer", Scope::layer, Ranking::score_per_cost}}};
-  fmt::print("| network | MACs | dense | {} | {} | {} |\n|---|---|---|---|---|---|\n", kWays[0].name, kWays[1].name,
+  fmt::print("| network | left | dense | {} | {} | {} |\n|---|---|---|---|---|---|\n", kWays[0].name, kWays[1].name,
              kWays[2].name);
   for (const size_t number : {0, 1, 3}) {
     const Subject& subject = kSubjects[number];
-    const int64_t epochs = number == 0 ? 10 : 6;
-    std::vector<Trained> dense;
-    for (const uint64_t seed : {1, 2}) dense.push_back(trained(subject, 1437, epochs, seed));
-    const auto accuracy = [](const Trained& t) { return 100 * evaluate(*t.network, t.data.test).accuracy(); };
+    const Dense dense = dense_networks(subject);
+    const std::string before = accuracies(dense, [](const Trained& t, uint64_t) { return t; });
     for (const double share : {0.5, 0.25}) {
-      fmt::print("| {} | {:g} % | {:.2f}, {:.2f} |", subject.name, 100 * share, accuracy(dense[0]), accuracy(dense[1]));
+      fmt::print("| {} | {:g} % of the MACs | {} |", subject.name, 100 * share, before);
       for (const Way& way : kWays) {
-        std::string cell;
-        for (size_t i = 0; i < dense.size(); ++i) {
-          const double macs = cost_function(BudgetKind::macs, dense[i].example)(*dense[i].network);
-          const Trained t = pruned(dense[i], {.kind = BudgetKind::macs, .amount = share * macs, .ranking = way.ranking},
-                                   "magnitude", way.scope, epochs / 3, i + 1);
-          const std::vector<std::string> gone =
-              collapsed_sites(channel_sites(DependencyGraph::trace(*t.network, t.example)));
-          cell += fmt::format("{}{:.2f}{}", i == 0 ? "" : ", ", accuracy(t), gone.empty() ? "" : "*");
-        }
-        fmt::print(" {} |", cell);
+        fmt::print(" {} |", accuracies(dense, [&](const Trained& t, uint64_t seed) {
+                     const double macs = cost_function(BudgetKind::macs, t.example)(*t.network);
+                     return pruned(t, {.kind = BudgetKind::macs, .amount = share * macs, .ranking = way.ranking},
+                                   "magnitude", way.scope, dense.epochs, seed);
+                   }));
         std::fflush(stdout);
       }
       fmt::print("\n");
     }
+    fmt::print("| {} | sparsity 50 % | {} | |", subject.name, before);
+    for (const Scope scope : {Scope::global, Scope::layer})
+      fmt::print(" {} |", accuracies(dense, [&](const Trained& t, uint64_t seed) {
+                   return pruned(t, 0.5, scope, dense.epochs, seed);
+                 }));
+    fmt::print("\n");
   }
   fmt::print("\n*: a layer lost more than 90 % of its channels\n");
 }

@@ -49,7 +49,7 @@ double milliseconds_of(Module& network, const Tensor& example) {
   constexpr double kSeconds = 0.2;  // that a measurement takes, about
   const double first = latencies({copy}, {image}, 1, 5).front().p50;
   const int64_t rounds = std::clamp<int64_t>(std::llround(kSeconds / std::max(first, 1e-6)), 15, 500);
-  return 1e3 * latencies({copy}, {image}, 1, rounds).front().p50;
+  return 1e3 * latencies({copy}, {image}, 1, rounds).front().fastest;
 }
 
 double largest_existing(const std::vector<std::vector<double>>& costs, const Units& exists) {
@@ -97,6 +97,50 @@ std::vector<Item> items_of(const Units& among, const std::vector<std::vector<dou
   }
   std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.score < b.score; });
   return items;
+}
+
+/// Where units cost the same whichever others exist: the lowest go until `freed` has gone with them. Protected sites
+/// lose none, the others keep `min_units`. One pass over the units, where a sort would take longer than a training
+/// step.
+void remove_lowest(Units& exists, const std::vector<std::vector<double>>& ranks,
+                   const std::vector<std::vector<double>>& costs, const std::vector<Site>& sites,
+                   const AllocationOptions& options, double freed) {
+  struct Candidate {
+    double rank, cost;
+    uint32_t site, unit;
+    bool operator<(const Candidate& other) const {
+      if (rank != other.rank) return rank < other.rank;
+      return site != other.site ? site < other.site : unit > other.unit;
+    }
+  };
+  std::vector<Candidate> all;
+  for (size_t s = 0; s < exists.size(); ++s) {
+    if (names_include(options.protect, sites[s].name)) continue;
+    const size_t first = all.size();
+    for (size_t unit = 0; unit < exists[s].size(); ++unit) {
+      if (!exists[s][unit]) continue;
+      if (std::isnan(ranks[s][unit]))
+        fail<NumericError>("BudgetPruner", "the score of unit {} of '{}' is NaN; did the training diverge?", unit,
+                           sites[s].name);
+      all.push_back({ranks[s][unit], costs[s][unit], static_cast<uint32_t>(s), static_cast<uint32_t>(unit)});
+    }
+    const auto stay = std::min<int64_t>(options.min_units, static_cast<int64_t>(all.size() - first));
+    std::nth_element(all.begin() + static_cast<std::ptrdiff_t>(first), all.end() - stay, all.end());
+    all.erase(all.end() - stay, all.end());
+  }
+  auto begin = all.begin(), end = all.end();  // the last to go is in here, all before `begin` go
+  while (end - begin > 1) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end);
+    const double lower = std::accumulate(begin, middle, 0.0, [](double sum, const auto& c) { return sum + c.cost; });
+    if (lower < freed) {
+      freed -= lower;
+      begin = middle;
+    } else {
+      end = middle;
+    }
+  }
+  for (auto gone = all.begin(); gone != end; ++gone) exists[gone->site][gone->unit] = false;
 }
 
 void set(Units& exists, const Item& item, bool to) {
@@ -162,9 +206,8 @@ void BudgetPruner::apply(const Units& exists) const {
     set_existing_units(pruner_->sites()[s], exists[s], pruner_->options().flow);
 }
 
-/// Scores as units are to be compared, lowest first, when exactly `exists` exist.
-BudgetPruner::Scores BudgetPruner::ranked(const CostModel& model, const Scores& scores, const Units& exists,
-                                          const Units& candidates) const {
+/// Scores as units are to be compared, lowest first, where they cost as much.
+BudgetPruner::Scores BudgetPruner::ranked(const Scores& costs, const Scores& scores, const Units& candidates) const {
   Scores ranks = scores;
   if (pruner_->options().allocation.normalize)
     for (size_t s = 0; s < ranks.size(); ++s) {
@@ -176,7 +219,6 @@ BudgetPruner::Scores BudgetPruner::ranked(const CostModel& model, const Scores& 
       for (double& score : ranks[s]) score *= static_cast<double>(number) / sum;
     }
   if (budget_.ranking == Ranking::score) return ranks;
-  const std::vector<std::vector<double>> costs = model.unit_costs(exists);
   for (size_t s = 0; s < ranks.size(); ++s)
     for (size_t unit = 0; unit < ranks[s].size(); ++unit) {
       const double cost = costs[s][unit];  // a unit that frees nothing stays
@@ -185,17 +227,34 @@ BudgetPruner::Scores BudgetPruner::ranked(const CostModel& model, const Scores& 
   return ranks;
 }
 
+/// Whether units of all sites go in one order, one by one.
+bool BudgetPruner::has_plain_units() const {
+  const AllocationOptions& options = pruner_->options().allocation;
+  if (options.scope != Scope::global || !options.sparsity_of.empty() || options.round_to != 1) return false;
+  for (const Site& site : pruner_->sites())
+    for (const SiteMember& member : site.members)
+      if (member.pattern.kind() == Pattern::Kind::n_of_m) return false;
+  return true;
+}
+
 /// Which of the candidates stay when the lowest go until the model says at most `wanted`; as few as there can be when
 /// that is out of reach.
 Units BudgetPruner::cut(const CostModel& model, const Scores& scores, Units candidates, double wanted,
                         double by_hand) const {
   const double now = model.cost(candidates);
+  if (model.is_a_sum() && has_plain_units()) {
+    if (now <= wanted) return candidates;
+    const Scores costs = model.unit_costs(candidates);
+    remove_lowest(candidates, ranked(costs, scores, candidates), costs, pruner_->sites(), pruner_->options().allocation,
+                  now - wanted);
+    return candidates;
+  }
   int64_t rounds = 1;
   if (budget_.ranking == Ranking::score_per_cost && wanted > 0 && wanted < now)
     rounds = static_cast<int64_t>(std::ceil(std::log(wanted / now) / std::log(1 - kRankAnewAfter)));
   for (int64_t i = 1; i <= rounds; ++i) {
     const double target = i == rounds ? wanted : now * std::pow(wanted / now, static_cast<double>(i) / rounds);
-    candidates = cut_once(model, ranked(model, scores, candidates, candidates), candidates, target, by_hand);
+    candidates = cut_once(model, ranked(model.unit_costs(candidates), scores, candidates), candidates, target, by_hand);
   }
   return candidates;
 }
@@ -255,7 +314,7 @@ BudgetPruner::Cut BudgetPruner::fill(const CostModel& model, const Scores& score
                                      const Evaluate& evaluate) const {
   const AllocationOptions& allocation = pruner_->options().allocation;
   std::vector<Item> items =
-      items_of(may_return(from.exists), ranked(model, scores, from.exists, at_start_), allocation.round_to);
+      items_of(may_return(from.exists), ranked(model.unit_costs(from.exists), scores, at_start_), allocation.round_to);
   std::reverse(items.begin(), items.end());
   constexpr int kTries = 30;
   int tries = 0;

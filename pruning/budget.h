@@ -17,7 +17,7 @@ enum class BudgetKind : uint8_t {
   parameters,    ///< that compaction leaves: Costs::remaining_parameters
   macs,          ///< that compaction leaves, of one input: Costs::remaining_macs
   bytes,         ///< of the weights that exist and the masks, in a file: count_bytes
-  milliseconds,  ///< that one input takes on this machine, compacted: the median of many
+  milliseconds,  ///< that one input takes on this machine, compacted: the fastest of many passes
 };
 /// "parameters", "macs", "bytes", "milliseconds".
 const char* name_of(BudgetKind kind);
@@ -108,12 +108,13 @@ class BudgetPruner {
   CostModel model() const;
   Units existing() const;
   void apply(const Units& exists) const;
-  Scores ranked(const CostModel& model, const Scores& scores, const Units& exists, const Units& candidates) const;
+  Scores ranked(const Scores& costs, const Scores& scores, const Units& candidates) const;
   Units cut(const CostModel& model, const Scores& scores, Units candidates, double wanted, double by_hand) const;
   Units cut_once(const CostModel& model, const Scores& ranks, const Units& candidates, double wanted,
                  double by_hand) const;
   Cut fill(const CostModel& model, const Scores& scores, Cut from, double wanted, double rate,
            const Evaluate& evaluate) const;
+  bool has_plain_units() const;
   Units may_return(const Units& exists) const;
   Cut deep_enough(const CostModel& model, const Scores& scores, const Units& candidates, double cost,
                   const Evaluate& evaluate);

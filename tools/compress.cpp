@@ -36,7 +36,7 @@ constexpr Key kPruneKeys[] = {
     {"--pattern,-p", "pattern", Key::text, "NAME",
      "element (default), block 4x1, 2 of 4, kernel,\nchannel 0, or channels: coupled channels of all layers"},
     {"--criterion,-c", "criterion", Key::text, "NAME", "What a weight is worth (default: magnitude)"},
-    {"--scope", "scope", Key::text, "NAME", "global (default), layer or erk"},
+    {"--scope", "scope", Key::text, "NAME", "global, layer or erk (default: global; of channels layer)"},
     {"--curve", "curve", Key::text, "NAME", "cubic (default), linear, geometric or one-shot"},
     {"--end", "end", Key::number, "X", "Share of the training in which the sparsity rises\n(default: 0.7)"},
     {"--protect", "protect", Key::list, "NAME,...", "Layers that lose nothing; 'conv*' means several"},

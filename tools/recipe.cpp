@@ -135,6 +135,8 @@ void read_units(TableReader& reader, UnitSettings& units) {
   reader.read("pattern", units.pattern);
   reader.read("inputs", units.inputs);
   reader.read("criterion", units.criterion);
+  // Scores of channels of different layers don't compare: globally, whole layers go (docs/results.md, Budgets).
+  if (units.pattern == "channels") units.scope = name_of(Scope::layer);
   reader.read("scope", units.scope);
   reader.read("protect", units.protect);
   reader.read("normalize", units.normalize);

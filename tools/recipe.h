@@ -19,7 +19,7 @@ struct UnitSettings {
   std::string pattern = "element";       ///< a Pattern, or "channels": groups of coupled channels
   std::vector<std::string> inputs = {};  ///< with "channels": weights whose input features are pruned as well
   std::string criterion = "magnitude";   ///< of make_criterion; for "prune" also "movement"
-  std::string scope = "global";
+  std::string scope = "global";          ///< the default of "channels" is "layer"
   std::vector<std::string> protect = {};
   bool normalize = false;
   int64_t min_units = 1, round_to = 1;

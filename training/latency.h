@@ -10,6 +10,7 @@ namespace espalier {
 
 /// Seconds of one forward pass in evaluation mode.
 struct Latency {
+  double fastest = 0;  ///< what other programs cost it is not in here
   double p50 = 0, p95 = 0;
 };
 

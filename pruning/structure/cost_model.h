@@ -33,6 +33,8 @@ class CostModel {
   CostModel(const Module& net, const std::vector<Site>& sites, const WeightPrices& prices, bool readers_go = true);
 
   double cost(const Units& exists) const;
+  /// Whether a unit frees the same whichever others exist: single weights, blocks, kernels.
+  bool is_a_sum() const { return matrices_.empty(); }
   /// For each unit what the network would cost less without it (of a unit that is gone: more with it), when exactly
   /// these units exist.
   std::vector<std::vector<double>> unit_costs(const Units& exists) const;
