@@ -47,7 +47,7 @@ TEST(Budget, HoldsAfterTheTraining) {
 TEST(Budget, LayersThatCollapseAreNamed) {
   const Folder folder;
   write_file(folder / "r.toml", recipe(kTrain + "[[stage]]\ntype = \"prune\"\npattern = \"channels\"\nepochs = 0\n" +
-                                       "parameters = 0.08\nprotect = [\"fc2\"]\nscope = \"global\"\n"));
+                                       "parameters = 0.17\nprotect = [\"fc2\"]\nscope = \"global\"\n"));
   const Said said = run(folder, "run r.toml --out r");
   ASSERT_EQ(said.status, 0) << said.err;
   EXPECT_TRUE(contains(said.err + said.out, "warning: next to nothing is left of fc1: ")) << said.err << said.out;
