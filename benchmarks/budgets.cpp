@@ -2,9 +2,11 @@
 //   budgets table    {lenet5, resnet20, vgg16 of an eighth of its width, lstm-rows} x {magnitude, taylor, random,
 //                    bn-scale} x {parameters, macs, bytes, milliseconds}, half of each: docs/results.md
 //   budgets scopes   accuracy at half and a quarter of the MACs by what units are ranked, two seeds
+//   budgets events   a pruning on the way to a budget, and its end, beside a training step
 #include <algorithm>
 #include <array>
-#include <cstdlib>
+#include <chrono>
+#include <functional>
 
 #include <espalier/espalier.h>
 
@@ -204,10 +206,53 @@ void scopes() {
   fmt::print("\n*: a layer lost more than 90 % of its channels\n");
 }
 
+double milliseconds_of(const std::function<void()>& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return 1e3 * std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// The fastest of a few prunings on the way to a third of the MACs, and of as many training steps at batch 128.
+void events() {
+  constexpr int64_t kRounds = 8;
+  fmt::print("| network | units | step, ms | event, ms | event / step | end, ms |\n|---|---|---|---|---|---|\n");
+  for (const char* name : {"lenet300", "lenet5", "lstm-rows", "resnet20", "vgg16"}) {
+    const Shape image = model_image(name);
+    const Tensor example = Tensor::zeros({1, image[0], image[1], image[2]});
+    const Variable images = randn({128, image[0], image[1], image[2]});
+    const Tensor labels = Tensor::zeros({128}, DType::i64);
+    for (const bool channels : {true, false}) {
+      set_seed(0);
+      const ModulePtr network = make_model(name);
+      Sgd optimizer(*network, {.lr = 1e-3, .momentum = 0.9});
+      const auto pruner = std::make_shared<Pruner>(
+          network, channels ? channel_sites(DependencyGraph::trace(*network, example)) : weight_sites(*network));
+      const double macs = cost_function(BudgetKind::macs, example)(*network);
+      BudgetPruner budget(pruner, {.kind = BudgetKind::macs, .amount = macs / 3}, example);
+      budget.begin();
+      double step = 1e9, event = 1e9;
+      for (int64_t round = 1; round <= kRounds; ++round) {
+        step = std::min(step, milliseconds_of([&] {
+                          optimizer.zero_grad();
+                          cross_entropy((*network)(images), labels).backward();
+                          optimizer.step();
+                        }));
+        const double share = budget.final_share() * static_cast<double>(round) / static_cast<double>(2 * kRounds);
+        event = std::min(event, milliseconds_of([&] { budget.prune(share); }));
+      }
+      const double end = milliseconds_of([&] { budget.finish(); });
+      fmt::print("| {} | {} | {:.2f} | {:.2f} | {:.2f} | {:.0f} |\n", name, channels ? "channels" : "weights", step,
+                 event, event / step, end);
+      std::fflush(stdout);
+    }
+  }
+}
+
 int run(int argc, char** argv) {
   const std::string what = argc == 2 ? argv[1] : "";
-  check(what == "table" || what == "scopes", "budgets", "usage: budgets table | budgets scopes");
-  what == "table" ? table() : scopes();
+  check(what == "table" || what == "scopes" || what == "events", "budgets",
+        "usage: budgets table | budgets scopes | budgets events");
+  what == "table" ? table() : what == "scopes" ? scopes() : events();
   return 0;
 }
 
