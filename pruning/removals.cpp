@@ -1,6 +1,7 @@
 #include "pruning/removals.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <tuple>
@@ -127,6 +128,8 @@ void RemovalRecord::load_state(const NamedTensors& tensors) {
   for (size_t s = 0; s < event_.size(); ++s) {
     event_[s] = values_of<int32_t>(tensors, names_[s] + ".event", DType::i32, units_[s]);
     score_[s] = values_of<float>(tensors, names_[s] + ".score", DType::f32, units_[s]);
+    for (float score : score_[s])
+      if (std::isnan(score)) fail<FileError>("removals", "'{}.score': expected numbers, got NaN", names_[s]);
     for (int32_t event : event_[s])
       if (event < 0 || event > prunings())
         fail<FileError>("removals", "'{}.event': expected prunings from 0 to {}, got {}", names_[s], prunings(), event);

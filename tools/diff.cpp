@@ -116,6 +116,22 @@ void say_classes(const AnswerChanges& changes, const std::vector<std::string>& c
   output.result("\n{}", table(rows, {1, 2, 3, 4}));
 }
 
+/// Three lines: what changed, whether chance explains it, the worst class.
+std::string changes_text(const AnswerChanges& changes, int64_t examples, const std::vector<std::string>& classes) {
+  std::string text =
+      fmt::format("{} of {} answers broken, {} repaired, {} wrong in another way\nMcNemar's p = {}: {}",
+                  grouped(static_cast<int64_t>(changes.broken.size())), grouped(examples),
+                  grouped(static_cast<int64_t>(changes.repaired.size())),
+                  grouped(static_cast<int64_t>(changes.moved.size())), p_text(changes.p),
+                  changes.p < 0.05 ? "chance hardly explains the difference" : "chance may explain the difference");
+  if (const int64_t worst = changes.worst_class(); worst >= 0) {
+    const ClassChange& change = changes.classes[static_cast<size_t>(worst)];
+    text += fmt::format("\nworst class: {}, {:.2f} -> {:.2f} %", class_text(classes, worst), percent(change.before),
+                        percent(change.after));
+  }
+  return text;
+}
+
 // --- the images
 
 /// "  1234: 9, was 9 (98 %), now 4 (71 %)".
@@ -397,7 +413,7 @@ int run(const DiffFlags& options, Output& output) {
   output.result("before: {}\nafter:  {}\n{}, {} test images\n", before.file.path, after.file.path, test.name,
                 grouped(test.size()));
   say_summary(before, after, output);
-  output.result("{}", changes_line(seen, test.size(), test.class_names));
+  output.result("{}", changes_text(seen, test.size(), test.class_names));
   if (options.per_class) say_classes(seen, test.class_names, output);
   show_broken(options, seen, before, after, test, output);
   nlohmann::json json = {{"command", "diff"},
@@ -433,17 +449,14 @@ int run(const DiffFlags& options, Output& output) {
 
 }  // namespace
 
-std::string changes_line(const AnswerChanges& changes, int64_t examples, const std::vector<std::string>& classes) {
-  std::string text =
-      fmt::format("{} of {} answers broken, {} repaired, {} wrong in another way\nMcNemar's p = {}: {}",
-                  grouped(static_cast<int64_t>(changes.broken.size())), grouped(examples),
-                  grouped(static_cast<int64_t>(changes.repaired.size())),
-                  grouped(static_cast<int64_t>(changes.moved.size())), p_text(changes.p),
-                  changes.p < 0.05 ? "chance hardly explains the difference" : "chance may explain the difference");
+std::string changes_line(const AnswerChanges& changes, const std::vector<std::string>& classes) {
+  std::string text = fmt::format("{} answers broken, {} repaired (McNemar's p = {})",
+                                 grouped(static_cast<int64_t>(changes.broken.size())),
+                                 grouped(static_cast<int64_t>(changes.repaired.size())), p_text(changes.p));
   if (const int64_t worst = changes.worst_class(); worst >= 0) {
     const ClassChange& change = changes.classes[static_cast<size_t>(worst)];
-    text += fmt::format("\nworst class: {}, {:.2f} -> {:.2f} %", class_text(classes, worst), percent(change.before),
-                        percent(change.after));
+    text += fmt::format(", worst class {}: {} points", class_text(classes, worst),
+                        points_text(change.after - change.before));
   }
   return text;
 }

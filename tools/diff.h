@@ -1,4 +1,4 @@
-// What pruning broke, in one line: how `prune`, `compact` and `run` end, and `diff` begins.
+// What pruning broke, in one line: how `prune`, `distill` and `run` end.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace espalier::tools {
 
-/// "41 of 10,000 answers broken, 25 repaired, 9 others changed (McNemar's p = 0.064); worst class: 9, 98.5 -> 97.2 %"
-std::string changes_line(const AnswerChanges& changes, int64_t examples, const std::vector<std::string>& classes);
+/// "41 answers broken, 25 repaired (McNemar's p = 0.064), worst class 9: -1.30 points"
+std::string changes_line(const AnswerChanges& changes, const std::vector<std::string>& classes);
 
 }  // namespace espalier::tools

@@ -11,6 +11,7 @@
 #include "core/threads.h"
 #include "layers/models/zoo.h"
 #include "tools/commands.h"
+#include "tools/diff.h"
 #include "tools/model_file.h"
 #include "tools/run_places.h"
 #include "tools/statistics.h"
@@ -146,11 +147,19 @@ void say_validation(const Recipe& recipe, const Output& output) {
                      : fmt::format("{} may have been trained on images of the validation set", recipe.start));
 }
 
+nlohmann::json to_json(const AnswerChanges& changes) {
+  return {{"broken", changes.broken.size()},
+          {"repaired", changes.repaired.size()},
+          {"moved", changes.moved.size()},
+          {"p", changes.p}};
+}
+
 nlohmann::json to_json(const SeedResult& r) {
   return {{"seed", r.seed},
           {"folder", r.folder},
           {"before", r.before ? to_json(*r.before) : nlohmann::json()},
           {"after", to_json(r.after)},
+          {"changes", r.changes ? to_json(*r.changes) : nlohmann::json()},
           {"validation_accuracy", r.validation_accuracy},
           {"seconds", r.seconds}};
 }
@@ -171,6 +180,11 @@ void say_results(const Output& output, const std::vector<SeedResult>& results) {
       text += fmt::format(", before {:.2f} +- {:.2f} %", before.mean, before.deviation);
     }
     output.result("{} (mean and standard deviation of {} seeds)", text, results.size());
+  }
+  for (const SeedResult& r : results) {
+    if (!r.changes) continue;
+    if (results.size() > 1) output.result("seed {}:", r.seed);
+    output.result("{}\n  espalier diff {} {}", changes_line(*r.changes, r.class_names), r.before_file, r.folder);
   }
 }
 

@@ -8,6 +8,7 @@
 #include "tools/model_report.h"
 #include "tools/output.h"
 #include "tools/recipe.h"
+#include "training/answers.h"
 
 namespace espalier::tools {
 
@@ -25,6 +26,9 @@ struct SeedResult {
   std::string folder;
   std::optional<ModelReport> before;  ///< of the network that a run starts from, or that its first training stage left
   ModelReport after;
+  std::string before_file = {};               ///< where `before` is
+  std::optional<AnswerChanges> changes = {};  ///< of the answers to the test set, where there is a `before`
+  std::vector<std::string> class_names = {};
   double validation_accuracy = 0;  ///< of the final network, what choices are made by; 0 without validation data
   double seconds = 0;
 };

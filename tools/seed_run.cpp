@@ -74,7 +74,13 @@ class SeedRun {
     result.seed = seed_;
     result.folder = folder_;
     begin();
-    if (!recipe_.start.empty()) result.before = report(find_model(recipe_.start));
+    std::optional<Answers> before;
+    const auto note_before = [&](const std::string& file) {
+      result.before = report(file);
+      result.before_file = file;
+      before = answers(*network_, test_);
+    };
+    if (!recipe_.start.empty()) note_before(find_model(recipe_.start));
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const Stage& stage = recipe_.stages[i];
       if (stage.include_validation) {
@@ -89,12 +95,13 @@ class SeedRun {
       }
       if (stage.trains && stage.type != "teacher") settings_ = settings_of(stage);
       if (!done_before) save_stage(stage);
-      if (!result.before && stage.type == "train" && i + 1 < recipe_.stages.size())
-        result.before = report(stage_file(stage));
+      if (!result.before && stage.type == "train" && i + 1 < recipe_.stages.size()) note_before(stage_file(stage));
     }
     const std::string file = fmt::format("{}/{}", folder_, kModelFile);
     save_network(file);
     result.after = report(file);
+    if (before) result.changes = changes(*before, answers(*network_, test_), test_.num_classes());
+    result.class_names = test_.class_names;
     if (validation_.size() > 0) result.validation_accuracy = evaluate(*network_, validation_).accuracy();
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     return result;

@@ -121,7 +121,8 @@ std::vector<std::pair<std::string, Tensor>> Distillation::state() const {
 void Distillation::load_state(const std::vector<std::pair<std::string, Tensor>>& state) {
   teacher_->load_state(state);
   for (auto& [name, parameter] : projections()) {
-    const auto found = std::find_if(state.begin(), state.end(), [&](const auto& entry) { return entry.first == name; });
+    const auto found =
+        std::find_if(state.begin(), state.end(), [&name = name](const auto& entry) { return entry.first == name; });
     if (found == state.end() || found->second.shape() != parameter.shape())
       fail<FileError>("Distillation", "the checkpoint has no projection '{}' of shape {}; resume with the same terms",
                       name, parameter.shape());

@@ -61,7 +61,7 @@ TEST(Elementwise, UnaryAgreesWithTheReferenceOnEveryView) {
         for (const auto& [name, x] : views(shape, [&](const Shape& s) { return random(s, c.mean); })) {
           Tensor out = poisoned(shape, dtype);
           cpu().unary(c.op, x, out);
-          for_each_index(shape, [&](const Index& at) {
+          for_each_index(shape, [&, &name = name, &x = x](const Index& at) {
             const double expected = c.reference(value_at(x, at));
             ASSERT_TRUE(std::abs(value_at(out, at) - expected) <=
                         c.error * testing::epsilon(dtype) * std::abs(expected))
@@ -189,7 +189,7 @@ TEST(Elementwise, BinaryAgreesWithTheReferenceOnEveryPairOfViews) {
             const Tensor a = whole ? a_whole : a_whole * scale, b = whole ? b_whole : b_whole * scale;
             Tensor out = poisoned(shape, dtype);
             cpu().binary(c.op, whole ? a_whole : a, whole ? b_whole : b, out);
-            for_each_index(shape, [&](const Index& at) {
+            for_each_index(shape, [&, &a_name = a_name, &b_name = b_name](const Index& at) {
               double expected = c.reference(value_at(a, at), value_at(b, at));
               if (whole) expected = std::trunc(expected);
               if (dtype == DType::i32 && std::abs(expected) > 2e9) return;
@@ -221,7 +221,7 @@ TEST(Elementwise, BroadcastsInEveryDirection) {
         const Tensor& y = swapped ? a : b;
         const Tensor out = binary(c.op, x, y);
         const Tensor xs = x.expand(out.shape()), ys = y.expand(out.shape());
-        for_each_index(out.shape(), [&](const Index& at) {
+        for_each_index(out.shape(), [&, &left = left, &right = right](const Index& at) {
           const double expected = c.reference(value_at(xs, at), value_at(ys, at));
           ASSERT_TRUE(std::abs(value_at(out, at) - expected) <= 1.2e-7 * std::abs(expected))
               << c.name << " of " << left.to_string() << " and " << right.to_string();

@@ -88,6 +88,19 @@ TEST(Diff, DrawsAndSavesWhatBroke) {
     EXPECT_LE(end - begin, 80U) << said.out.substr(begin, end - begin);
 }
 
+TEST(Diff, OneLineOfItEndsEveryPruning) {
+  const Folder folder;
+  ASSERT_EQ(run(folder, "train --model mlp:24 --data digits --epochs 2 --out net -q").status, 0);
+  const Said said = run(folder, "prune net --sparsity 0.9 --epochs 0 -q --json");
+  ASSERT_EQ(said.status, 0) << said.err;
+  const nlohmann::json full = run(folder, "diff net net/prune --json --corrupted 0").json().at("answers");
+  const nlohmann::json changes = said.json().at("runs").at(0).at("changes");
+  for (const char* kind : {"broken", "repaired", "moved"}) EXPECT_EQ(changes.at(kind), full.at(kind).size()) << kind;
+  EXPECT_EQ(changes.at("p"), full.at("p"));
+  EXPECT_TRUE(contains(said.err, changes.at("broken").dump() + " answers broken")) << said.err;
+  EXPECT_TRUE(contains(said.err, "espalier diff net/model.safetensors net/prune")) << said.err;
+}
+
 TEST(Diff, ErrorsSayWhatToDo) {
   EXPECT_TRUE(contains(run(networks(), "diff net").err, "after"));
   const Said site = run(networks(), "diff net net/prune --corrupted 0 --why fc1.wieght");
