@@ -111,6 +111,7 @@ int lesson(const std::string& name, int64_t limit) {
     return 1;
   }
   fmt::print("\nWith 128 units, from the command line: espalier train --model lstm-rows:128 --data {}\n", name);
+  fmt::print("Next: 05_masks, where weights are removed\n");
   return 0;
 }
 
