@@ -20,9 +20,9 @@ std::string compressed(const std::string& bytes) {
 
 std::vector<std::string> seeds() {
   const std::string images(
-      "\0\0\x08\x03\0\0\0\x02\0\0\0\x02\0\0\0\x03"
-      "abcdefghijkl",
-      28);
+      "\0\0\x08\x03\0\0\0\x02\0\0\0\x02\0\0\0\x02"
+      "abcdefgh",
+      24);
   const std::string labels("\0\0\x08\x01\0\0\0\x03\x01\x02\x03", 11);
   return {images, labels, compressed(images)};
 }
