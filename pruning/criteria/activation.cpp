@@ -161,6 +161,7 @@ class Apoz : public Criterion {
   void check_fits(const Module&, const std::vector<Site>& sites) const override { check_whole_units(*this, sites); }
   bool needs_data() const override { return true; }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
+    if (input.sites) check_fits(input.module, *input.sites);  // before the network runs
     struct Count {
       std::vector<double> positive;
       double all = 0;

@@ -43,6 +43,7 @@ class HRank : public Criterion {
   void check_fits(const Module&, const std::vector<Site>& sites) const override { check_whole_units(*this, sites); }
   bool needs_data() const override { return true; }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
+    if (input.sites) check_fits(input.module, *input.sites);  // before the network runs
     struct Total {
       std::vector<double> ranks;
       double maps = 0;

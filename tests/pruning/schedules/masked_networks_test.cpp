@@ -75,7 +75,7 @@ class MaskedNetwork : public testing::TestWithParam<std::tuple<Case, Method>> {
     for (size_t i = 0; i < sites_.size(); ++i) {
       const Parameter& p = sites_[i].members[0].parameter;
       ASSERT_TRUE(identical(p.mask().apply(p.data()), p.data())) << sites_[i].name;
-      if (!may_grow_) ASSERT_TRUE(mask_of(sites_[i]).is_subset_of(before_[i])) << sites_[i].name;
+      ASSERT_TRUE(may_grow_ || mask_of(sites_[i]).is_subset_of(before_[i])) << sites_[i].name;
     }
   }
   TrainingPlan plan(std::vector<std::shared_ptr<Callback>> callbacks, NamedParameters others = {}) {
@@ -84,7 +84,7 @@ class MaskedNetwork : public testing::TestWithParam<std::tuple<Case, Method>> {
                 [others](Module& net) {
                   NamedParameters all = net.named_parameters();
                   all.insert(all.end(), others.begin(), others.end());
-                  return std::make_shared<Adam>(all, AdamOptions{.lr = 0.01, .weight_decay = 0.01});
+                  return std::make_shared<Sgd>(all, SgdOptions{.lr = 0.05, .momentum = 0.9, .weight_decay = 1e-3});
                 },
             .options = {.steps = kSteps, .batch_size = 64, .progress = ProgressMode::silent, .callbacks = callbacks}};
   }
@@ -135,7 +135,7 @@ void MaskedNetwork::gradual(SparsityCurve curve, const std::shared_ptr<MovementC
 
 void MaskedNetwork::sparse_training(Growth growth) {
   const SparseTrainingOptions options{
-      .growth = growth, .sparsity = 0.75, .allocation = {.scope = Scope::layer}, .fraction = 0.5, .every = 2};
+      .growth = growth, .sparsity = 0.75, .allocation = {.scope = Scope::layer}, .fraction = 1, .every = 1};
   if (case_of() == Case::inside) {
     expect_contains(message_of<ArgumentError>([&] { SparseTraining(sites_, options); }), "can't grow");
     return;
@@ -149,16 +149,17 @@ void MaskedNetwork::sparse_training(Growth growth) {
   for (const double sparsity : sparsities) EXPECT_EQ(sparsity, sparsities[0]);
   bool grew = false;
   for (size_t i = 0; i < sites_.size(); ++i) grew = grew || !mask_of(sites_[i]).is_subset_of(before_[i]);
-  EXPECT_TRUE(grew);
+  // A removed row makes a constant 0, on which ReLU's gradient is 0: rows that were just dropped have larger ones.
+  EXPECT_EQ(grew, case_of() == Case::weights || growth == Growth::random);
 }
 
 void MaskedNetwork::surgery() {
   const auto surgery =
-      std::make_shared<NetworkSurgery>(sites_, SurgeryOptions{.c = 0, .low = 1, .high = 1, .gamma = 0});
+      std::make_shared<NetworkSurgery>(sites_, SurgeryOptions{.c = 0, .low = 1, .high = 1, .gamma = 1e9});
   EXPECT_DOUBLE_EQ(surgery->sparsity(), sparsity_before_);
   train({surgery});
   EXPECT_TRUE(surgery->is_hard());
-  // About half of what exists lies below its mean.
+  // In its one update, in the first step, about half of what exists lies below the mean of what exists.
   EXPECT_GT(sparsity(), sparsity_before_ + 0.15);
   EXPECT_LT(sparsity(), sparsity_before_ + 0.4);
 }
@@ -243,14 +244,13 @@ TEST_P(MaskedNetwork, KeepsWhatWasRemovedAndDoesItsPart) {
   }
 }
 
-/// "WeightsOneShot": the case, then the method.
-std::string name_of(const MaskedNetwork::ParamType& param) {
+std::string name_of_case(const testing::TestParamInfo<std::tuple<Case, Method>>& instance) {
   constexpr const char* kCases[] = {"Weights", "Rows", "Inside"};
   constexpr const char* kMethods[] = {
       "OneShot", "Linear",  "Geometric", "Cubic",       "Movement",         "Set",   "RigL",
       "Surgery", "Lottery", "Adaptive",  "LearnedTopK", "LearnedThreshold", "Gates", "Variational"};
-  return std::string(kCases[static_cast<size_t>(std::get<0>(param))]) +
-         kMethods[static_cast<size_t>(std::get<1>(param))];
+  return std::string(kCases[static_cast<size_t>(std::get<0>(instance.param))]) +
+         kMethods[static_cast<size_t>(std::get<1>(instance.param))];
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, MaskedNetwork,
@@ -260,7 +260,7 @@ INSTANTIATE_TEST_SUITE_P(Methods, MaskedNetwork,
                                                           Method::surgery, Method::lottery, Method::adaptive,
                                                           Method::learned_top_k, Method::learned_threshold,
                                                           Method::gates, Method::variational)),
-                         [](const auto& instance) { return name_of(instance.param); });
+                         name_of_case);
 
 TEST(SlimmingOnAMaskedNetwork, ScalesOfRemovedChannelsStayZeroAndCountNothing) {
   const ModulePtr net = share(Sequential(Flatten(), Linear(64, 24), BatchNorm1d(24), ReLU(), Linear(24, 10)));
