@@ -5,10 +5,11 @@
 #include <bit>
 #include <charconv>
 #include <cmath>
-#include <numeric>
+#include <cstring>
 
 #include "core/kernels.h"
 #include "core/ops.h"
+#include "core/selection.h"
 
 namespace espalier {
 namespace {
@@ -28,37 +29,43 @@ bool read_pair(std::string_view text, std::string_view separator, int64_t& first
   return read(text.substr(0, at), first) && read(text.substr(at + separator.size()), second);
 }
 
-/// Order of units from best to worst score, equal scores by index.
-std::vector<int64_t> best_first(const std::vector<double>& scores) {
-  std::vector<int64_t> order(scores.size());
-  std::iota(order.begin(), order.end(), int64_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-    return scores[static_cast<size_t>(a)] > scores[static_cast<size_t>(b)];
-  });
-  return order;
+uint64_t lowest_bits(int64_t count) { return count >= kWordBits ? ~uint64_t{0} : (uint64_t{1} << count) - 1; }
+int64_t words_for(int64_t bits) { return (bits + kWordBits - 1) / kWordBits; }
+
+/// Words with the lowest `bits` bits set.
+Tensor full_words(int64_t bits) {
+  Tensor words = Tensor::full({words_for(bits)}, -1, DType::i64);
+  if (bits % kWordBits != 0)
+    words.data<int64_t>()[bits / kWordBits] = static_cast<int64_t>(lowest_bits(bits % kWordBits));
+  return words;
 }
 
-std::vector<double> checked_scores(const Tensor& scores, int64_t units) {
+/// Throws when a group of n of m keeps more than n.
+void check_groups(const Pattern& pattern, const Tensor& words, int64_t units) {
+  if (pattern.kind() != Pattern::Kind::n_of_m) return;
+  const int64_t* const bits = words.data<int64_t>();
+  const int64_t m = pattern.second();
+  for (int64_t group = 0; group < units; group += m) {
+    int64_t kept = 0;
+    for (int64_t i = group; i < group + m; ++i)
+      kept += static_cast<uint64_t>(bits[i / kWordBits]) >> (i % kWordBits) & 1;
+    check(kept <= pattern.first(), "mask", "pattern {}: group {} keeps {}", pattern.to_string(), group / m, kept);
+  }
+}
+
+/// The scores on the CPU, contiguous. Throws unless there is one for each unit and none is NaN.
+Tensor checked_scores(const Tensor& scores, int64_t units) {
   check(scores.defined() && is_floating(scores.dtype()) && scores.numel() == units, "mask",
         "expected {} scores (f32 or f64), one for each unit, got {}", units, describe(scores));
-  std::vector<double> values = scores.to_vector<double>();
-  for (size_t i = 0; i < values.size(); ++i)
-    if (std::isnan(values[i])) fail<NumericError>("mask", "the score of unit {} is NaN", i);
+  Tensor values = scores.to(Device::cpu()).contiguous();
+  if (const int64_t nan = find_nan(values); nan >= 0) fail<NumericError>("mask", "the score of unit {} is NaN", nan);
   return values;
 }
 
-/// For n of m: unit sets in which each group of m keeps its n best. For other patterns: all units.
-std::vector<bool> admissible(const MaskLayout& layout, const Pattern& pattern, const std::vector<double>& scores) {
-  std::vector<bool> allowed(scores.size(), pattern.kind() != Pattern::Kind::n_of_m);
-  if (pattern.kind() != Pattern::Kind::n_of_m) return allowed;
-  const auto n = static_cast<size_t>(pattern.first()), m = static_cast<size_t>(pattern.second());
-  for (size_t group = 0; group < static_cast<size_t>(layout.units()); group += m) {
-    const std::vector<double> part(scores.begin() + static_cast<int64_t>(group),
-                                   scores.begin() + static_cast<int64_t>(group + m));
-    const std::vector<int64_t> order = best_first(part);
-    for (size_t i = 0; i < n; ++i) allowed[group + static_cast<size_t>(order[i])] = true;
-  }
-  return allowed;
+/// The units that a pattern allows to keep: all, or for n of m the n best of every m.
+Candidates admissible(const MaskLayout& layout, const Pattern& pattern, const Tensor& scores) {
+  const bool grouped = pattern.kind() == Pattern::Kind::n_of_m;
+  return {scores, grouped ? best_of_groups(scores, pattern.first(), pattern.second()) : full_words(layout.units())};
 }
 
 }  // namespace
@@ -152,7 +159,7 @@ Mask Mask::make(const Shape& weight, const Pattern& pattern) {
   mask.shape_ = weight;
   mask.pattern_ = pattern;
   mask.layout_ = mask_layout(weight, pattern);
-  mask.words_ = Tensor::zeros({(mask.num_units() + kWordBits - 1) / kWordBits}, DType::i64);
+  mask.words_ = Tensor::zeros({words_for(mask.num_units())}, DType::i64);
   mask.version_ = next_version.fetch_add(1, std::memory_order_relaxed);
   return mask;
 }
@@ -164,57 +171,58 @@ Mask Mask::from_units(const Shape& weight, Pattern pattern, const std::vector<bo
         exists.size());
   int64_t* words = mask.words_.data<int64_t>();
   for (size_t i = 0; i < exists.size(); ++i)
-    if (exists[i]) words[i / kWordBits] |= static_cast<int64_t>(uint64_t{1} << (i % kWordBits));
-  if (pattern.kind() == Pattern::Kind::n_of_m) {
-    const auto m = static_cast<size_t>(pattern.second());
-    for (size_t group = 0; group < exists.size(); group += m) {
-      const auto kept = std::count(exists.begin() + static_cast<int64_t>(group),
-                                   exists.begin() + static_cast<int64_t>(group + m), true);
-      check(kept <= pattern.first(), "mask", "pattern {}: group {} keeps {}", pattern.to_string(), group / m, kept);
-    }
-  }
+    words[i / kWordBits] |= static_cast<int64_t>(uint64_t{exists[i]} << (i % kWordBits));
+  check_groups(pattern, mask.words_, mask.num_units());
   return mask;
 }
 
 Mask Mask::all(const Shape& weight, Pattern pattern) {
   check(pattern.kind() != Pattern::Kind::n_of_m || pattern.first() == pattern.second(), "mask",
         "pattern {} cannot keep every weight; start from an element mask", pattern.to_string());
-  return from_units(weight, pattern,
-                    std::vector<bool>(static_cast<size_t>(mask_layout(weight, pattern).units()), true));
+  Mask mask = make(weight, pattern);
+  mask.words_ = full_words(mask.num_units());
+  return mask;
 }
 
 Mask Mask::from_scores(const Shape& weight, Pattern pattern, const Tensor& scores, int64_t keep) {
-  const MaskLayout layout = mask_layout(weight, pattern);
-  const std::vector<double> values = checked_scores(scores, layout.units());
-  check(keep >= 0 && keep <= layout.units(), "mask", "expected to keep 0 to {} units, got {}", layout.units(), keep);
-  const std::vector<bool> allowed = admissible(layout, pattern, values);
-  std::vector<bool> exists(values.size(), false);
-  for (int64_t unit : best_first(values)) {
-    if (keep == 0) break;
-    if (!allowed[static_cast<size_t>(unit)]) continue;
-    exists[static_cast<size_t>(unit)] = true;
-    --keep;
-  }
-  return from_units(weight, pattern, exists);
+  Mask mask = make(weight, pattern);
+  const Tensor values = checked_scores(scores, mask.num_units());
+  check(keep >= 0 && keep <= mask.num_units(), "mask", "expected to keep 0 to {} units, got {}", mask.num_units(),
+        keep);
+  Candidates kept = admissible(mask.layout_, pattern, values);
+  Border border = border_of_lowest(std::span(&kept, 1), kept.count() - keep);
+  remove_lowest(border, kept);
+  mask.words_ = kept.words;
+  return mask;
 }
 
 Mask Mask::from_threshold(const Shape& weight, Pattern pattern, const Tensor& scores, double threshold) {
-  const MaskLayout layout = mask_layout(weight, pattern);
-  const std::vector<double> values = checked_scores(scores, layout.units());
-  std::vector<bool> exists = admissible(layout, pattern, values);
-  for (size_t i = 0; i < values.size(); ++i) exists[i] = exists[i] && values[i] >= threshold;
-  return from_units(weight, pattern, exists);
+  Mask mask = make(weight, pattern);
+  const Tensor values = checked_scores(scores, mask.num_units());
+  mask.words_ = admissible(mask.layout_, pattern, values).words;
+  int64_t* const words = mask.words_.data<int64_t>();
+  dispatch_floating(values.dtype(), "mask", [&]<class T>(T) {
+    const T* const s = values.data<T>();
+    for (int64_t i = 0; i < values.numel(); ++i)
+      if (!(static_cast<double>(s[i]) >= threshold))
+        words[i / kWordBits] &= static_cast<int64_t>(~(uint64_t{1} << (i % kWordBits)));
+  });
+  return mask;
 }
 
 Mask Mask::from_packed(const Shape& weight, Pattern pattern, const Tensor& bytes) {
+  static_assert(std::endian::native == std::endian::little, "a word's first byte is its lowest");
   const int64_t units = mask_layout(weight, pattern).units();
   check(bytes.defined() && bytes.dtype() == DType::u8 && bytes.numel() == (units + 7) / 8, "mask",
         "expected {} bytes (u8) for {} units of pattern {} on the weight {}, got {}", (units + 7) / 8, units,
         pattern.to_string(), weight, describe(bytes));
-  const std::vector<uint8_t> packed = bytes.to_vector<uint8_t>();
-  std::vector<bool> exists(static_cast<size_t>(units));
-  for (size_t i = 0; i < exists.size(); ++i) exists[i] = packed[i / 8] >> (i % 8) & 1;
-  return from_units(weight, pattern, exists);
+  Mask mask = make(weight, pattern);
+  const Tensor host = bytes.to(Device::cpu()).contiguous();
+  int64_t* const words = mask.words_.data<int64_t>();
+  std::memcpy(words, host.data<uint8_t>(), static_cast<size_t>(host.numel()));
+  if (units % kWordBits != 0) words[units / kWordBits] &= static_cast<int64_t>(lowest_bits(units % kWordBits));
+  check_groups(pattern, mask.words_, units);
+  return mask;
 }
 
 Mask Mask::to(Device device) const {
@@ -259,9 +267,10 @@ Mask Mask::combine(const Mask& other, const char* operation, F&& f) const {
       return as_elements().combine(other.as_elements(), operation, f);
   }
   Mask result = make(shape_, pattern_);
-  const std::vector<int64_t> a = words_.to_vector<int64_t>(), b = other.words_.to_vector<int64_t>();
-  int64_t* words = result.words_.data<int64_t>();
-  for (size_t i = 0; i < a.size(); ++i) words[i] = f(a[i], b[i]);
+  const Tensor a = words_.to(Device::cpu()), b = other.words_.to(Device::cpu());
+  const int64_t *left = a.data<int64_t>(), *right = b.data<int64_t>();
+  int64_t* const words = result.words_.data<int64_t>();
+  for (int64_t i = 0; i < a.numel(); ++i) words[i] = f(left[i], right[i]);
   return result.to(device());
 }
 
@@ -279,9 +288,7 @@ Mask Mask::operator~() const {
   check(!layout_.recurrent, "mask ~",
         "the complement of a recurrent mask is no set of hidden units; use as_elements()");
   if (pattern_.kind() == Pattern::Kind::n_of_m) return ~as_elements();
-  std::vector<bool> exists = units();
-  exists.flip();
-  return from_units(shape_, pattern_, exists).to(device());
+  return all(shape_, pattern_).to(device()) ^ *this;
 }
 
 bool Mask::operator==(const Mask& other) const {
@@ -320,25 +327,28 @@ void Mask::apply_(Tensor& x) const {
 
 Tensor Mask::sum_over_units(const Tensor& x, const Pattern& pattern) {
   const MaskLayout layout = mask_layout(x.shape(), pattern);
-  const std::vector<double> values = x.to_vector<double>();
+  const Tensor values = x.to(Device::cpu()).contiguous();
   Tensor sums = Tensor::zeros({layout.units()}, DType::f64);
-  double* sum = sums.data<double>();
-  size_t i = 0;
-  for (int64_t row = 0; row < layout.rows; ++row)
-    for (int64_t column = 0; column < layout.columns; ++column, ++i) {
-      const int64_t unit = layout.unit_of(row, column);
-      sum[unit] += values[i];
-      // An element of w_hh belongs to the unit of its row and to that of its column.
-      if (layout.recurrent && column != unit) sum[column] += values[i];
+  dispatch_floating(values.dtype(), "sum_over_units", [&]<class T>(T) {
+    const T* value = values.data<T>();
+    double* const sum = sums.data<double>();
+    for (int64_t row = 0; row < layout.rows; ++row) {
+      double* unit = sum + layout.unit_of(row, 0);
+      for (int64_t column = 0; column < layout.columns; column += layout.block_columns, ++unit)
+        for (int64_t i = 0; i < layout.block_columns; ++i, ++value) {
+          *unit += static_cast<double>(*value);
+          // An element of w_hh belongs to the unit of its row and to that of its column.
+          if (layout.recurrent && sum + i != unit) sum[i] += static_cast<double>(*value);
+        }
     }
+  });
   return sums;
 }
 
 Tensor Mask::packed() const {
-  const std::vector<bool> exists = units();
-  Tensor bytes = Tensor::zeros({(num_units() + 7) / 8}, DType::u8);
-  uint8_t* out = bytes.data<uint8_t>();
-  for (size_t i = 0; i < exists.size(); ++i) out[i / 8] = static_cast<uint8_t>(out[i / 8] | (exists[i] << (i % 8)));
+  const Tensor host = words_.to(Device::cpu());
+  Tensor bytes = Tensor::empty({(num_units() + 7) / 8}, DType::u8);
+  std::memcpy(bytes.data<uint8_t>(), host.data<int64_t>(), static_cast<size_t>(bytes.numel()));
   return bytes;
 }
 

@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 
+#include "pruning/equal_units.h"
 #include "pruning/names.h"
 
 namespace espalier {
@@ -135,6 +136,12 @@ std::vector<int64_t> weights_in_order(const Site& site, const std::vector<int64_
   return weights;
 }
 
+void check_sizes(const Site& site, const std::vector<double>& scores, const std::vector<bool>& candidates) {
+  const auto units = static_cast<size_t>(site.units);
+  check(scores.size() == units && candidates.size() == units, "allocate",
+        "'{}' has {} units, got {} scores and {} bits", site.name, units, scores.size(), candidates.size());
+}
+
 /// For n of m: the units that are not among the n best of their m have to go.
 std::vector<bool> forced_out(const Site& site, const std::vector<double>& scores) {
   std::vector<bool> out(scores.size(), false);
@@ -152,9 +159,8 @@ std::vector<bool> forced_out(const Site& site, const std::vector<double>& scores
 
 Queue make_queue(const Site& site, const std::vector<double>& scores, const std::vector<bool>& candidates,
                  const AllocationOptions& options) {
+  check_sizes(site, scores, candidates);
   const auto units = static_cast<size_t>(site.units);
-  check(scores.size() == units && candidates.size() == units, "allocate",
-        "'{}' has {} units, got {} scores and {} bits", site.name, units, scores.size(), candidates.size());
   const std::vector<bool> forced = forced_out(site, scores);
   Queue queue{.order = std::vector<int64_t>(units), .score = scores, .weights = {}};
   double mean = 0;
@@ -219,6 +225,27 @@ std::vector<double> erk_sparsities(const std::vector<Site>& sites, const std::ve
   for (const size_t i : which)
     if (!dense[i]) result[i] = 1 - epsilon * raw[i];
   return result;
+}
+
+/// allocate() by way of words.
+std::vector<std::vector<bool>> allocate_equal_units(const std::vector<Site>& sites,
+                                                    const std::vector<std::vector<double>>& scores,
+                                                    const std::vector<std::vector<bool>>& candidates, double sparsity,
+                                                    const AllocationOptions& options) {
+  std::vector<Candidates> sets;
+  const auto one_each = [&](size_t i) { return Shape{sites[i].units}; };
+  for (size_t i = 0; i < sites.size(); ++i) {
+    check_sizes(sites[i], scores[i], candidates[i]);
+    sets.push_back({Tensor::from(scores[i], one_each(i)),
+                    Mask::from_units(one_each(i), Pattern::element(), candidates[i]).words()});
+  }
+  std::vector<std::vector<bool>> exists;
+  for (const Tensor& words : allocate_words(sites, std::move(sets), sparsity, options)) {
+    std::vector<bool>& bits = exists.emplace_back(static_cast<size_t>(sites[exists.size()].units));
+    for (size_t i = 0; i < bits.size(); ++i)
+      bits[i] = static_cast<uint64_t>(words.data<int64_t>()[i / 64]) >> (i % 64) & 1;
+  }
+  return exists;
 }
 
 /// The queues of all sites, and what went with their units so far.
@@ -327,12 +354,10 @@ void check_names(const std::vector<Site>& sites, const AllocationOptions& option
 std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const std::vector<std::vector<double>>& scores,
                                         const std::vector<std::vector<bool>>& candidates, double sparsity,
                                         const AllocationOptions& options) {
-  check(sparsity >= 0 && sparsity < 1, "allocate", "expected a sparsity in [0,1), got {}", sparsity);
-  check(options.min_units >= 0 && options.round_to >= 1, "allocate",
-        "expected min_units >= 0 and round_to >= 1, got {} and {}", options.min_units, options.round_to);
+  check_allocation(sites, sparsity, options);
   check(scores.size() == sites.size() && candidates.size() == sites.size(), "allocate",
         "expected scores and bits for {} sites, got {} and {}", sites.size(), scores.size(), candidates.size());
-  check_names(sites, options);
+  if (have_equal_units(sites, options)) return allocate_equal_units(sites, scores, candidates, sparsity, options);
 
   std::vector<Queue> queues;
   std::vector<std::optional<double>> by_hand;

@@ -3,7 +3,21 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "pruning/equal_units.h"
+
 namespace espalier {
+
+namespace {
+/// The saliencies of the parameters of all sites.
+Saliencies saliencies_of(const std::vector<Site>& sites, Criterion& criterion, const CriterionInput& input) {
+  std::vector<Parameter> parameters;
+  std::unordered_set<const void*> seen;
+  for (const Site& site : sites)
+    for (const SiteMember& member : site.members)
+      if (seen.insert(member.parameter.id()).second) parameters.push_back(member.parameter);
+  return criterion.score(parameters, input);
+}
+}  // namespace
 
 Pruner::Pruner(ModulePtr module, std::vector<Site> sites, PrunerOptions options)
     : module_(std::move(module)), sites_(std::move(sites)), options_(std::move(options)) {
@@ -23,18 +37,21 @@ CriterionInput Pruner::input() const {
 }
 
 std::vector<std::vector<double>> Pruner::scores() const {
-  std::vector<Parameter> parameters;
-  std::unordered_set<const void*> seen;
-  for (const Site& site : sites_)
-    for (const SiteMember& member : site.members)
-      if (seen.insert(member.parameter.id()).second) parameters.push_back(member.parameter);
-  const Saliencies saliencies = options_.criterion->score(parameters, input());
+  const Saliencies saliencies = saliencies_of(sites_, *options_.criterion, input());
   std::vector<std::vector<double>> scores;
   for (const Site& site : sites_) scores.push_back(unit_scores(site, saliencies));
   return scores;
 }
 
 double Pruner::removed_share() const {
+  if (have_equal_units(sites_, options_.allocation)) {
+    int64_t units = 0, existing = 0;
+    for (const Site& site : sites_) {
+      units += site.units;
+      existing += Candidates{.scores = {}, .words = existing_words(site)}.count();
+    }
+    return static_cast<double>(units - existing) / static_cast<double>(units);
+  }
   std::unordered_map<const void*, Mask> left;  // of each parameter what the units that exist are made of
   for (const Site& site : sites_) {
     const std::vector<bool> exists = existing_units(site);
@@ -98,7 +115,16 @@ void Pruner::record_to(std::shared_ptr<RemovalRecord> record) {
 }
 
 void Pruner::prune(double sparsity, double share) {
-  if (has_to_remove(sparsity)) remove(scores(), sparsity, share);
+  if (!has_to_remove(sparsity)) return;
+  if (!have_equal_units(sites_, options_.allocation)) return remove(scores(), sparsity, share);
+  check_allocation(sites_, sparsity, options_.allocation);
+  const Saliencies saliencies = saliencies_of(sites_, *options_.criterion, input());
+  std::vector<Candidates> candidates;
+  for (const Site& site : sites_)
+    candidates.push_back(
+        {score_tensor(site, saliencies), options_.regrow ? Mask::all({site.units}).words() : existing_words(site)});
+  const std::vector<Tensor> words = allocate_words(sites_, std::move(candidates), sparsity, options_.allocation);
+  for (size_t i = 0; i < sites_.size(); ++i) set_existing_words(sites_[i], words[i], options_.flow);
 }
 
 void Pruner::prune_by(const std::vector<std::vector<double>>& scores, double sparsity, double share) {

@@ -33,7 +33,12 @@ class MaskWords {
       : layout_(layout),
         units_(units),
         numel_(layout.rows * layout.columns),
-        one_bit_each_(layout.units() == numel_ && !layout.recurrent) {}
+        one_bit_each_(layout.units() == numel_ && !layout.recurrent) {
+    const int64_t width = layout.block_columns;
+    uint64_t* places = places_;
+    for (int64_t half = kBits / width / 2; half > 0; half /= 2)
+      *places++ = ~uint64_t{0} / lowest(half * width) * lowest(half);
+  }
 
   int64_t size() const { return (numel_ + kBits - 1) / kBits; }
   /// Elements 64 w ... 64 w + 63; bits beyond the last element are 0 or 1.
@@ -75,13 +80,30 @@ class MaskWords {
     if (layout_.recurrent) return unit(row % layout_.row_period) ? unit_bits(column, count) : 0;
     const int64_t width = layout_.block_columns, first_unit = layout_.unit_of(row, column);
     if (width == 1) return unit_bits(first_unit, count);
-    uint64_t bits = 0;
-    int64_t done = 0, run = std::min(count, width - column % width);
-    for (int64_t u = first_unit; done < count; ++u, run = std::min(width, count - done)) {
-      if (unit(u)) bits |= lowest(run) << done;
-      done += run;
+    // The first unit may have begun before, the others begin at multiples of their width.
+    const int64_t run = std::min(count, width - column % width);
+    const uint64_t bits = unit(first_unit) ? lowest(run) : 0;
+    if (run == count) return bits;
+    const int64_t others = (count - run + width - 1) / width;
+    return bits | (widened(unit_bits(first_unit + 1, others), others) << run & lowest(count));
+  }
+
+  /// Bit k of `bits` on the places k * width ... k * width + width - 1, for less than 64 places in all but the last
+  /// unit.
+  uint64_t widened(uint64_t bits, int64_t count) const {
+    const int64_t width = layout_.block_columns;
+    if (width >= kBits) return bits != 0 ? ~uint64_t{0} : 0;
+    if (std::has_single_bit(static_cast<uint64_t>(width))) {
+      // Halves of the bits move apart, then quarters, until each has its place (Morton order's spread).
+      const uint64_t* places = places_;
+      for (int64_t half = kBits / width / 2; half > 0; half /= 2)
+        bits = (bits | bits << half * (width - 1)) & *places++;
+    } else {
+      uint64_t apart = 0;
+      for (int64_t k = 0; k < count; ++k) apart |= (bits >> k & 1) << k * width;
+      bits = apart;
     }
-    return bits;
+    return (bits << width) - bits;  // from each unit's first place up to its last
   }
 
   uint64_t gathered(int64_t w) const {
@@ -100,6 +122,7 @@ class MaskWords {
   const int64_t* units_;
   int64_t numel_;
   bool one_bit_each_;
+  uint64_t places_[6] = {};  ///< of bits on their way apart, for widths of 2^i: `half` bits in every half * width
 };
 
 }  // namespace espalier::cpu

@@ -1,0 +1,144 @@
+#include "core/selection.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "core/error.h"
+
+namespace espalier {
+namespace {
+
+constexpr int64_t kWordBits = 64;
+constexpr int kBinBits = 12;  // sign, exponent and three bits of the fraction: 4096 counts stay in the first cache
+
+/// The bin of a score. Bins are in the order of the scores; a double falls into the bin of the nearest float.
+template <class T>
+uint32_t bin_of(T score) {
+  constexpr uint32_t kSign = uint32_t{1} << 31;
+  const auto bits = std::bit_cast<uint32_t>(static_cast<float>(score) + 0.0F);  // -0 + 0 = 0
+  // Negative numbers grow with falling bits; all bits flipped they come first, in order.
+  return (bits & kSign ? ~bits : bits | kSign) >> (32 - kBinBits);
+}
+
+template <class T, class F>
+void for_each_score(const Candidates& candidates, F&& f) {
+  const T* const scores = candidates.scores.data<T>();
+  const int64_t* const words = candidates.words.data<int64_t>();
+  for (int64_t w = 0; w < candidates.words.numel(); ++w) {
+    auto word = static_cast<uint64_t>(words[w]);
+    const T* const s = scores + w * kWordBits;
+    if (word == ~uint64_t{0}) {
+      for (int64_t j = 0; j < kWordBits; ++j) f(s[j]);
+    } else {
+      for (; word != 0; word &= word - 1) f(s[std::countr_zero(word)]);
+    }
+  }
+}
+
+/// Bit j: whether compare(scores[j]), for up to a word of scores.
+template <class T, class Compare>
+uint64_t bits_where(const T* scores, int64_t count, const Compare& compare) {
+  constexpr int64_t kHalf = kWordBits / 2;
+  const auto half = [&](const T* s, int64_t n) {
+    uint32_t bits = 0;
+#pragma omp simd reduction(| : bits)
+    for (int64_t j = 0; j < n; ++j) bits |= static_cast<uint32_t>(compare(s[j])) << j;
+    return uint64_t{bits};
+  };
+  if (count == kWordBits) return half(scores, kHalf) | half(scores + kHalf, kHalf) << kHalf;
+  const uint64_t low = half(scores, std::min(count, kHalf));
+  return count > kHalf ? low | half(scores + kHalf, count - kHalf) << kHalf : low;
+}
+
+template <class T>
+void remove_typed(Border& border, Candidates& candidates) {
+  const T* const scores = candidates.scores.data<T>();
+  int64_t* const words = candidates.words.data<int64_t>();
+  const T score = static_cast<T>(border.score);
+  const int64_t units = candidates.scores.numel(), count = candidates.words.numel();
+  const auto clear = [&](int64_t w, uint64_t bits) { words[w] &= static_cast<int64_t>(~bits); };
+  const auto units_of = [&](int64_t w) { return std::min(kWordBits, units - w * kWordBits); };
+  for (int64_t w = 0; w < count; ++w)
+    clear(w, bits_where(scores + w * kWordBits, units_of(w), [score](T s) { return s < score; }));
+  for (int64_t w = count - 1; w >= 0 && border.ties > 0; --w) {
+    uint64_t equal = bits_where(scores + w * kWordBits, units_of(w), [score](T s) { return s == score; });
+    equal &= static_cast<uint64_t>(words[w]);
+    while (std::popcount(equal) > border.ties) equal &= equal - 1;  // the lowest index stays
+    clear(w, equal);
+    border.ties -= std::popcount(equal);
+  }
+}
+
+}  // namespace
+
+int64_t Candidates::count() const {
+  int64_t total = 0;
+  for (int64_t w = 0; w < words.numel(); ++w) total += std::popcount(static_cast<uint64_t>(words.data<int64_t>()[w]));
+  return total;
+}
+
+Border border_of_lowest(std::span<const Candidates> sets, int64_t count) {
+  if (count <= 0) return {-std::numeric_limits<double>::infinity(), 0};
+  const auto for_each = [&](const auto& f) {
+    for (const Candidates& set : sets)
+      dispatch_floating(set.scores.dtype(), "selection", [&]<class T>(T) { for_each_score<T>(set, f); });
+  };
+  std::array<int64_t, size_t{1} << kBinBits> counts{};
+  for_each([&](auto score) { ++counts[bin_of(score)]; });
+  int64_t rest = count;  // to go in this bin and those above
+  size_t bin = 0;
+  for (; bin < counts.size() && counts[bin] < rest; ++bin) rest -= counts[bin];
+  check(bin < counts.size(), "selection", "expected at least {} candidates, got {}", count, count - rest);
+
+  std::vector<double> inside(static_cast<size_t>(counts[bin]) + 1);  // the last place takes what is in other bins
+  size_t size = 0;
+  for_each([&](auto score) {
+    inside[size] = static_cast<double>(score);
+    size += bin_of(score) == bin;
+  });
+  inside.pop_back();
+  const auto last = inside.begin() + (rest - 1);
+  std::nth_element(inside.begin(), last, inside.end());
+  const double score = *last;
+  return {score, rest - std::count_if(inside.begin(), last, [score](double other) { return other < score; })};
+}
+
+void remove_lowest(Border& border, Candidates& candidates) {
+  dispatch_floating(candidates.scores.dtype(), "selection", [&]<class T>(T) { remove_typed<T>(border, candidates); });
+}
+
+Tensor best_of_groups(const Tensor& scores, int64_t n, int64_t m) {
+  Tensor words = Tensor::zeros({(scores.numel() + kWordBits - 1) / kWordBits}, DType::i64);
+  int64_t* const bits = words.data<int64_t>();
+  dispatch_floating(scores.dtype(), "selection", [&]<class T>(T) {
+    const T* const s = scores.data<T>();
+    std::vector<int64_t> order(static_cast<size_t>(m));
+    for (int64_t group = 0; group < scores.numel(); group += m) {
+      std::iota(order.begin(), order.end(), group);
+      std::nth_element(order.begin(), order.begin() + n - 1, order.end(),
+                       [s](int64_t a, int64_t b) { return s[a] != s[b] ? s[a] > s[b] : a < b; });
+      for (auto unit = order.begin(); unit != order.begin() + n; ++unit)
+        bits[*unit / kWordBits] |= static_cast<int64_t>(uint64_t{1} << (*unit % kWordBits));
+    }
+  });
+  return words;
+}
+
+int64_t find_nan(const Tensor& scores) {
+  int64_t found = -1;
+  dispatch_floating(scores.dtype(), "selection", [&]<class T>(T) {
+    const T* const s = scores.data<T>();
+    const int64_t n = scores.numel();
+    int64_t count = 0;
+#pragma omp simd reduction(+ : count)
+    for (int64_t i = 0; i < n; ++i) count += s[i] != s[i];
+    if (count > 0) found = std::find_if(s, s + n, [](T value) { return value != value; }) - s;
+  });
+  return found;
+}
+
+}  // namespace espalier

@@ -1,0 +1,213 @@
+#include "pruning/equal_units.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <unordered_set>
+
+#include "core/ops.h"
+
+namespace espalier {
+namespace {
+
+bool are_pieces_of_a_weight(const Pattern& pattern) {
+  switch (pattern.kind()) {
+    case Pattern::Kind::element:
+    case Pattern::Kind::n_of_m:
+    case Pattern::Kind::block:
+    case Pattern::Kind::kernel: return true;
+    default: return false;
+  }
+}
+
+int64_t weights_of_a_unit(const Site& site) { return site.members.front().parameter.numel() / site.units; }
+
+/// One site on its way.
+struct Entry {
+  Candidates candidates;
+  int64_t units = 0;
+  int64_t gone = 0;       ///< units that are none of the candidates
+  int64_t removable = 0;  ///< units that may be gone in the end
+  bool is_protected = false;
+
+  int64_t limit() const { return removable - gone; }  ///< of what may be removed
+  void remove(int64_t count) {
+    Border border = border_of_lowest(std::span(&candidates, 1), count);
+    remove_lowest(border, candidates);
+  }
+};
+
+/// Scores divided by the mean size of those of the candidates.
+Tensor normalized(const Candidates& candidates, int64_t count) {
+  const Tensor scores = candidates.scores.to(DType::f64).clone();
+  double* const values = scores.data<double>();
+  const int64_t* const words = candidates.words.data<int64_t>();
+  double mean = 0;
+  for (int64_t i = 0; i < scores.numel(); ++i)
+    if (static_cast<uint64_t>(words[i / 64]) >> (i % 64) & 1) mean += std::abs(values[i]);
+  mean /= static_cast<double>(std::max<int64_t>(count, 1));
+  if (mean > 0)
+    for (int64_t i = 0; i < scores.numel(); ++i) values[i] /= mean;
+  return scores;
+}
+
+Entry make_entry(const Site& site, Candidates candidates, const AllocationOptions& options) {
+  if (const int64_t nan = find_nan(candidates.scores); nan >= 0)
+    fail<NumericError>("allocate", "the score of unit {} of '{}' is NaN; did the training diverge?", nan, site.name);
+  Tensor words = candidates.words.clone();
+  const Pattern& pattern = site.members.front().pattern;
+  if (pattern.kind() == Pattern::Kind::n_of_m) {
+    const Tensor best = best_of_groups(candidates.scores, pattern.first(), pattern.second());
+    for (int64_t w = 0; w < words.numel(); ++w) words.data<int64_t>()[w] &= best.data<int64_t>()[w];
+  }
+  Entry entry{.candidates = {candidates.scores, words}, .units = site.units};
+  const int64_t count = entry.candidates.count();
+  if (options.normalize) entry.candidates.scores = normalized(entry.candidates, count);
+  entry.gone = site.units - count;
+  entry.is_protected = names_include(options.protect, site.name);
+  entry.removable =
+      entry.is_protected ? entry.gone : std::max(entry.gone, site.units - std::min(options.min_units, site.units));
+  return entry;
+}
+
+/// The number of units of `each` weights that comes nearest to `wanted` weights; half a unit more rounds up.
+int64_t nearest_units(double wanted, int64_t each) {
+  const auto weight = static_cast<double>(each);
+  auto units = static_cast<int64_t>(wanted / weight);
+  const auto is_enough = [&](int64_t n) { return static_cast<double>(n) * weight + 0.5 * weight > wanted; };
+  while (!is_enough(units)) ++units;
+  while (units > 0 && is_enough(units - 1)) --units;
+  return units;
+}
+
+/// Removes the `count` lowest of all entries together. One that reaches its limit stops there, and the others make up
+/// for it; of equal scores the units of earlier entries go first.
+void remove_together(std::vector<Entry*> entries, int64_t count) {
+  std::erase_if(entries, [](const Entry* entry) { return entry->limit() == 0; });
+  for (;;) {
+    std::vector<Candidates> sets;
+    for (const Entry* entry : entries) sets.push_back(entry->candidates);
+    Border border = border_of_lowest(sets, count);
+    std::vector<Entry*> full, open;
+    for (size_t i = 0; i < entries.size(); ++i) {
+      const int64_t before = entries[i]->units - entries[i]->gone;
+      sets[i].words = sets[i].words.clone();
+      remove_lowest(border, sets[i]);
+      (before - sets[i].count() > entries[i]->limit() ? full : open).push_back(entries[i]);
+    }
+    if (full.empty()) {
+      for (size_t i = 0; i < entries.size(); ++i) entries[i]->candidates.words = sets[i].words;
+      return;
+    }
+    for (Entry* entry : full) {
+      count -= entry->limit();
+      entry->remove(entry->limit());
+    }
+    entries = std::move(open);
+  }
+}
+
+}  // namespace
+
+void check_allocation(const std::vector<Site>& sites, double sparsity, const AllocationOptions& options) {
+  check(sparsity >= 0 && sparsity < 1, "allocate", "expected a sparsity in [0,1), got {}", sparsity);
+  check(options.min_units >= 0 && options.round_to >= 1, "allocate",
+        "expected min_units >= 0 and round_to >= 1, got {} and {}", options.min_units, options.round_to);
+  check_names(sites, options);
+}
+
+bool have_equal_units(const std::vector<Site>& sites, const AllocationOptions& options) {
+  if (sites.empty() || options.scope == Scope::erk || !options.sparsity_of.empty()) return false;
+  std::unordered_set<const void*> parameters;
+  for (const Site& site : sites) {
+    if (site.members.size() != 1 || site.units == 0) return false;
+    const SiteMember& member = site.members.front();
+    if (!member.masked || !member.site_units.empty() || !are_pieces_of_a_weight(member.pattern)) return false;
+    if (!parameters.insert(member.parameter.id()).second) return false;
+    if (weights_of_a_unit(site) != weights_of_a_unit(sites.front())) return false;
+  }
+  return true;
+}
+
+std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<Candidates> candidates, double sparsity,
+                                   const AllocationOptions& options) {
+  const int64_t each = weights_of_a_unit(sites.front());
+  const auto weights_of = [each](int64_t units) { return static_cast<double>(each * units); };
+  std::vector<Entry> entries;
+  for (size_t i = 0; i < sites.size(); ++i) {
+    // Borders are found in one type; a float is a double.
+    if (candidates[i].scores.dtype() != candidates[0].scores.dtype())
+      for (Candidates& other : candidates) other.scores = other.scores.to(DType::f64);
+  }
+  for (size_t i = 0; i < sites.size(); ++i) entries.push_back(make_entry(sites[i], candidates[i], options));
+  std::vector<Entry*> which;  // that share out the sparsity; by layers what is protected takes no part
+  int64_t units = 0, gone = 0, removable = 0;
+  for (Entry& entry : entries) {
+    if (options.scope == Scope::layer && entry.is_protected) continue;
+    which.push_back(&entry);
+    units += entry.units;
+    gone += entry.gone;
+    removable += entry.removable;
+  }
+  const double wanted = sparsity * weights_of(units);
+  // Half a unit of slack: a sparsity that falls between two units is met by the nearer one.
+  check(wanted <= weights_of(removable) + 0.5 * weights_of(1), "allocate",
+        "a sparsity of {} is out of reach: protected sites and the least number of units leave at most {:.4f}; protect "
+        "less or ask for less",
+        sparsity, units == 0 ? 0.0 : weights_of(removable) / weights_of(units));
+
+  std::vector<Tensor> before;
+  for (const Entry& entry : entries) before.push_back(entry.candidates.words.clone());
+  if (options.scope == Scope::global) {
+    const int64_t count = std::min(nearest_units(wanted, each), removable) - gone;
+    if (count > 0) remove_together(which, count);
+  } else {
+    for (Entry* entry : which) {
+      const double own = weights_of(entry->units), part = sparsity * own / std::max(own, 1.0) * own;
+      entry->remove(std::min(nearest_units(part, each), entry->removable) - entry->gone);
+    }
+  }
+  std::vector<Tensor> words;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    Entry& entry = entries[i];
+    const int64_t kept = entry.candidates.count(), all = entry.units - entry.gone;
+    // Rounding up brings no unit back that is gone or that n of m has no place for.
+    const int64_t rounded = std::min(all, (kept + options.round_to - 1) / options.round_to * options.round_to);
+    if (rounded > kept) {
+      entry.candidates.words = before[i];
+      entry.remove(all - rounded);
+    }
+    words.push_back(entry.candidates.words);
+  }
+  return words;
+}
+
+Tensor existing_words(const Site& site) {
+  const Shape one_each{site.units};
+  const SiteMember& member = site.members.front();
+  const Mask& mask = member.parameter.mask();
+  if (!mask.defined()) return Mask::all(one_each).words();
+  if (mask.pattern() == member.pattern) return mask.words().to(Device::cpu());
+  return Mask::from_units(one_each, Pattern::element(), existing_units(site)).words();
+}
+
+void set_existing_words(const Site& site, const Tensor& words, GradientFlow flow) {
+  const SiteMember& member = site.members.front();
+  Tensor bytes = Tensor::empty({(site.units + 7) / 8}, DType::u8);
+  std::memcpy(bytes.data<uint8_t>(), words.data<int64_t>(), static_cast<size_t>(bytes.numel()));
+  Parameter parameter = member.parameter;
+  const Mask mask = Mask::from_packed(parameter.shape(), member.pattern, bytes).to(parameter.data().device());
+  const Mask& before = parameter.mask();
+  parameter.set_mask(before.defined() && before.pattern() != member.pattern ? before & mask : mask, flow);
+}
+
+Tensor score_tensor(const Site& site, const Saliencies& saliencies) {
+  const SiteMember& member = site.members.front();
+  const auto found = saliencies.find(member.parameter.id());
+  if (found == saliencies.end()) return Tensor::zeros({site.units}, DType::f64);
+  if (weights_of_a_unit(site) > 1) return Mask::sum_over_units(found->second, member.pattern);
+  return found->second.to(Device::cpu()).contiguous().reshape({site.units});
+}
+
+}  // namespace espalier

@@ -1,0 +1,115 @@
+// Choosing the lowest scores, against the sort that defines it.
+#include "core/selection.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "core/mask.h"
+#include "core/random.h"
+
+namespace espalier {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+/// Scores with what is hard about them: many ties, zeros of both signs, infinities, subnormal numbers.
+std::vector<double> awkward_scores(size_t count, Generator& generator) {
+  std::vector<double> scores(count);
+  for (double& score : scores) {
+    const auto kind = static_cast<int>(generator.next_uniform() * 10);
+    if (kind == 0) score = 0.0;
+    if (kind == 1) score = -0.0;
+    if (kind == 2) score = kInfinity;
+    if (kind == 3) score = -kInfinity;
+    if (kind == 4) score = 1e-40F;
+    if (kind >= 5 && kind < 8) score = std::floor(generator.next_uniform() * 9) - 4;
+    if (kind >= 8) score = static_cast<float>(generator.next_uniform() - 0.5);
+  }
+  return scores;
+}
+
+/// The units that are left when the `count` lowest of those that exist have gone, the higher index first.
+std::vector<bool> sorted_reference(const std::vector<double>& scores, std::vector<bool> exists, int64_t count) {
+  std::vector<size_t> order(scores.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](size_t a, size_t b) { return scores[a] != scores[b] ? scores[a] < scores[b] : a > b; });
+  for (const size_t unit : order)
+    if (exists[unit] && count-- > 0) exists[unit] = false;
+  return exists;
+}
+
+Tensor tensor_of(const std::vector<double>& values, DType dtype) {
+  return Tensor::from(values, {static_cast<int64_t>(values.size())}).to(dtype);
+}
+Tensor words_of(const std::vector<bool>& bits) {
+  return Mask::from_units({static_cast<int64_t>(bits.size())}, Pattern::element(), bits).words().clone();
+}
+
+TEST(Selection, RemovesWhatASortWould) {
+  Generator generator(1);
+  for (const DType dtype : {DType::f32, DType::f64})
+    for (const size_t units : {1U, 5U, 31U, 64U, 65U, 100U, 1000U, 5003U})
+      for (int round = 0; round < 12; ++round) {
+        const std::vector<double> scores = awkward_scores(units, generator);
+        std::vector<bool> exists(units, true);
+        if (round % 2 == 1)
+          for (size_t i = 0; i < units; ++i) exists[i] = generator.next_uniform() < 0.6;
+        const int64_t all = std::count(exists.begin(), exists.end(), true);
+        const auto count = static_cast<int64_t>(generator.next_uniform() * static_cast<double>(all + 1));
+        SCOPED_TRACE(fmt::format("{} units, {} of {} {}", units, count, all, name_of(dtype)));
+        Candidates candidates{tensor_of(scores, dtype), words_of(exists)};
+        Border border = border_of_lowest(std::span(&candidates, 1), count);
+        remove_lowest(border, candidates);
+        EXPECT_EQ(border.ties, 0);
+        EXPECT_EQ(candidates.count(), all - count);
+        EXPECT_EQ(candidates.words.to_vector<int64_t>(),
+                  words_of(sorted_reference(scores, exists, count)).to_vector<int64_t>());
+      }
+}
+
+TEST(Selection, OneBorderGoesThroughSeveralSetsAndTiesGoToTheFirst) {
+  std::vector<Candidates> sets = {{tensor_of({1, 2, 2}, DType::f32), words_of({true, true, true})},
+                                  {tensor_of({2, 0, 2, 3}, DType::f32), words_of({true, true, true, true})}};
+  Border border = border_of_lowest(sets, 5);  // 0, 1, and three of the four twos
+  EXPECT_EQ(border.score, 2);
+  EXPECT_EQ(border.ties, 3);
+  for (Candidates& set : sets) remove_lowest(border, set);
+  EXPECT_EQ(sets[0].words.to_vector<int64_t>(), std::vector<int64_t>{0b000});
+  EXPECT_EQ(sets[1].words.to_vector<int64_t>(), std::vector<int64_t>{0b1001});
+  EXPECT_THROW(border_of_lowest(sets, 3), ArgumentError);
+}
+
+TEST(Selection, FindsTheFirstNaN) {
+  EXPECT_EQ(find_nan(tensor_of({1, kInfinity, std::nan(""), std::nan("")}, DType::f32)), 2);
+  EXPECT_EQ(find_nan(tensor_of({1, -kInfinity}, DType::f64)), -1);
+}
+
+TEST(Selection, MasksFromScoresAreThoseOfASort) {
+  Generator generator(2);
+  for (const DType dtype : {DType::f32, DType::f64})
+    for (const int64_t keep : {0, 1, 100, 250, 251, 400}) {
+      const std::vector<double> scores = awkward_scores(400, generator);
+      const std::vector<bool> all(400, true);
+      EXPECT_EQ(Mask::from_scores({20, 20}, Pattern::element(), tensor_of(scores, dtype), keep).units(),
+                sorted_reference(scores, all, 400 - keep));
+      // n of m: the n best of each group, and of these the best.
+      std::vector<bool> allowed(400, false);
+      for (size_t group = 0; group < 400; group += 5) {
+        const std::vector<double> part(scores.begin() + static_cast<int64_t>(group),
+                                       scores.begin() + static_cast<int64_t>(group + 5));
+        const std::vector<bool> best = sorted_reference(part, std::vector<bool>(5, true), 2);
+        for (size_t i = 0; i < 5; ++i) allowed[group + i] = best[i];
+      }
+      EXPECT_EQ(Mask::from_scores({20, 20}, Pattern::n_of_m(3, 5), tensor_of(scores, dtype), keep).units(),
+                sorted_reference(scores, allowed, std::max<int64_t>(240 - keep, 0)));
+    }
+}
+
+}  // namespace
+}  // namespace espalier
