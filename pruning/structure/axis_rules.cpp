@@ -12,6 +12,7 @@ using Kind = TracedTensor::Kind;
 using Tensors = std::vector<TracedTensor>;
 
 const char* const kPositions = "positions of an image";
+const char* const kSteps = "steps of a sequence";
 
 /// One operation on the tape.
 struct Call {
@@ -37,7 +38,7 @@ TracedAxis as_data(const TracedAxis& axis) { return {axis.indices}; }
 
 /// Something learned that takes the place of data, such as an LSTM's first state.
 void use_as_data(const Call& c, const TracedTensor& x, int axis) {
-  if (x.kind == Kind::parameter) c.trace.declare(x.axes[static_cast<size_t>(axis)], ChannelRole::produces);
+  if (x.kind == Kind::parameter) c.trace.declare(x.axes[static_cast<size_t>(axis)], kProduces);
 }
 
 /// Equal axes are one; an axis of size 1 is repeated. Also for one operand.
@@ -63,7 +64,7 @@ Tensors elementwise(const Call& c) {
       if (y.kind == Kind::parameter)
         axis.sources.insert(axis.sources.end(), x.sources.begin(), x.sources.end());
       else if (input.kind == Kind::parameter && (shape[a] > 1 || input.rank() == 1))
-        c.trace.declare(x, scaling ? ChannelRole::scales : ChannelRole::produces);
+        c.trace.declare(x, scaling ? kScales : kProduces);
     }
     if (axis.indices.empty()) axis = c.trace.fresh(shape[a]);
     y.axes.push_back(std::move(axis));
@@ -77,16 +78,17 @@ Tensors matmul(const Call& c) {
   const TracedAxis &a_k = a.axes.back(), &b_k = b.axes[static_cast<size_t>(std::max(b.rank() - 2, 0))];
   if (c.has(0) && c.has(1)) {
     c.trace.unite(a_k, b_k);
+    if (a.kind == Kind::data && b.kind == Kind::data) c.trace.indices.read_without_weight(a_k.indices);
   } else {
     c.trace.fix(c.has(0) ? a_k : b_k, "multiplied by a matrix that is no parameter");
   }
   if (a.kind == Kind::parameter) {
-    c.trace.declare(a_k, ChannelRole::reads);
-    if (b.kind == Kind::data && a.rank() > 1) c.trace.declare(a.axes[a.axes.size() - 2], ChannelRole::produces);
+    c.trace.declare(a_k, kReads);
+    if (b.kind == Kind::data && a.rank() > 1) c.trace.declare(a.axes[a.axes.size() - 2], kProduces);
   }
   if (b.kind == Kind::parameter) {
-    c.trace.declare(b_k, a.kind == Kind::parameter ? ChannelRole::produces : ChannelRole::reads);
-    if (a.kind == Kind::data && b.rank() > 1) c.trace.declare(b.axes.back(), ChannelRole::produces);
+    c.trace.declare(b_k, a.kind == Kind::parameter ? kProduces : kReads);
+    if (a.kind == Kind::data && b.rank() > 1) c.trace.declare(b.axes.back(), kProduces);
   }
   const Shape& shape = c.shape();
   const int free_axes = (a.rank() > 1) + (b.rank() > 1), batch_axes = shape.rank() - free_axes;
@@ -120,9 +122,10 @@ Tensors conv2d(const Call& c) {
   const int64_t groups = c.attribute(0), outputs_each = filters.size() / groups;
   AxisIndices& indices = c.trace.indices;
   use_as_data(c, x, 1);
+  for (const size_t axis : {size_t{2}, size_t{3}}) c.trace.fix(x.axes[axis], kPositions);
   const bool depthwise = groups > 1 && columns.size() == 1;
-  if (!depthwise) c.trace.declare(columns, ChannelRole::reads);
-  c.trace.declare(filters, ChannelRole::produces);
+  if (!depthwise) c.trace.declare(columns, kReads);
+  c.trace.declare(filters, kProduces);
   if (!c.has(1)) c.trace.fix(filters, "filtered by a kernel that is no parameter");
   if (depthwise) {
     for (int64_t f = 0; f < filters.size(); ++f)
@@ -138,7 +141,7 @@ Tensors conv2d(const Call& c) {
   }
   if (c.has(2)) {
     c.trace.unite(filters, c.in(2).axes[0]);
-    c.trace.declare(c.in(2).axes[0], ChannelRole::produces);
+    c.trace.declare(c.in(2).axes[0], kProduces);
   }
   const Shape& shape = c.shape();
   return {{.kind = Kind::data,
@@ -156,15 +159,16 @@ Tensors lstm(const Call& c) {
     const std::vector<int>& rows = weight.axes[0].indices;
     for (size_t row = 0; row < rows.size(); ++row)
       indices.unite(rows[row], hidden.indices[row % hidden.indices.size()]);
-    c.trace.declare(weight.axes[0], ChannelRole::produces, kGates, recurrent);
+    c.trace.declare(weight.axes[0], kProduces, kGates, recurrent);
   };
   use_as_data(c, x, 2);
+  c.trace.fix(x.axes[0], kSteps);
   c.trace.unite(x.axes[2], w_ih.axes[1]);
-  c.trace.declare(w_ih.axes[1], ChannelRole::reads);
+  c.trace.declare(w_ih.axes[1], kReads);
   tie_rows(w_ih, false);
   tie_rows(w_hh, true);
   c.trace.unite(w_hh.axes[1], hidden);
-  c.trace.declare(w_hh.axes[1], ChannelRole::reads, 1, true);
+  c.trace.declare(w_hh.axes[1], kReads, 1, true);
   for (const size_t bias : {size_t{5}, size_t{6}})
     if (c.has(bias)) tie_rows(c.in(bias), false);
   for (const size_t state : {size_t{1}, size_t{2}}) {
@@ -181,20 +185,21 @@ Tensors batch_norm(const Call& c) {
   TracedTensor y{.kind = Kind::data, .axes = {}};
   for (size_t a = 0; a < c.in(0).axes.size(); ++a) {
     y.axes.push_back(as_data(c.in(0).axes[a]));
-    // Statistics of what comes in: the tape of layer_norm, whose examples are the channels.
-    if (a != 1 && c.name() == "batch_norm") c.trace.fix(y.axes[a], "normalised over, by mean and variance");
+    // In training all axes but the channels'. The tape of layer_norm has its examples there.
+    if (a != 1) c.trace.fix(y.axes[a], "normalised over, by mean and variance");
   }
   use_as_data(c, c.in(0), 1);
   for (const size_t scale : {size_t{1}, size_t{2}}) {
     if (!c.has(scale)) continue;
     c.trace.unite(y.axes[1], c.in(scale).axes[0]);
-    c.trace.declare(c.in(scale).axes[0], ChannelRole::scales);
+    c.trace.declare(c.in(scale).axes[0], kScales);
   }
   return {y};
 }
 
 Tensors pool2d(const Call& c) {
   const TracedTensor& x = c.in(0);
+  for (const size_t axis : {size_t{2}, size_t{3}}) c.trace.fix(x.axes[axis], kPositions);
   return {{.kind = x.kind,
            .axes = {x.axes[0], x.axes[1], c.trace.fresh(c.shape()[2], kPositions),
                     c.trace.fresh(c.shape()[3], kPositions)}}};
@@ -226,7 +231,10 @@ Tensors reduction(const Call& c) {
 /// outermost; the others stay whole.
 TracedAxis merged(const Call& c, const std::vector<const TracedAxis*>& axes) {
   if (axes.size() == 1) return *axes[0];
-  const auto is_channel = [&](const TracedAxis* axis) { return c.trace.indices.has_parameter(axis->indices[0]); };
+  const auto is_channel = [&](const TracedAxis* axis) {
+    return std::any_of(axis->indices.begin(), axis->indices.end(),
+                       [&](int index) { return c.trace.indices.has_parameter(index); });
+  };
   auto chosen = std::find_if(axes.begin(), axes.end(), is_channel);
   if (chosen == axes.end()) chosen = axes.begin();
   int64_t inner = 1, all = 1;
@@ -294,7 +302,11 @@ Tensors reshape(const Call& c) {
           if (shape[j++] > 1) sizes.push_back(shape[j - 1]);
         }
       } while (product_in != product_out);
-      std::vector<TracedAxis> parts = split(c, merged(c, from), sizes);
+      const TracedAxis whole = merged(c, from);
+      // (N,16) -> (N,1,4,4): what is split are the positions of the one channel that stands before them.
+      if (sizes.size() > 1 && first_out > 0 && shape[first_out - 1] == 1)
+        c.trace.fix(whole, "split behind an axis of one channel by " + c.name());
+      std::vector<TracedAxis> parts = split(c, whole, sizes);
       auto part = parts.begin();
       for (int axis = first_out; axis < j; ++axis)
         y.axes.push_back(shape[axis] == 1 ? c.trace.fresh(1) : std::move(*part++));
@@ -393,11 +405,13 @@ Tensors index_select(const Call& c) {
   const auto axis = static_cast<size_t>(c.attribute(0));
   const int64_t selected = c.shape()[static_cast<int>(axis)];
   if (y.kind == Kind::parameter) {  // an embedding: the rows are words, what comes out is data
+    const Attributes& attributes = c.node.attributes();
+    c.trace.lookups.push_back({y.axes[axis].size(), Attributes(attributes.begin() + 1, attributes.end())});
     c.trace.fix(y.axes[axis], "looked up by number");
     y.axes[axis] = c.trace.fresh(selected, "looked up by number");
     y.kind = Kind::data;
     for (TracedAxis& other : y.axes) {
-      c.trace.declare(other, ChannelRole::produces);
+      c.trace.declare(other, kProduces);
       other.sources.clear();
     }
   } else if (static_cast<int64_t>(c.node.attributes().size()) == 1 + selected) {

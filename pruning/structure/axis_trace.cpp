@@ -11,6 +11,7 @@ std::vector<int> AxisIndices::make(int64_t count, bool of_parameter) {
     parent_.push_back(made.back());
     reason_.push_back(0);
     of_parameter_.push_back(of_parameter);
+    without_weight_.push_back(false);
   }
   return made;
 }
@@ -32,6 +33,7 @@ void AxisIndices::unite(int a, int b) {
   parent_[child] = static_cast<int>(root);
   if (reason_[root] == 0 || (reason_[child] != 0 && reason_[child] < reason_[root])) reason_[root] = reason_[child];
   if (of_parameter_[child]) of_parameter_[root] = true;
+  if (without_weight_[child]) without_weight_[root] = true;
 }
 
 void AxisIndices::unite(const std::vector<int>& a, const std::vector<int>& b) {
@@ -50,6 +52,10 @@ void AxisIndices::fix(const std::vector<int>& indices, const std::string& reason
   }
 }
 
+void AxisIndices::read_without_weight(const std::vector<int>& indices) {
+  for (const int index : indices) without_weight_[static_cast<size_t>(find(index))] = true;
+}
+
 const std::string& AxisIndices::fixed(int index) const {
   return reasons_[static_cast<size_t>(reason_[static_cast<size_t>(find(index))])];
 }
@@ -60,20 +66,19 @@ TracedAxis AxisTrace::fresh(int64_t size, const std::string& fixed) {
   return axis;
 }
 
-void AxisTrace::declare(const TracedAxis& axis, ChannelRole role, int64_t gates, bool recurrent) {
+void AxisTrace::declare(const TracedAxis& axis, ChannelRoles roles, int64_t gates, bool recurrent) {
   for (const TracedAxis::Source& source : axis.sources) {
     TracedParameter& parameter = parameters[static_cast<size_t>(source.parameter)];
     ParameterAxis& own = parameter.axes[static_cast<size_t>(source.axis)];
     if (source.axis > 1)
       indices.fix(own.indices, fmt::format("no mask has units along axis {} of '{}'", source.axis, parameter.name));
+    own.roles = own.roles | roles;
     if (own.first_use < 0) {
       own.first_use = uses++;
-      own.role = role;
       own.gates = gates;
       own.recurrent = recurrent;
       continue;
     }
-    own.role = std::min(own.role, role);
     if (own.gates != gates || own.recurrent != recurrent)
       indices.fix(own.indices, fmt::format("'{}' serves an LSTM and another operation", parameter.name));
   }

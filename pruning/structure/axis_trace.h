@@ -20,13 +20,16 @@ class AxisIndices {
   void fix(const std::vector<int>& indices, const std::string& reason);
   /// Why the class stays whole, or "".
   const std::string& fixed(int index) const;
+  /// The classes are read by an operation that has no weight for them.
+  void read_without_weight(const std::vector<int>& indices);
+  bool is_read_without_weight(int index) const { return without_weight_[static_cast<size_t>(find(index))]; }
   /// Whether the class holds an index of a parameter.
   bool has_parameter(int index) const { return of_parameter_[static_cast<size_t>(find(index))]; }
 
  private:
   mutable std::vector<int> parent_;
   std::vector<int> reason_;  // of a class: position in reasons_
-  std::vector<bool> of_parameter_;
+  std::vector<bool> of_parameter_, without_weight_;
   std::vector<std::string> reasons_ = {""};
 };
 
@@ -58,7 +61,7 @@ struct TracedTensor {
 struct ParameterAxis {
   std::vector<int> indices;
   int first_use = -1;  ///< counts the uses of all parameters; -1: no operation makes or reads channels with it
-  ChannelRole role = ChannelRole::reads;
+  ChannelRoles roles;
   int64_t gates = 1;
   bool recurrent = false;
 };
@@ -67,12 +70,14 @@ struct TracedParameter {
   std::string name;
   Parameter parameter;
   std::vector<ParameterAxis> axes;
+  int operations = 0;  ///< that have it as an operand
 };
 
 /// What the rules build.
 struct AxisTrace {
   AxisIndices indices;
   std::vector<TracedParameter> parameters;
+  std::vector<Lookup> lookups;
   int uses = 0;
 
   /// New tensor axes. fixed: why they stay whole, or "".
@@ -80,7 +85,7 @@ struct AxisTrace {
   void fix(const TracedAxis& axis, const std::string& reason) { indices.fix(axis.indices, reason); }
   void unite(const TracedAxis& a, const TracedAxis& b) { indices.unite(a.indices, b.indices); }
   /// Says what the parameters behind an axis do with its channels.
-  void declare(const TracedAxis& axis, ChannelRole role, int64_t gates = 1, bool recurrent = false);
+  void declare(const TracedAxis& axis, ChannelRoles roles, int64_t gates = 1, bool recurrent = false);
 };
 
 }  // namespace espalier

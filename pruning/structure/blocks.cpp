@@ -110,6 +110,7 @@ std::vector<std::string> drop_blocks(Module& net, const Tensor& example) {
     if (is_masked_block(*block.module)) masked.push_back(std::move(block));
   if (masked.empty()) return {};
 
+  const std::vector<Tensor> probes = probes_like(DependencyGraph::trace(net, example), example, 2);
   struct Range {
     double low = std::numeric_limits<double>::infinity(), high = -low;
     void add(const Tensor& x) {
@@ -129,7 +130,7 @@ std::vector<std::string> drop_blocks(Module& net, const Tensor& example) {
       if (const auto found = inputs.find(&module); found != inputs.end()) found->second.add(input.data());
       if (const auto found = bodies.find(&module); found != bodies.end()) found->second.add(output.data());
     });
-    for (const Tensor& probe : probes_like(example, 2)) net(Variable(probe));
+    for (const Tensor& probe : probes) net(Variable(probe));
   }
   std::vector<std::string> dropped;
   for (const ResidualBlock& block : masked) {

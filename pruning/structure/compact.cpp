@@ -9,6 +9,7 @@
 
 #include "pruning/structure/blocks.h"
 #include "pruning/structure/compaction_plan.h"
+#include "pruning/structure/training_run.h"
 
 namespace espalier {
 
@@ -55,11 +56,11 @@ IndexMap composed(const CompactionPlan& plan, const IndexMap& earlier) {
 }
 
 /// The largest difference of the outputs on random inputs, relative to the largest output.
-double difference(Module& before, Module& after, const Tensor& example) {
+double difference(Module& before, Module& after, const std::vector<Tensor>& probes) {
   const EvalMode eval_before(before), eval_after(after);
   const NoGrad no_grad;
   double error = 0, largest = 0;
-  for (const Tensor& probe : probes_like(example, 3)) {
+  for (const Tensor& probe : probes) {
     const Tensor expected = before(Variable(probe)).data(), got = after(Variable(probe)).data();
     check(expected.shape() == got.shape(), "compact", "the compacted network gives {}, the masked one {}", got.shape(),
           expected.shape());
@@ -69,6 +70,139 @@ double difference(Module& before, Module& after, const Tensor& example) {
     largest = std::max(largest, scale);
   }
   return largest > 0 ? error / largest : error;
+}
+
+/// One way to make a network smaller, and whether that is right.
+struct Attempt {
+  DeadUnits dead;
+  CompactionPlan plan;
+  double error = 0;
+  std::string problem;  ///< "" when the outputs stay the same
+};
+
+/// Finds out how much of a compaction leaves the outputs as they are. What a compaction changes are channel groups, and
+/// inputs that a layer doesn't read any more.
+class Search {
+ public:
+  Search(Module& original, Module& base, const DependencyGraph& graph, const Tensor& example,
+         const CompactOptions& options)
+      : original_(original),
+        base_(base),
+        graph_(graph),
+        example_(example),
+        options_(options),
+        probes_(probes_like(graph, example, 3)) {}
+
+  /// All of it, or all but the smallest parts that can't go.
+  Attempt run();
+  const std::vector<KeptWhole>& kept_whole() const { return kept_whole_; }
+
+ private:
+  using Changes = std::vector<std::string>;
+
+  /// Makes only these changes; nullptr: all.
+  Attempt attempt(const Changes* only) const;
+  std::string problem_of(Module& smaller, double& error) const;
+  Changes changes_of(const Attempt& attempt) const;
+  void accept(Changes part);
+  bool fits(const Changes& part, Attempt& result) const;
+  static std::string input_of(const std::string& module) { return "input of " + module; }
+
+  Module &original_, &base_;
+  const DependencyGraph& graph_;
+  const Tensor& example_;
+  const CompactOptions& options_;
+  std::vector<Tensor> probes_;
+  Changes accepted_;
+  std::vector<KeptWhole> kept_whole_;
+};
+
+Attempt Search::attempt(const Changes* only) const {
+  const auto may = [&](const std::string& change) {
+    return only == nullptr || std::find(only->begin(), only->end(), change) != only->end();
+  };
+  std::vector<bool> whole;
+  for (const ChannelGroup& group : graph_.groups()) whole.push_back(!may(group.name));
+  Attempt attempt{.dead = find_dead_units(base_, graph_, example_, whole), .plan = {}, .problem = {}};
+  try {
+    attempt.plan = plan_compaction(base_, graph_, attempt.dead, [&](const std::string& module) {
+      return options_.select_inputs && may(input_of(module));
+    });
+    const ModulePtr smaller = base_.clone();
+    espalier::apply(attempt.plan, *smaller);
+    attempt.problem = problem_of(*smaller, attempt.error);
+  } catch (const Error& error) {
+    attempt.problem = fmt::format("the smaller network fails: {}", error.what());
+  }
+  return attempt;
+}
+
+/// Why a smaller network isn't what it should be, or "".
+std::string Search::problem_of(Module& smaller, double& error) const {
+  error = difference(original_, smaller, probes_);
+  if (std::isnan(error)) return "the outputs for random inputs are not finite";
+  if (!(error <= options_.tolerance))
+    return fmt::format("the outputs would differ by {:.3g} of the largest output, the tolerance is {:.3g}", error,
+                       options_.tolerance);
+  if (graph_.has_training_only()) {
+    const TrainingRun training(smaller);
+    const NoGrad no_grad;
+    smaller(Variable(graph_.training_input(example_)));
+  }
+  return "";
+}
+
+Search::Changes Search::changes_of(const Attempt& attempt) const {
+  Changes changes;
+  for (size_t i = 0; i < graph_.groups().size(); ++i)
+    if (std::find(attempt.dead.removed[i].begin(), attempt.dead.removed[i].end(), true) !=
+        attempt.dead.removed[i].end())
+      changes.push_back(graph_.groups()[i].name);
+  for (const ModuleChannels& call : graph_.modules())
+    if (const std::string input = input_of(call.name);
+        options_.select_inputs && std::find(changes.begin(), changes.end(), input) == changes.end())
+      changes.push_back(input);
+  return changes;
+}
+
+Attempt Search::run() {
+  Attempt everything = attempt(nullptr);
+  if (everything.problem.empty()) return everything;
+  const Changes none;
+  if (const Attempt nothing = attempt(&none); !nothing.problem.empty())
+    fail<NumericError>("compact",
+                       "{}; nothing was changed. Does a parameter have a transform, or the network a "
+                       "state that changes with each input?",
+                       nothing.problem);
+  accept(changes_of(everything));
+  Attempt result = attempt(&accepted_);
+  check(result.problem.empty(), "compact", "{}; nothing was changed", result.problem);
+  return result;
+}
+
+/// Whether these changes can be made beside those that are accepted.
+bool Search::fits(const Changes& part, Attempt& result) const {
+  Changes together = accepted_;
+  together.insert(together.end(), part.begin(), part.end());
+  result = attempt(&together);
+  return result.problem.empty();
+}
+
+/// Accepts what of `part` can go, by bisection.
+void Search::accept(Changes part) {
+  if (part.empty()) return;
+  Attempt result;
+  if (fits(part, result)) {
+    accepted_.insert(accepted_.end(), part.begin(), part.end());
+    return;
+  }
+  if (part.size() == 1) {
+    kept_whole_.push_back({part[0], result.problem});
+    return;
+  }
+  const auto middle = part.begin() + static_cast<std::ptrdiff_t>(part.size() / 2);
+  accept({part.begin(), middle});
+  accept({middle, part.end()});
 }
 
 /// What the optimiser remembers, made smaller: where it is, and what it becomes.
@@ -127,8 +261,11 @@ CompactionReport compact(Module& net, const Tensor& example, const CompactOption
   const ModulePtr copy = net.clone();
   if (options.drop_blocks) report.dropped_blocks = drop_blocks(*copy, example);
   const DependencyGraph graph = DependencyGraph::trace(*copy, example);
-  const DeadUnits dead = find_dead_units(*copy, graph, example);
-  const CompactionPlan plan = plan_compaction(*copy, graph, dead, options.select_inputs);
+  Search search(net, *copy, graph, example, options);
+  const auto [dead, plan, error, problem] = search.run();
+  report.error = error;
+  report.kept_whole = search.kept_whole();
+  report.not_called = graph.not_called();
   for (size_t i = 0; i < graph.groups().size(); ++i) {
     const ChannelGroup& group = graph.groups()[i];
     const auto removed = std::count(dead.removed[i].begin(), dead.removed[i].end(), true);
@@ -137,13 +274,6 @@ CompactionReport compact(Module& net, const Tensor& example, const CompactOption
   }
   report.kept = composed(plan, options.earlier);
   apply(plan, *copy);
-  report.error = difference(net, *copy, example);
-  if (!(report.error <= options.tolerance))
-    fail<NumericError>("compact",
-                       "the compacted network's outputs differ from the masked one's by {:.3g} of the largest output, "
-                       "the tolerance is {:.3g}; nothing was changed. Does a parameter have a transform, or a module a "
-                       "state that keep_channels does not adapt?",
-                       report.error, options.tolerance);
 
   std::unordered_set<std::string> staying;
   for (const auto& [name, parameter] : copy->named_parameters()) {
@@ -181,6 +311,10 @@ std::string CompactionReport::to_table() const {
                   static_cast<double>(parameters_before) / static_cast<double>(std::max<int64_t>(parameters_after, 1)));
   if (!dropped_blocks.empty()) text += fmt::format("dropped blocks: {}\n", fmt::join(dropped_blocks, ", "));
   if (!added_biases.empty()) text += fmt::format("new biases: {}\n", fmt::join(added_biases, ", "));
+  for (const KeptWhole& kept_one : kept_whole)
+    text += fmt::format("stays whole: {}: {}\n", kept_one.name, kept_one.why);
+  if (!not_called.empty())
+    text += fmt::format("not called with the example, left as they are: {}\n", fmt::join(not_called, ", "));
   if (!masks_left.empty()) text += fmt::format("still masked in part: {}\n", fmt::join(masks_left, ", "));
   return text + fmt::format("outputs differ by {:.2g} of the largest\n", error);
 }
@@ -189,12 +323,16 @@ nlohmann::json CompactionReport::to_json() const {
   nlohmann::json rows = nlohmann::json::array();
   for (const CompactedGroup& group : groups)
     rows.push_back({{"group", group.name}, {"before", group.before}, {"after", group.after}, {"note", group.note}});
+  nlohmann::json whole = nlohmann::json::array();
+  for (const KeptWhole& kept_one : kept_whole) whole.push_back({{"name", kept_one.name}, {"why", kept_one.why}});
   return {{"groups", std::move(rows)},
           {"parameters_before", parameters_before},
           {"parameters_after", parameters_after},
           {"dropped_blocks", dropped_blocks},
           {"added_biases", added_biases},
           {"masks_left", masks_left},
+          {"kept_whole", std::move(whole)},
+          {"not_called", not_called},
           {"error", error},
           {"kept", espalier::to_json(kept)}};
 }

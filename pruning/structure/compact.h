@@ -36,11 +36,19 @@ struct CompactedGroup {
   std::string note;               ///< why masked units stay, if some do
 };
 
+/// What could have become smaller by its masks, but not without changing the outputs.
+struct KeptWhole {
+  std::string name;  ///< a channel group's, or "input of fc1"
+  std::string why;   ///< "the outputs would differ by 0.3 of the largest output, ...", "the smaller network fails: ..."
+};
+
 struct CompactionReport {
   std::vector<CompactedGroup> groups;
   int64_t parameters_before = 0, parameters_after = 0;
   std::vector<std::string> dropped_blocks;
   std::vector<std::string> added_biases;  ///< "fc1.bias": constants of dead channels went there
+  std::vector<KeptWhole> kept_whole;      ///< groups whose masked units all stay
+  std::vector<std::string> not_called;    ///< parameters that the network doesn't use, neither in training: left alone
   std::vector<std::string> masks_left;    ///< parameters that are still masked in part
   double error = 0;                       ///< the relative difference of the outputs that was seen
   IndexMap kept;                          ///< of every parameter of the original network that still exists
@@ -59,8 +67,12 @@ struct CompactionReport {
 /// Conv2d's `constant`. Where it is not constant there the unit stays, and the report says why. `example` is an input
 /// of the network, batch 1 is enough. Transforms of parameters (learned masks) must have been replaced by masks.
 ///
-/// Throws what DependencyGraph::trace throws, and NumericError, saying how much, when the outputs would differ by more
-/// than the tolerance; then nothing has changed.
+/// Where the outputs would differ by more than the tolerance, or the smaller network would not run (a reshape to fixed
+/// sizes), the channel group that causes it is found by bisection and stays whole, and the report says which and why.
+/// What only training calls, such as an auxiliary head, becomes smaller with the rest.
+///
+/// Throws what DependencyGraph::trace throws, and NumericError when two runs of the network itself differ; then nothing
+/// has changed.
 CompactionReport compact(Module& net, const Tensor& example, const CompactOptions& options = {});
 
 }  // namespace espalier

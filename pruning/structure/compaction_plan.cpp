@@ -64,7 +64,7 @@ Mask slice_mask(const Mask& mask, const std::vector<Indices>& kept) {
 
 class Planner {
  public:
-  Planner(Module& net, const DependencyGraph& graph, const DeadUnits& dead, bool select_inputs);
+  Planner(Module& net, const DependencyGraph& graph, const DeadUnits& dead, const MaySelect& may_select);
   CompactionPlan take() { return std::move(plan_); }
 
  private:
@@ -84,15 +84,15 @@ class Planner {
 
   const DependencyGraph& graph_;
   const DeadUnits& dead_;
-  bool select_inputs_;
+  const MaySelect& may_select_;
   CompactionPlan plan_;
   std::unordered_map<const void*, size_t> places_;      // parameter -> position in plan_.parameters
   std::unordered_map<const void*, int> uses_;           // parameter -> modules that hold it
   std::unordered_map<const void*, Parameter> sources_;  // parameter id -> before
 };
 
-Planner::Planner(Module& net, const DependencyGraph& graph, const DeadUnits& dead, bool select_inputs)
-    : graph_(graph), dead_(dead), select_inputs_(select_inputs) {
+Planner::Planner(Module& net, const DependencyGraph& graph, const DeadUnits& dead, const MaySelect& may_select)
+    : graph_(graph), dead_(dead), may_select_(may_select) {
   for (const auto& [name, module] : net.named_modules()) {
     if (!module->children().empty()) continue;
     for (const Parameter& parameter : module->parameters()) ++uses_[parameter.id()];
@@ -168,10 +168,11 @@ void Planner::slice_values() {
 void Planner::plan_selection(PlannedModule& plan, const ModuleChannels& call) {
   const auto* linear = dynamic_cast<const Linear*>(call.module.get());
   const auto* conv = dynamic_cast<const Conv2d*>(call.module.get());
-  if (!select_inputs_ || (linear == nullptr && (conv == nullptr || conv->options().groups != 1))) return;
+  if (linear == nullptr && (conv == nullptr || conv->options().groups != 1)) return;
+  if (!may_select_(call.name)) return;
   const Parameter& weight = linear != nullptr ? linear->weight() : conv->weight();
   const Indices& selected = linear != nullptr ? linear->inputs() : conv->inputs();
-  if (!weight.mask().defined() || uses_[weight.id()] > 1) return;
+  if (!weight.mask().defined() || uses_[weight.id()] > 1 || graph_.is_used_outside(weight)) return;
   PlannedParameter& planned = this->planned(weight);
 
   const Tensor exists = slice_axes(weight.mask().to(Device::cpu()).expand(DType::f32), planned.kept);
@@ -185,8 +186,12 @@ void Planner::plan_selection(PlannedModule& plan, const ModuleChannels& call) {
     columns.push_back(column);
     features.push_back(selected.empty() ? column : selected[static_cast<size_t>(column)]);
   }
+  if (columns.empty()) {  // of a weight that is masked as a whole
+    columns.push_back(planned.kept[1][0]);
+    features.push_back(selected.empty() ? columns[0] : selected[static_cast<size_t>(columns[0])]);
+  }
   const auto all = static_cast<int64_t>(alive.size()), kept = static_cast<int64_t>(columns.size());
-  if (kept == 0 || kept == all) return;
+  if (kept == all) return;
   const int64_t rows = exists.size(0);
   const int64_t positions = conv != nullptr ? call.output[2] * call.output[3] * weight.size(2) * weight.size(3) : 1;
   const int64_t copies = conv != nullptr ? call.input[2] * call.input[3] : 1;
@@ -277,8 +282,9 @@ void Planner::fold(const InputConstants& constants, const LSTM& layer) {
 
 }  // namespace
 
-CompactionPlan plan_compaction(Module& net, const DependencyGraph& graph, const DeadUnits& dead, bool select_inputs) {
-  return Planner(net, graph, dead, select_inputs).take();
+CompactionPlan plan_compaction(Module& net, const DependencyGraph& graph, const DeadUnits& dead,
+                               const MaySelect& may_select) {
+  return Planner(net, graph, dead, may_select).take();
 }
 
 void apply(const CompactionPlan& plan, Module& net) {

@@ -1,6 +1,7 @@
 // What a compaction will change, all of it computed before anything is touched. Not for others.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,8 +38,12 @@ struct CompactionPlan {
   std::vector<PlannedModule> modules;
 };
 
+/// Which modules may read a part of their input only.
+using MaySelect = std::function<bool(const std::string& module)>;
+
 /// Computed from `net`, whose graph that is; changes nothing.
-CompactionPlan plan_compaction(Module& net, const DependencyGraph& graph, const DeadUnits& dead, bool select_inputs);
+CompactionPlan plan_compaction(Module& net, const DependencyGraph& graph, const DeadUnits& dead,
+                               const MaySelect& may_select);
 
 /// Carries it out on `net` or on a copy of it. Gradients follow.
 void apply(const CompactionPlan& plan, Module& net);

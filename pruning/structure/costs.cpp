@@ -55,7 +55,8 @@ Costs count_costs(Module& net, const DependencyGraph& graph, const Tensor& examp
   std::unordered_map<const void*, int64_t> left;
   for (const Parameter& parameter : net.parameters()) left[parameter.id()] = remaining(parameter, graph, dead);
   std::unordered_map<std::string, int64_t> new_biases;  // by module
-  for (const PlannedParameter& planned : plan_compaction(net, graph, dead, false).parameters)
+  for (const PlannedParameter& planned :
+       plan_compaction(net, graph, dead, [](const std::string&) { return false; }).parameters)
     if (planned.added) new_biases[planned.name.substr(0, planned.name.rfind("bias"))] = planned.value.numel();
 
   Costs costs;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <unordered_map>
 
@@ -11,12 +12,83 @@
 #include "layers/conv.h"
 #include "layers/linear.h"
 #include "layers/lstm.h"
+#include "pruning/structure/training_run.h"
 
 namespace espalier {
 
-std::vector<Tensor> probes_like(const Tensor& example, int count) {
+namespace {
+
+/// The places of an integer input whose numbers look up rows of one table.
+struct LookupPlaces {
+  std::vector<size_t> places;
+  int64_t rows = 0;
+};
+
+/// A lookup takes all numbers of the input, or those at one index of one of its axes, such as the column of the words.
+std::vector<LookupPlaces> lookup_places(const DependencyGraph& graph, const Tensor& example) {
+  const std::vector<int64_t> numbers = example.to(DType::i64).to_vector<int64_t>();
+  std::vector<size_t> all(numbers.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  std::vector<std::vector<size_t>> candidates = {all};
+  size_t inner = numbers.size();
+  for (int axis = 0; axis < example.rank(); ++axis) {
+    const auto size = static_cast<size_t>(example.size(axis));
+    inner /= std::max<size_t>(size, 1);
+    for (size_t index = 0; index < size; ++index) {
+      std::vector<size_t>& places = candidates.emplace_back();
+      std::copy_if(all.begin(), all.end(), std::back_inserter(places),
+                   [&](size_t place) { return place / inner % size == index; });
+    }
+  }
+  std::vector<LookupPlaces> found;
+  for (const Lookup& lookup : graph.lookups())
+    for (const std::vector<size_t>& places : candidates) {
+      const bool same = places.size() == lookup.numbers.size() &&
+                        std::equal(places.begin(), places.end(), lookup.numbers.begin(),
+                                   [&](size_t place, int64_t number) { return numbers[place] == number; });
+      if (same) found.push_back({places, lookup.rows});
+      if (same) break;
+    }
+  // Places that look up several tables, such as those of words and of positions, ask for rows that all of them have.
+  for (LookupPlaces& one : found)
+    for (const LookupPlaces& other : found)
+      if (std::find_first_of(one.places.begin(), one.places.end(), other.places.begin(), other.places.end()) !=
+          one.places.end())
+        one.rows = std::min(one.rows, other.rows);
+  return found;
+}
+
+/// Inputs that ask each table for all of its rows, in random orders, and `count` that ask for any.
+std::vector<Tensor> lookup_probes(const std::vector<LookupPlaces>& lookups, const Tensor& example, size_t count,
+                                  Generator& generator) {
+  size_t ordered = 1;
+  for (const LookupPlaces& lookup : lookups)
+    ordered = std::max(ordered, (static_cast<size_t>(lookup.rows) + lookup.places.size() - 1) / lookup.places.size());
+  std::vector<std::vector<int64_t>> probes(ordered + count, example.to(DType::i64).to_vector<int64_t>());
+  for (const LookupPlaces& lookup : lookups) {
+    std::vector<int64_t> rows;  // of which the last is the next
+    for (size_t i = 0; i < probes.size(); ++i)
+      for (const size_t place : lookup.places) {
+        if (rows.empty()) rows = generator.permutation(lookup.rows);
+        probes[i][place] =
+            i < ordered ? rows.back() : static_cast<int64_t>(generator.next_below(static_cast<uint64_t>(lookup.rows)));
+        if (i < ordered) rows.pop_back();
+      }
+  }
+  std::vector<Tensor> result;
+  for (const std::vector<int64_t>& probe : probes)
+    result.push_back(Tensor::from(probe, example.shape()).to(example.dtype()).to(example.device()));
+  return result;
+}
+
+}  // namespace
+
+std::vector<Tensor> probes_like(const DependencyGraph& graph, const Tensor& example, int count) {
   std::vector<Tensor> probes;
   Generator generator(0x70726F6265);
+  if (!is_floating(example.dtype()))
+    if (const std::vector<LookupPlaces> lookups = lookup_places(graph, example.to(Device::cpu())); !lookups.empty())
+      return lookup_probes(lookups, example, static_cast<size_t>(count), generator);
   for (int i = 0; i < count; ++i) {
     if (is_floating(example.dtype())) {
       probes.push_back((randn(example.shape(), generator, example.dtype()) * std::pow(3.0, i)).to(example.device()));
@@ -49,14 +121,16 @@ AxisRefs axis_refs(const DependencyGraph& graph, const Parameter& parameter) {
 
 namespace {
 
-/// What an axis of a parameter does with its channels.
-enum class AxisUse : uint8_t { none, makes, multiplies, reads };
+/// What an axis of a parameter does with its channels; several things where the weight is used in two directions.
+struct AxisUses {
+  bool makes = false, multiplies = false, reads = false;
+};
 
 /// A parameter as a matrix of "does any weight exist here", axes from the third on joined.
 struct WeightView {
   Parameter parameter;
   AxisRefs refs;
-  AxisUse row_use = AxisUse::none, column_use = AxisUse::none;
+  AxisUses row_uses = {}, column_uses = {};
   int64_t gates = 1;
   std::vector<bool> exists;  // empty: everywhere
 
@@ -71,6 +145,7 @@ struct Seen {
   ModulePtr module;
   std::vector<ChannelRef> refs;
   std::vector<double> low, high;
+  bool in_training_only = false;
 };
 
 bool is_depthwise(const Module* module) {
@@ -80,7 +155,7 @@ bool is_depthwise(const Module* module) {
 
 class Analysis {
  public:
-  Analysis(Module& net, const DependencyGraph& graph, const Tensor& example);
+  Analysis(Module& net, const DependencyGraph& graph, const Tensor& example, const std::vector<bool>& whole);
   DeadUnits run();
 
  private:
@@ -88,6 +163,7 @@ class Analysis {
   void collect_weights();
   void add_weight(size_t group, const GroupMember& member);
   void measure(Module& net, const Tensor& example);
+  void measure_calls(Module& net, const std::vector<Tensor>& probes, bool in_training);
   void spread();
   bool spread_once();
   bool verify();
@@ -120,7 +196,8 @@ class Analysis {
   std::vector<std::string> notes_;       // by group
 };
 
-Analysis::Analysis(Module& net, const DependencyGraph& graph, const Tensor& example) : graph_(graph) {
+Analysis::Analysis(Module& net, const DependencyGraph& graph, const Tensor& example, const std::vector<bool>& whole)
+    : graph_(graph) {
   size_t total = 0;
   for (const ChannelGroup& group : graph.groups()) {
     first_.push_back(total);
@@ -138,6 +215,8 @@ Analysis::Analysis(Module& net, const DependencyGraph& graph, const Tensor& exam
   kept_.assign(total, false);
   collect_owners();
   collect_weights();
+  for (size_t group = 0; group < whole.size(); ++group)
+    if (whole[group]) movable_[group] = false;
   measure(net, example);
 }
 
@@ -150,7 +229,7 @@ void Analysis::collect_owners() {
     const size_t count = channels.inputs.size();
     seen_.push_back({channels.name, channels.module, channels.inputs,
                      std::vector<double>(count, std::numeric_limits<double>::infinity()),
-                     std::vector<double>(count, -std::numeric_limits<double>::infinity())});
+                     std::vector<double>(count, -std::numeric_limits<double>::infinity()), channels.in_training_only});
   }
 }
 
@@ -166,7 +245,7 @@ void Analysis::collect_weights() {
         notes_[g] = fmt::format("axis {} of '{}' holds channels; only the first two can be made smaller", member.axis,
                                 member.name);
       }
-      if (member.role != ChannelRole::produces || member.parameter.shape().rank() < 2) continue;
+      if (!member.roles.makes()) continue;
       ++makers;
       gated += member.gates > 1 ? 1 : 0;
     }
@@ -192,24 +271,21 @@ void Analysis::add_weight(size_t group, const GroupMember& member) {
   const auto owner = owners_.find(member.parameter.id());
   const Module* module = owner == owners_.end() ? nullptr : seen_[owner->second.front()].module.get();
   const bool is_matrix = member.parameter.shape().rank() >= 2;
-  AxisUse use = AxisUse::none;
-  if (member.role == ChannelRole::reads) {
-    use = AxisUse::reads;
-  } else if (is_depthwise(module) ? is_matrix : member.role == ChannelRole::scales && member.name.ends_with("weight")) {
-    use = AxisUse::multiplies;
-  } else if (member.role == ChannelRole::produces && is_matrix) {
-    use = AxisUse::makes;
-  }
-  if (member.axis == 0) view->row_use = use;
-  if (member.axis == 1) view->column_use = use;
-  if (member.recurrent) view->column_use = AxisUse::reads;
+  AxisUses uses{.reads = member.roles.reads};
+  if (is_depthwise(module) ? is_matrix : member.roles == kScales && member.name.ends_with("weight"))
+    uses.multiplies = true;
+  else
+    uses.makes = member.roles.produces && is_matrix;
+  if (member.axis == 0) view->row_uses = uses;
+  if (member.axis == 1) view->column_uses = uses;
+  if (member.recurrent) view->column_uses = {.reads = true};
 
   const std::vector<double> values =
       member.gates > 1 && !is_matrix ? member.parameter.data().to_vector<double>() : std::vector<double>();
   for (size_t i = 0; i < member.units.size(); ++i) {
     if (member.units[i] < 0) continue;
     const size_t unit = id({static_cast<int>(group), member.units[i]});
-    if (use == AxisUse::multiplies) {
+    if (uses.multiplies) {
       ++multipliers_[unit];
       bool alive = false;
       for (size_t column = 0; column < view->columns(); ++column) alive = alive || view->at(i, column);
@@ -220,26 +296,38 @@ void Analysis::add_weight(size_t group, const GroupMember& member) {
   }
 }
 
-/// The axis of a call's input that holds `channels` channels.
-int input_axis(const ModuleChannels& call) {
-  const int last = call.input.rank() - 1;
-  const std::string type = call.module->type();
+/// The axis of a module's input that holds `channels` channels.
+int input_axis(const Module& module, const Shape& input, size_t channels) {
+  const int last = input.rank() - 1;
+  const std::string type = module.type();
   if (type == "Linear" || type == "LSTM" || type == "LayerNorm") return last;
-  return last >= 1 && call.input[1] == static_cast<int64_t>(call.inputs.size()) ? 1 : last;
+  return last >= 1 && input[1] == static_cast<int64_t>(channels) ? 1 : last;
 }
 
 void Analysis::measure(Module& net, const Tensor& example) {
+  const std::vector<Tensor> probes = probes_like(graph_, example, 2);
+  {
+    const EvalMode eval(net);
+    measure_calls(net, probes, false);
+  }
+  if (!graph_.has_training_only()) return;
+  const TrainingRun training(net);
+  std::vector<Tensor> batches;
+  for (const Tensor& probe : probes) batches.push_back(graph_.training_input(probe));
+  measure_calls(net, batches, true);
+}
+
+/// Of the modules that only training calls, or of the others.
+void Analysis::measure_calls(Module& net, const std::vector<Tensor>& probes, bool in_training) {
   std::unordered_map<const Module*, size_t> places;
   for (size_t i = 0; i < seen_.size(); ++i) places[seen_[i].module.get()] = i;
-  std::unordered_map<const Module*, int> axes;
-  for (const ModuleChannels& call : graph_.modules()) axes[call.module.get()] = input_axis(call);
-  const EvalMode eval(net);
   const NoGrad no_grad;
   const ForwardObserver observer([&](Module& module, const Variable& input, const Variable&) {
     const auto place = places.find(&module);
     if (place == places.end() || module.parameters().empty() || !is_floating(input.dtype())) return;
     Seen& seen = seen_[place->second];
-    const int axis = axes.at(&module);
+    if (seen.in_training_only != in_training) return;
+    const int axis = input_axis(module, input.shape(), seen.low.size());
     if (axis < 0 || input.size(axis) != static_cast<int64_t>(seen.low.size())) return;
     Axes others;
     for (int i = 0; i < input.rank(); ++i)
@@ -252,7 +340,7 @@ void Analysis::measure(Module& net, const Tensor& example) {
       seen.high[i] = std::max(seen.high[i], high[i]);
     }
   });
-  for (const Tensor& probe : probes_like(example, 2)) net(Variable(probe));
+  for (const Tensor& probe : probes) net(Variable(probe));
 }
 
 /// Marks everything that is constant or unused, until nothing changes.
@@ -267,34 +355,36 @@ bool Analysis::spread_once() {
   std::vector<bool> made(group_of_.size()), is_made(group_of_.size()), read(group_of_.size()),
       is_read(group_of_.size());
   for (const WeightView& w : weights_) {
-    const auto visit = [&](AxisUse use, const ChannelRef& ref, AxisUse other_use, const ChannelRef& other,
+    const auto visit = [&](AxisUses uses, const ChannelRef& ref, AxisUses other_uses, const ChannelRef& other,
                            bool exists) {
       if (ref.group < 0) return;
       const size_t unit = id(ref);
       const bool itself = other.group == ref.group && other.unit == ref.unit;
-      if (use == AxisUse::makes) {
+      if (uses.makes) {
         is_made[unit] = true;
         // A constant other than 0 moves a cell: only hidden units, which are 0 when constant, count as nothing there.
         const bool from_nothing =
-            other_use == AxisUse::reads &&
+            other_uses.reads &&
             (itself || (is_constant(other) && (w.gates == 1 || gated_[static_cast<size_t>(other.group)])));
         if (exists && !from_nothing) made[unit] = true;
-      } else if (use == AxisUse::reads) {
+      }
+      if (uses.reads) {
         is_read[unit] = true;
-        if (exists && !itself && !removed(other)) read[unit] = true;
+        const bool always = graph_.groups()[static_cast<size_t>(ref.group)].read_without_weight;
+        if (always || (exists && !itself && !removed(other))) read[unit] = true;
       }
     };
     for (size_t r = 0; r < w.rows(); ++r)
       for (size_t c = 0; c < w.columns(); ++c) {
-        visit(w.row_use, w.refs.rows[r], w.column_use, w.refs.columns[c], w.at(r, c));
-        visit(w.column_use, w.refs.columns[c], w.row_use, w.refs.rows[r], w.at(r, c));
+        visit(w.row_uses, w.refs.rows[r], w.column_uses, w.refs.columns[c], w.at(r, c));
+        visit(w.column_uses, w.refs.columns[c], w.row_uses, w.refs.rows[r], w.at(r, c));
       }
   }
   bool changed = false;
   for (size_t unit = 0; unit < group_of_.size(); ++unit) {
     const size_t group = group_of_[unit];
     if (!movable_[group] || kept_[unit] || removed(unit)) continue;
-    const bool unmade = is_made[unit] && !made[unit] && (!gated_[group] || resting_[unit]);
+    const bool unmade = is_made[unit] && !made[unit] && resting_[unit];
     const bool silenced = multipliers_[unit] > 0 && alive_multipliers_[unit] == 0;
     if ((unmade || silenced) && !varies_[unit])
       constant_[unit] = true;
@@ -326,16 +416,16 @@ std::vector<std::vector<size_t>> Analysis::living_readers() const {
   std::vector<std::vector<size_t>> readers(group_of_.size());
   for (size_t i = 0; i < weights_.size(); ++i) {
     const WeightView& w = weights_[i];
-    const auto visit = [&](AxisUse use, const ChannelRef& ref, const ChannelRef& other) {
-      if (use != AxisUse::reads || ref.group < 0 || removed(other)) return;
+    const auto visit = [&](AxisUses uses, const ChannelRef& ref, const ChannelRef& other) {
+      if (!uses.reads || ref.group < 0 || removed(other)) return;
       std::vector<size_t>& own = readers[id(ref)];
       if (own.empty() || own.back() != i) own.push_back(i);
     };
     for (size_t r = 0; r < w.rows(); ++r)
       for (size_t c = 0; c < w.columns(); ++c) {
         if (!w.at(r, c)) continue;
-        visit(w.column_use, w.refs.columns[c], w.refs.rows[r]);
-        visit(w.row_use, w.refs.rows[r], w.refs.columns[c]);
+        visit(w.column_uses, w.refs.columns[c], w.refs.rows[r]);
+        visit(w.row_uses, w.refs.rows[r], w.refs.columns[c]);
       }
   }
   return readers;
@@ -344,10 +434,11 @@ std::vector<std::vector<size_t>> Analysis::living_readers() const {
 /// Why a constant unit can't go.
 std::optional<std::string> Analysis::obstacle(size_t unit, const std::vector<size_t>& readers) const {
   const size_t group = group_of_[unit];
-  if (gated_[group]) return std::nullopt;  // 0 from zero states on
   const ChannelRef own{static_cast<int>(group), static_cast<int64_t>(unit - first_[group])};
   for (const size_t reader : readers) {
     const Parameter& weight = weights_[reader].parameter;
+    if (graph_.is_used_outside(weight))
+      return fmt::format("'{}' is used outside its module, too, where what it reads can't be seen", weight.name());
     const auto owners = owners_.find(weight.id());
     bool seen_there = false;
     for (const size_t call : owners == owners_.end() ? std::vector<size_t>() : owners->second)
@@ -357,6 +448,7 @@ std::optional<std::string> Analysis::obstacle(size_t unit, const std::vector<siz
         seen_there = true;
         if (auto reason = obstacle_at(seen_[call], channel)) return reason;
       }
+    if (gated_[group] && weights_[reader].gates > 1) continue;  // within the LSTM: 0 from zero states on
     if (!seen_there) return fmt::format("what '{}' reads can't be seen from outside its module", weight.name());
   }
   return std::nullopt;
@@ -420,7 +512,7 @@ DeadUnits Analysis::result() const {
     bool any = false;
     for (size_t i = 0; i < values.size(); ++i) {
       const ChannelRef& ref = seen.refs[i];
-      if (!is_constant(ref) || gated_[static_cast<size_t>(ref.group)] || !(seen.low[i] <= seen.high[i])) continue;
+      if (!is_constant(ref) || !(seen.low[i] <= seen.high[i])) continue;
       if (obstacle_at(seen, i)) continue;  // read by masked weights only
       values[i] = (seen.low[i] + seen.high[i]) / 2;
       any = any || values[i] != 0;
@@ -445,8 +537,9 @@ DeadUnits Analysis::run() {
 
 }  // namespace
 
-DeadUnits find_dead_units(Module& net, const DependencyGraph& graph, const Tensor& example) {
-  return Analysis(net, graph, example).run();
+DeadUnits find_dead_units(Module& net, const DependencyGraph& graph, const Tensor& example,
+                          const std::vector<bool>& whole) {
+  return Analysis(net, graph, example, whole).run();
 }
 
 }  // namespace espalier

@@ -29,15 +29,18 @@ struct DeadUnits {
 };
 
 /// Reads the masks of the graph's parameters, and runs the network in evaluation mode on random inputs like `example`
-/// to see what constant channels are worth where they are read.
+/// to see what constant channels are worth where they are read (an auxiliary head's in training mode).
 /// A unit is constant when all weights that make it are masked, or read constant units only, or when the weights that
 /// scale it are masked. It goes if every layer that still reads it sees one value for every input and position; a
 /// constant hidden unit of an LSTM must be 0. A unit is unused when every weight that reads it is masked or belongs to
-/// a unit that goes. At least one unit of every group stays.
-DeadUnits find_dead_units(Module& net, const DependencyGraph& graph, const Tensor& example);
+/// a unit that goes; what multiplies it with other data reads it always. At least one unit of every group stays.
+/// `whole`: groups that lose nothing, by position; empty: none of them.
+DeadUnits find_dead_units(Module& net, const DependencyGraph& graph, const Tensor& example,
+                          const std::vector<bool>& whole = {});
 
-/// `count` inputs like `example`: normal values of growing size, or its own integers in another order.
-std::vector<Tensor> probes_like(const Tensor& example, int count);
+/// `count` inputs like `example`: normal values of growing size. Integers that look up rows of a table: as many more
+/// as it takes to ask for every row. Other integers: those of the example in another order.
+std::vector<Tensor> probes_like(const DependencyGraph& graph, const Tensor& example, int count);
 
 /// Where each index of a parameter's axis 0 and 1 belongs in the graph. Of a parameter of one axis the second is one
 /// index that belongs nowhere.

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "pruning/structure/axis_rules.h"
+#include "pruning/structure/training_run.h"
 
 namespace espalier {
 namespace {
@@ -14,7 +16,21 @@ namespace {
 struct SeenCall {
   Module* module;
   Variable input, output;
+  bool in_training_only = false;
 };
+
+/// Where a module's channels are, or -1.
+int channel_axis(const Module& module, int rank) {
+  const std::string type = module.type();
+  if (rank == 0) return -1;
+  if (type == "Linear" || type == "LSTM" || type == "LayerNorm" || type == "Embedding") return rank - 1;
+  return rank == 2 || rank == 4 || type == "BatchNorm1d" ? 1 : rank - 1;
+}
+
+/// Whether every call takes and gives the same channels: the module holds something of their size.
+bool holds_channels(const Module& module) {
+  return !module.parameters().empty() || !module.named_buffers().empty() || module.type() == "PadShortcut";
+}
 
 /// While alive, operations are recorded, frozen parameters' too: they have channels like all others.
 class RecordEverything {
@@ -39,24 +55,35 @@ class RecordEverything {
   std::vector<Parameter> frozen_;
 };
 
-/// One forward pass, and everything its tape says about axes.
+/// A forward pass in evaluation mode, one in training mode for what the first doesn't call, and everything that their
+/// tapes say about axes.
 class Tracer {
  public:
   Tracer(Module& module, const Tensor& example);
 
   AxisTrace& trace() { return trace_; }
   const std::vector<SeenCall>& calls() const { return calls_; }
+  const std::unordered_set<const void*>& used_outside() const { return used_outside_; }
+  int training_copies() const { return training_copies_; }
   /// nullptr: nothing that requires a gradient.
   const TracedTensor* find(const Variable& variable) const;
 
  private:
   void add_parameters(const Module& module);
+  std::vector<SeenCall> run(Module& module, const Variable& input, Variable& output) const;
+  void follow_run(const Variable& output, const std::vector<SeenCall>& calls);
+  void follow_training(Module& module);
+  void tie_calls();
+  void fix_parts_in_use(const Module& module);
+  void count_outside_uses();
   void follow(const std::vector<const Node*>& nodes);
   TracedTensor operand(const Node::Edge& edge, const Shape& shape);
 
   AxisTrace trace_;
   Variable input_;
   std::vector<SeenCall> calls_;
+  std::unordered_set<const void*> used_outside_;
+  int training_copies_ = 1;
   std::unordered_map<const void*, TracedTensor> leaves_;
   std::unordered_map<const Node*, std::vector<TracedTensor>> nodes_;
 };
@@ -86,12 +113,7 @@ Tracer::Tracer(Module& module, const Tensor& example) {
   const RecordEverything recording(module);
   input_ = Variable(example, is_floating(example.dtype()));
   Variable output;
-  {
-    const ForwardObserver observer([this](Module& called, const Variable& in, const Variable& out) {
-      if (called.children().empty()) calls_.push_back({&called, in, out});
-    });
-    output = module(input_);
-  }
+  calls_ = run(module, input_, output);
   check(output.defined() && output.node() != nullptr, "DependencyGraph",
         "the output of this {} depends neither on a parameter nor on the input", module.type());
 
@@ -100,11 +122,102 @@ Tracer::Tracer(Module& module, const Tensor& example) {
     TracedTensor& x = leaves_[input_.id()];
     for (int64_t size : example.shape()) x.axes.push_back(trace_.fresh(size, "input of the network"));
   }
+  follow_run(output, calls_);
+  count_outside_uses();
+  if (std::any_of(trace_.parameters.begin(), trace_.parameters.end(), [](const auto& p) { return p.operations == 0; }))
+    follow_training(module);
+  tie_calls();
+  fix_parts_in_use(module);
+}
+
+/// A module that isn't called itself, but whose weight is used elsewhere, while its bias is not.
+void Tracer::fix_parts_in_use(const Module& module) {
+  std::unordered_map<const void*, const TracedParameter*> traced;
+  for (const TracedParameter& parameter : trace_.parameters) traced[parameter.parameter.id()] = &parameter;
+  std::unordered_set<const Module*> called;
+  for (const SeenCall& call : calls_) called.insert(call.module);
+  for (const auto& [name, part] : module.named_modules()) {
+    if (!part->children().empty() || called.contains(part.get())) continue;
+    const std::vector<Parameter> own = part->parameters();
+    const auto is_used = [&](const Parameter& parameter) { return traced.at(parameter.id())->operations > 0; };
+    if (std::none_of(own.begin(), own.end(), is_used) || std::all_of(own.begin(), own.end(), is_used)) continue;
+    for (const Parameter& parameter : own)
+      for (const ParameterAxis& axis : traced.at(parameter.id())->axes)
+        trace_.indices.fix(axis.indices, fmt::format("a part of '{}', which isn't called itself", name));
+  }
+  module.named_parameters();  // full names again
+}
+
+/// The calls of a forward pass, in the mode the module is in.
+std::vector<SeenCall> Tracer::run(Module& module, const Variable& input, Variable& output) const {
+  std::vector<SeenCall> calls;
+  const ForwardObserver observer([&](Module& called, const Variable& in, const Variable& out) {
+    if (called.children().empty()) calls.push_back({&called, in, out});
+  });
+  output = module(input);
+  return calls;
+}
+
+void Tracer::follow_run(const Variable& output, const std::vector<SeenCall>& calls) {
   Variables ends = {output};
-  for (const SeenCall& call : calls_) ends.push_back(call.output);
+  for (const SeenCall& call : calls) ends.push_back(call.output);
   follow(operations_behind(ends));
-  const TracedTensor* y = find(output);
-  for (const TracedAxis& axis : y->axes) trace_.fix(axis, "output of the network");
+  if (const TracedTensor* y = find(output))
+    for (const TracedAxis& axis : y->axes) trace_.fix(axis, "output of the network");
+}
+
+/// What only training calls reads channels, too, and has to stay consistent with what makes them.
+void Tracer::follow_training(Module& module) {
+  Variable output;
+  std::vector<SeenCall> calls;
+  const auto runs = [&](int copies) {
+    try {
+      const TrainingRun training(module);
+      const Variable input = copies == 1 ? input_ : cat({input_, input_}, 0);
+      calls = run(module, input, output);
+      training_copies_ = copies;
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  };
+  if (!runs(1) && !runs(2)) return;  // what it calls is reported as not called
+  follow_run(output, calls);
+  std::unordered_set<const Module*> known;
+  for (const SeenCall& call : calls_) known.insert(call.module);
+  for (SeenCall& call : calls) {
+    if (known.contains(call.module)) continue;
+    call.in_training_only = true;
+    calls_.push_back(std::move(call));
+  }
+}
+
+/// A parameter that more operations have as an operand than modules which hold it were called.
+void Tracer::count_outside_uses() {
+  std::unordered_map<const void*, int> calls;
+  for (const SeenCall& call : calls_)
+    for (const Parameter& parameter : call.module->parameters()) ++calls[parameter.id()];
+  for (const TracedParameter& traced : trace_.parameters)
+    if (traced.operations > calls[traced.parameter.id()]) used_outside_.insert(traced.parameter.id());
+}
+
+/// A module that is called several times takes and gives the same channels each time, those that it doesn't read too.
+void Tracer::tie_calls() {
+  std::unordered_map<const Module*, const SeenCall*> first;
+  for (const SeenCall& call : calls_) {
+    if (!holds_channels(*call.module)) continue;
+    const auto [before, is_new] = first.emplace(call.module, &call);
+    if (is_new) continue;
+    const auto tie = [&](const Variable& a, const Variable& b) {
+      const TracedTensor *x = find(a), *y = find(b);
+      if (x == nullptr || y == nullptr || x->rank() != y->rank()) return;
+      const auto axis = static_cast<size_t>(channel_axis(*call.module, x->rank()));
+      if (axis < x->axes.size() && x->axes[axis].size() == y->axes[axis].size())
+        trace_.unite(x->axes[axis], y->axes[axis]);
+    };
+    tie(before->second->input, call.input);
+    tie(before->second->output, call.output);
+  }
 }
 
 void Tracer::add_parameters(const Module& module) {
@@ -114,7 +227,7 @@ void Tracer::add_parameters(const Module& module) {
     const int number = static_cast<int>(trace_.parameters.size());
     for (int axis = 0; axis < parameter.shape().rank(); ++axis) {
       const std::vector<int> indices = trace_.indices.make(parameter.size(axis), true);
-      traced.axes.push_back({.indices = indices});
+      traced.axes.push_back({.indices = indices, .roles = {}});
       tensor.axes.push_back({indices, {{number, axis}}});
     }
     leaves_[parameter.variable().id()] = std::move(tensor);
@@ -125,7 +238,11 @@ void Tracer::add_parameters(const Module& module) {
 TracedTensor Tracer::operand(const Node::Edge& edge, const Shape& shape) {
   if (edge.node) return nodes_.at(edge.node.get())[static_cast<size_t>(edge.output)];
   if (edge.leaf.defined())
-    if (const auto leaf = leaves_.find(edge.leaf.id()); leaf != leaves_.end()) return leaf->second;
+    if (const auto leaf = leaves_.find(edge.leaf.id()); leaf != leaves_.end()) {
+      if (leaf->second.kind == TracedTensor::Kind::parameter)
+        ++trace_.parameters[static_cast<size_t>(leaf->second.axes[0].sources[0].parameter)].operations;
+      return leaf->second;
+    }
   TracedTensor constant{.kind = TracedTensor::Kind::constant, .axes = {}};
   for (int64_t size : shape) constant.axes.push_back(trace_.fresh(size));
   return constant;
@@ -181,7 +298,7 @@ std::string name_of(const ChannelGroup& group) {
   std::vector<std::string> layers;
   const auto add = [&](bool weights_only) {
     for (const GroupMember& member : group.members) {
-      if (member.role == ChannelRole::reads || (weights_only && member.role != ChannelRole::produces)) continue;
+      if (weights_only ? !member.roles.produces : !member.roles.makes()) continue;
       if (weights_only && member.parameter.shape().rank() < 2) continue;
       const std::string layer = layer_of(member);
       if (std::find(layers.begin(), layers.end(), layer) == layers.end()) layers.push_back(layer);
@@ -232,15 +349,19 @@ class Grouping {
   }
 
   void make_groups() {
-    std::map<std::pair<std::vector<size_t>, std::string>, int> by_signature;
+    std::map<std::tuple<std::vector<size_t>, std::string, bool>, int> by_signature;
     for (const Use& use : uses_)
       for (int index : use.own().indices) {
         const int root = indices_.find(index);
         if (refs_.contains(root)) continue;
         const std::vector<size_t>& members = classes_.at(root);
-        const auto [group, is_new] =
-            by_signature.emplace(std::pair(members, indices_.fixed(root)), static_cast<int>(groups_.size()));
-        if (is_new) groups_.push_back(new_group(members, indices_.fixed(root)));
+        const bool without_weight = indices_.is_read_without_weight(root);
+        const auto [group, is_new] = by_signature.emplace(std::tuple(members, indices_.fixed(root), without_weight),
+                                                          static_cast<int>(groups_.size()));
+        if (is_new) {
+          groups_.push_back(new_group(members, indices_.fixed(root)));
+          groups_.back().read_without_weight = without_weight;
+        }
         refs_[root] = {group->second, groups_[static_cast<size_t>(group->second)].units++};
       }
     std::map<std::string, int> names;
@@ -263,9 +384,9 @@ class Grouping {
                                .axis = uses_[i].axis,
                                .gates = own.gates,
                                .recurrent = own.recurrent,
-                               .role = own.role,
+                               .roles = own.roles,
                                .units = {}});
-      made |= own.role != ChannelRole::reads;
+      made |= own.roles.makes();
     }
     if (!made && fixed.empty()) group.fixed = "constants that no parameter makes";
     return group;
@@ -287,14 +408,6 @@ class Grouping {
   std::unordered_map<int, ChannelRef> refs_;
   std::vector<ChannelGroup> groups_;
 };
-
-/// Where a module's channels are, or -1.
-int channel_axis(const Module& module, int rank) {
-  const std::string type = module.type();
-  if (rank == 0) return -1;
-  if (type == "Linear" || type == "LSTM" || type == "LayerNorm" || type == "Embedding") return rank - 1;
-  return rank == 2 || rank == 4 || type == "BatchNorm1d" ? 1 : rank - 1;
-}
 
 }  // namespace
 
@@ -319,10 +432,24 @@ DependencyGraph DependencyGraph::trace(Module& module, const Tensor& example) {
                               .inputs = channels(*call.module, call.input),
                               .outputs = channels(*call.module, call.output),
                               .input = call.input.shape(),
-                              .output = call.output.shape()});
+                              .output = call.output.shape(),
+                              .in_training_only = call.in_training_only});
   }
   graph.groups_ = grouping.take();
+  graph.lookups_ = std::move(tracer.trace().lookups);
+  graph.used_outside_ = tracer.used_outside();
+  graph.training_copies_ = tracer.training_copies();
+  for (const TracedParameter& parameter : tracer.trace().parameters)
+    if (parameter.operations == 0) graph.not_called_.push_back(parameter.name);
   return graph;
+}
+
+bool DependencyGraph::has_training_only() const {
+  return std::any_of(modules_.begin(), modules_.end(), [](const auto& call) { return call.in_training_only; });
+}
+
+Tensor DependencyGraph::training_input(const Tensor& input) const {
+  return training_copies_ == 1 ? input : cat(std::vector<Tensor>{input, input}, 0);
 }
 
 const ChannelGroup& DependencyGraph::find(const std::string& name) const {
@@ -345,7 +472,7 @@ std::vector<Site> channel_sites(const DependencyGraph& graph) {
           {.parameter = member.parameter,
            .pattern = member.recurrent ? Pattern::recurrent() : Pattern::channel(member.axis, member.gates),
            .site_units = member.units,
-           .masked = member.role != ChannelRole::reads});
+           .masked = member.roles.makes()});
   }
   return sites;
 }

@@ -2,18 +2,29 @@
 #pragma once
 
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "pruning/site.h"
 
 namespace espalier {
 
-/// What an axis of a parameter is to a channel.
-enum class ChannelRole : uint8_t {
-  produces,  ///< its rows compute the channel: conv2d weight axis 0 and bias, linear, lstm, embedding axis 1
-  scales,    ///< one value a channel: BatchNorm weight and bias
-  reads,     ///< its columns take the channel as input: conv2d and linear weight axis 1, lstm w_ih axis 1
+/// What an axis of a parameter is to a channel. A weight that is used in two directions, such as an embedding that is
+/// also the output's weight, makes a channel and reads it.
+struct ChannelRoles {
+  bool produces =
+      false;            ///< its rows compute the channel: conv2d weight axis 0 and bias, linear, lstm, embedding axis 1
+  bool scales = false;  ///< one value a channel: BatchNorm weight and bias
+  bool reads = false;   ///< its columns take the channel as input: conv2d and linear weight axis 1, lstm w_ih axis 1
+
+  /// Whether the axis is part of a channel, not only of what reads it: masking the channel masks its slice.
+  bool makes() const { return produces || scales; }
+  ChannelRoles operator|(const ChannelRoles& other) const {
+    return {produces || other.produces, scales || other.scales, reads || other.reads};
+  }
+  bool operator==(const ChannelRoles&) const = default;
 };
+inline constexpr ChannelRoles kProduces{.produces = true}, kScales{.scales = true}, kReads{.reads = true};
 
 /// The slices of one parameter that belong to a group's units.
 struct GroupMember {
@@ -22,7 +33,7 @@ struct GroupMember {
   int axis = 0;
   int64_t gates = 1;       ///< 4 for the stacked rows of an LSTM
   bool recurrent = false;  ///< w_hh: a unit is its gates' rows and its column
-  ChannelRole role = ChannelRole::produces;
+  ChannelRoles roles;
   /// For each index of the axis (of one gate) the group's unit, or -1 when it belongs to another group.
   std::vector<int64_t> units;
 };
@@ -33,7 +44,8 @@ struct ChannelGroup {
   std::string name;  ///< the producers' layers: "conv1", "stage1.0.conv2 + stage1.1.conv2"
   int64_t units = 0;
   std::vector<GroupMember> members;
-  std::string fixed;  ///< why no unit may go ("output of the network"); empty: they may
+  std::string fixed;                 ///< why no unit may go ("output of the network"); empty: they may
+  bool read_without_weight = false;  ///< by a product with other data: masks of weights don't say whether it is read
 };
 
 /// Index i of a module's channel axis is unit `unit` of group `group`; -1: of none.
@@ -49,6 +61,13 @@ struct ModuleChannels {
   ModulePtr module;
   std::vector<ChannelRef> inputs, outputs;
   Shape input, output;
+  bool in_training_only = false;  ///< not called in evaluation mode: an auxiliary head
+};
+
+/// A table, a parameter, whose rows were looked up by number, and the numbers that the example asked for.
+struct Lookup {
+  int64_t rows = 0;
+  std::vector<int64_t> numbers;
 };
 
 /// Coupled channels of a network. It refers to the network's parameters, whose values and masks may change; after a
@@ -56,13 +75,25 @@ struct ModuleChannels {
 class DependencyGraph {
  public:
   /// Runs `example` (one input of the network, batch 1 is enough) through the network in evaluation mode and follows
-  /// the tape. Throws, naming it, on an operation whose axis map is not known. As in Fang et al. 2023, "DepGraph",
-  /// but for single indices of axes, and without a table of layer types: from operations.
+  /// the tape. When that leaves parameters out, those of an auxiliary head, it follows the tape of training mode too;
+  /// running statistics and random numbers stay as they were. Throws, naming it, on an operation whose axis map is not
+  /// known. As in Fang et al. 2023, "DepGraph", but for single indices of axes, and without a table of layer types:
+  /// from operations.
   static DependencyGraph trace(Module& module, const Tensor& example);
 
   /// Every group with a parameter in it, in the order of the forward pass.
   const std::vector<ChannelGroup>& groups() const { return groups_; }
   const std::vector<ModuleChannels>& modules() const { return modules_; }
+  const std::vector<Lookup>& lookups() const { return lookups_; }
+  /// Parameters that the network used in neither mode: nothing is known of their channels.
+  const std::vector<std::string>& not_called() const { return not_called_; }
+  /// Whether operations use the parameter that belong to none of the modules which hold it.
+  bool is_used_outside(const Parameter& parameter) const { return used_outside_.contains(parameter.id()); }
+  /// Whether some modules are called in training mode only.
+  bool has_training_only() const;
+  /// What the training mode was traced with: the input, or, where one example is too few for a BatchNorm, the input
+  /// twice.
+  Tensor training_input(const Tensor& input) const;
   /// The group of that name. Throws, naming the nearest.
   const ChannelGroup& find(const std::string& name) const;
 
@@ -76,6 +107,10 @@ class DependencyGraph {
  private:
   std::vector<ChannelGroup> groups_;
   std::vector<ModuleChannels> modules_;
+  std::vector<Lookup> lookups_;
+  std::vector<std::string> not_called_;
+  std::unordered_set<const void*> used_outside_;
+  int training_copies_ = 1;
 };
 
 /// One site for every group whose units may go. Producers and scales are masked (channel patterns; recurrent for w_hh);

@@ -61,13 +61,12 @@ std::string slices_in_words(const GroupMember& member, int64_t units) {
   return fmt::format("{}s {}", word, fmt::join(places, ", "));
 }
 
-const char* role_in_words(ChannelRole role) {
-  switch (role) {
-    case ChannelRole::produces: return "makes it";
-    case ChannelRole::scales: return "scales it";
-    case ChannelRole::reads: return "reads it";
-  }
-  return "";
+std::string roles_in_words(const ChannelRoles& roles) {
+  std::vector<const char*> verbs;
+  if (roles.produces) verbs.push_back("makes");
+  if (roles.scales) verbs.push_back("scales");
+  if (roles.reads) verbs.push_back("reads");
+  return fmt::format("{} it", fmt::join(verbs, " and "));
 }
 
 /// The name without the parameter's own: boxes of the drawing.
@@ -112,7 +111,7 @@ std::string DependencyGraph::explain(const std::string& name) const {
   for (const GroupMember& member : group.members)
     text += fmt::format("  {}{} of {} {}: {}\n", slices_in_words(member, group.units),
                         member.recurrent ? " and column u" : "", member.name, member.parameter.shape(),
-                        role_in_words(member.role));
+                        roles_in_words(member.roles));
   return text;
 }
 
@@ -122,7 +121,7 @@ std::string DependencyGraph::to_dot() const {
   for (bool reading : {false, true})
     for (size_t i = 0; i < groups_.size(); ++i)
       for (const GroupMember& member : groups_[i].members)
-        if ((member.role == ChannelRole::reads) == reading && layers.emplace(layer_name(member.name), i).second)
+        if (member.roles.makes() != reading && layers.emplace(layer_name(member.name), i).second)
           order.push_back(layer_name(member.name));
   std::string text = "digraph \"channels\" {\n  node [shape=box, style=filled];\n";
   for (const std::string& layer : order)
@@ -139,14 +138,13 @@ std::string DependencyGraph::to_dot() const {
     std::vector<std::string> makers;
     for (const GroupMember& member : group.members) {
       const std::string layer = layer_name(member.name);
-      if (member.role == ChannelRole::produces) {
-        if (std::find(makers.begin(), makers.end(), layer) == makers.end()) makers.push_back(layer);
-      } else if (member.role == ChannelRole::scales) {
-        if (!makers.empty()) add(makers.back(), layer, ", style=dashed");
-      } else {
+      if (member.roles.scales && !makers.empty()) add(makers.back(), layer, ", style=dashed");
+      if (member.roles.reads) {
         if (makers.empty()) add(group.name, layer, "");
         for (const std::string& maker : makers) add(maker, layer, "");
       }
+      if (member.roles.produces && std::find(makers.begin(), makers.end(), layer) == makers.end())
+        makers.push_back(layer);
     }
   }
   for (const std::string& edge : edges) text += edge;

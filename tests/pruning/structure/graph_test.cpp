@@ -85,7 +85,7 @@ TEST(DependencyGraph, LayersOfAPerceptron) {
   EXPECT_EQ(members(graph.find("0")), "0.weight[0] 0.bias[0] 2.weight[1]");
   EXPECT_EQ(graph.find("0").units, 3);
   EXPECT_EQ(graph.find("0").fixed, "");
-  EXPECT_EQ(member(graph.find("0"), "2.weight").role, ChannelRole::reads);
+  EXPECT_EQ(member(graph.find("0"), "2.weight").roles, kReads);
   EXPECT_EQ(members(graph.find("2")), "2.weight[0] 4.weight[1]");
   EXPECT_EQ(member(graph.find("2"), "4.weight").units, count_up(5));
   EXPECT_EQ(graph.find("4").fixed, "output of the network");
@@ -97,7 +97,7 @@ TEST(DependencyGraph, FlattenedImagesGiveEachChannelManyColumns) {
   const DependencyGraph graph = trace(net, {2, 3, 8, 8});
   const ChannelGroup& first = graph.find("0");
   EXPECT_EQ(members(first), "0.weight[0] 0.bias[0] 1.weight[0] 1.bias[0] 3.weight[1]");
-  EXPECT_EQ(member(first, "1.weight").role, ChannelRole::scales);
+  EXPECT_EQ(member(first, "1.weight").roles, kScales);
   const ChannelGroup& second = graph.find("3");
   EXPECT_EQ(members(second), "3.weight[0] 3.bias[0] 6.weight[1]");
   EXPECT_EQ(second.units, 6);

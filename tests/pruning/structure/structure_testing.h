@@ -44,8 +44,8 @@ inline void mask_units(const DependencyGraph& graph, const std::vector<std::vect
     const std::vector<bool>& stays = units[group++];
     if (!g.fixed.empty()) continue;
     for (const GroupMember& member : g.members) {
-      if (member.role == ChannelRole::reads) continue;
-      if (!all && (member.role == ChannelRole::scales || member.parameter.shape().rank() < 2)) continue;
+      if (!member.roles.makes()) continue;
+      if (!all && (!member.roles.produces || member.parameter.shape().rank() < 2)) continue;
       const Pattern pattern = member.recurrent ? Pattern::recurrent() : Pattern::channel(member.axis, member.gates);
       Parameter parameter = member.parameter;
       const Mask before = parameter.mask();
