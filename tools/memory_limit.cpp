@@ -39,11 +39,12 @@ void check_room_for_openblas(int, char**, char** environment) {
   char text[400];
   const int length = std::snprintf(
       text, sizeof(text),
-      "espalier: [espalier] expected room for %d buffers of %zu MiB, which OpenBLAS needs for %d threads, found less: "
-      "the limit of memory, %zu MiB, is too tight; raise it (ulimit -v), or take fewer threads (OMP_NUM_THREADS=1)\n",
-      threads, kBufferBytes >> 20, threads, static_cast<size_t>(limit.rlim_cur >> 20));
+      "espalier: [espalier] expected room for %d buffer%s of %zu MiB, which OpenBLAS needs for as many threads, found "
+      "less: the limit of memory, %zu MiB, is too tight; raise it (ulimit -v), or take fewer threads "
+      "(OMP_NUM_THREADS=1)\n",
+      threads, threads == 1 ? "" : "s", kBufferBytes >> 20, static_cast<size_t>(limit.rlim_cur >> 20));
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text, static_cast<size_t>(length));
-  _exit(1);
+  _exit(2);  // as when a device is missing: this machine can't do it
 }
 
 [[gnu::section(".preinit_array"), gnu::used]] void (*first_of_all)(int, char**, char**) = check_room_for_openblas;

@@ -11,13 +11,13 @@ namespace espalier {
 namespace {
 
 constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP};
-constexpr time_t kPatience = 10;  // seconds from SIGTERM to the end of a process that doesn't obey it
+constexpr time_t kPatience = 10;  // seconds that a process has to obey SIGTERM or SIGHUP
 
 volatile std::sig_atomic_t g_requested = 0;
 int g_guards = 0;
 std::array<struct sigaction, kSignals.size()> g_before;
 
-// Sends SIGTERM a second time.
+// Sends the second signal.
 timer_t g_timer;
 volatile std::sig_atomic_t g_has_timer = 0, g_timer_runs = 0;
 
@@ -36,7 +36,7 @@ extern "C" void espalier_on_interrupt(int signal) {
     return;
   }
   g_requested = 1;
-  if (signal == SIGTERM && g_has_timer != 0) set_timer(kPatience);
+  if (signal != SIGINT && g_has_timer != 0) set_timer(kPatience);
   constexpr char kMessage[] = "\ninterrupted: finishing this step and saving; once more to stop at once\n";
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1);
 }

@@ -4,8 +4,9 @@
 namespace espalier {
 
 /// While alive, the first SIGINT, SIGTERM or SIGHUP only sets a flag; a second one ends the process as usual. Who sends
-/// SIGTERM isn't there to send it twice: when nobody asks requested() for ten seconds, it ends the process all the
-/// same. Signals that are ignored (nohup) stay ignored. The handlers that were there before come back at the end.
+/// SIGTERM or SIGHUP isn't there to send it twice: when nobody asks requested() for ten seconds, it ends the process
+/// all the same. Signals that are ignored (nohup) stay ignored. The handlers that were there before come back at the
+/// end.
 class InterruptGuard {
  public:
   /// With `active` false it does nothing.

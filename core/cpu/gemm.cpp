@@ -50,11 +50,12 @@ void reserve_matmul_memory() {
   const int own = std::max(0, threads - std::max<int>(openblas_get_num_threads(), reserved));
   const int buffers = own + threads - reserved;
   if (!have_room_for(buffers))
-    fail<UnavailableError>("matmul",
-                           "expected room for {} buffers of {} MiB, which OpenBLAS needs for {} thread{}, found less: "
-                           "the limit of memory is too tight; raise it (ulimit -v), or take fewer threads "
-                           "(OMP_NUM_THREADS=1)",
-                           buffers, kBufferBytes >> 20, threads, threads == 1 ? "" : "s");
+    fail<UnavailableError>(
+        "matmul",
+        "expected room for {} more buffer{} of {} MiB, which OpenBLAS needs for {} thread{}, found less: "
+        "the limit of memory is too tight; raise it (ulimit -v), or take fewer threads "
+        "(OMP_NUM_THREADS=1)",
+        buffers, buffers == 1 ? "" : "s", kBufferBytes >> 20, threads, threads == 1 ? "" : "s");
   std::vector<void*> taken;
   for (int i = 0; i < threads; ++i) taken.push_back(blas_memory_alloc(0));
   for (void* buffer : taken) blas_memory_free(buffer);

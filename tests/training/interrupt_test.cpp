@@ -34,10 +34,11 @@ TEST(Interrupt, ASecondSignalEndsTheProcess) {
 
 TEST(Interrupt, TerminationThatNobodyObeysEndsTheProcessAfterTenSeconds) {
   const auto begin = std::chrono::steady_clock::now();
-  const pid_t deaf = start([] { raise(SIGTERM); });
+  const pid_t deaf = start([] { raise(SIGTERM); }), hung_up = start([] { raise(SIGHUP); });
   const pid_t obeying = start([] { raise(SIGTERM), InterruptGuard::requested(); });
   const pid_t by_hand = start([] { raise(SIGINT); });  // whoever pressed Ctrl-C can press it again
   EXPECT_EQ(ended_by(deaf, 0), SIGTERM);
+  EXPECT_EQ(ended_by(hung_up, 0), SIGTERM);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   EXPECT_GT(seconds.count(), 9);
   EXPECT_LT(seconds.count(), 60);
