@@ -111,6 +111,19 @@ void remove_lowest(Border& border, Candidates& candidates) {
   dispatch_floating(candidates.scores.dtype(), "selection", [&]<class T>(T) { remove_typed<T>(border, candidates); });
 }
 
+void cut_and_splice(const Tensor& scores, double low, double high, Tensor& words) {
+  int64_t* const bits = words.data<int64_t>();
+  dispatch_floating(scores.dtype(), "selection", [&]<class T>(T) {
+    const T* s = scores.data<T>();
+    for (int64_t w = 0, left = scores.numel(); left > 0; ++w, s += kWordBits, left -= kWordBits) {
+      const int64_t count = std::min(kWordBits, left);
+      const uint64_t cut = bits_where(s, count, [low](T score) { return static_cast<double>(score) < low; });
+      const uint64_t spliced = bits_where(s, count, [high](T score) { return static_cast<double>(score) > high; });
+      bits[w] = static_cast<int64_t>((static_cast<uint64_t>(bits[w]) & ~cut) | spliced);
+    }
+  });
+}
+
 Tensor best_of_groups(const Tensor& scores, int64_t n, int64_t m) {
   Tensor words = Tensor::zeros({(scores.numel() + kWordBits - 1) / kWordBits}, DType::i64);
   int64_t* const bits = words.data<int64_t>();

@@ -31,6 +31,10 @@ Border border_of_lowest(std::span<const Candidates> sets, int64_t count);
 /// of the highest index go first, and `border.ties` becomes what is left for further sets. -0 equals 0.
 void remove_lowest(Border& border, Candidates& candidates);
 
+/// Clears the bits of the units whose score is below `low`, then sets those of the units whose score is above `high`.
+/// scores: as in Candidates, NaN changes nothing; words: their bits.
+void cut_and_splice(const Tensor& scores, double low, double high, Tensor& words);
+
 /// The n best of every m scores, as bits like Candidates::words; of equal scores the lower index is the better. scores:
 /// f32 or f64, contiguous on the CPU, as many as some groups of m have.
 Tensor best_of_groups(const Tensor& scores, int64_t n, int64_t m);

@@ -192,12 +192,17 @@ Tensor existing_words(const Site& site) {
   return Mask::from_units(one_each, Pattern::element(), existing_units(site)).words();
 }
 
-void set_existing_words(const Site& site, const Tensor& words, GradientFlow flow) {
+Mask mask_of_words(const Site& site, const Tensor& words) {
   const SiteMember& member = site.members.front();
   Tensor bytes = Tensor::empty({(site.units + 7) / 8}, DType::u8);
   std::memcpy(bytes.data<uint8_t>(), words.data<int64_t>(), static_cast<size_t>(bytes.numel()));
+  return Mask::from_packed(member.parameter.shape(), member.pattern, bytes).to(member.parameter.data().device());
+}
+
+void set_existing_words(const Site& site, const Tensor& words, GradientFlow flow) {
+  const SiteMember& member = site.members.front();
   Parameter parameter = member.parameter;
-  const Mask mask = Mask::from_packed(parameter.shape(), member.pattern, bytes).to(parameter.data().device());
+  const Mask mask = mask_of_words(site, words);
   const Mask& before = parameter.mask();
   parameter.set_mask(before.defined() && before.pattern() != member.pattern ? before & mask : mask, flow);
 }

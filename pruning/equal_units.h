@@ -22,6 +22,8 @@ std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<C
 
 /// A site's units as one bit each, for sites that have_equal_units.
 Tensor existing_words(const Site& site);
+/// The mask of a site's parameter in which these units exist, on the parameter's device.
+Mask mask_of_words(const Site& site, const Tensor& words);
 void set_existing_words(const Site& site, const Tensor& words, GradientFlow flow);
 /// The scores of a site's units: unit_scores as a tensor.
 Tensor score_tensor(const Site& site, const Saliencies& saliencies);

@@ -41,17 +41,16 @@ class MaskWords {
   }
 
   int64_t size() const { return (numel_ + kBits - 1) / kBits; }
-  /// Elements 64 w ... 64 w + 63; bits beyond the last element are 0 or 1.
-  uint64_t operator[](int64_t w) const { return one_bit_each_ ? static_cast<uint64_t>(units_[w]) : gathered(w); }
 
   /// Calls f(first, count, bits) for the elements of words [begin, end), half a word at a time: bit j of the uint32_t
   /// `bits` is element first + j, for lane(bits, j).
   template <class F>
   void for_each_half(int64_t begin, int64_t end, F&& f) const {
     constexpr int64_t kHalf = kBits / 2;
+    Place place = place_of(begin * kBits);
     for (int64_t w = begin; w < end; ++w) {
-      const uint64_t word = (*this)[w];
       const int64_t first = w * kBits, left = numel_ - first;
+      const uint64_t word = one_bit_each_ ? static_cast<uint64_t>(units_[w]) : gathered(place, std::min(left, kBits));
       const auto low = static_cast<uint32_t>(word), high = static_cast<uint32_t>(word >> kHalf);
       if (left >= kBits) {  // the count is a constant here, so that f's loop has no remainder
         f(first, kHalf, low);
@@ -64,6 +63,17 @@ class MaskWords {
   }
 
  private:
+  /// Where an element is; divisions are slow, so that those of a row are done once.
+  struct Place {
+    int64_t row, column;
+    int64_t first_unit;  ///< of the row
+  };
+
+  Place place_of(int64_t element) const {
+    const int64_t row = element / layout_.columns;
+    return {row, element % layout_.columns, layout_.unit_of(row, 0)};
+  }
+
   static uint64_t lowest(int64_t count) { return count >= kBits ? ~uint64_t{0} : (uint64_t{1} << count) - 1; }
   bool unit(int64_t i) const { return static_cast<uint64_t>(units_[i / kBits]) >> (i % kBits) & 1; }
 
@@ -76,12 +86,14 @@ class MaskWords {
   }
 
   /// The bits of `count` neighbours in a row.
-  uint64_t row_bits(int64_t row, int64_t column, int64_t count) const {
-    if (layout_.recurrent) return unit(row % layout_.row_period) ? unit_bits(column, count) : 0;
-    const int64_t width = layout_.block_columns, first_unit = layout_.unit_of(row, column);
-    if (width == 1) return unit_bits(first_unit, count);
+  uint64_t row_bits(const Place& place, int64_t count) const {
+    if (layout_.recurrent) return unit(place.first_unit) ? unit_bits(place.column, count) : 0;
+    const int64_t width = layout_.block_columns;
+    if (width == 1) return unit_bits(place.first_unit + place.column, count);
+    if (width == layout_.columns) return unit(place.first_unit) ? lowest(count) : 0;
     // The first unit may have begun before, the others begin at multiples of their width.
-    const int64_t run = std::min(count, width - column % width);
+    const int64_t block = place.column / width, first_unit = place.first_unit + block;
+    const int64_t run = std::min(count, (block + 1) * width - place.column);
     const uint64_t bits = unit(first_unit) ? lowest(run) : 0;
     if (run == count) return bits;
     const int64_t others = (count - run + width - 1) / width;
@@ -106,14 +118,16 @@ class MaskWords {
     return (bits << width) - bits;  // from each unit's first place up to its last
   }
 
-  uint64_t gathered(int64_t w) const {
-    const int64_t first = w * kBits, count = std::min(kBits, numel_ - first);
-    int64_t row = first / layout_.columns, column = first % layout_.columns;
+  /// The bits of `count` elements from a place on, which moves behind them.
+  uint64_t gathered(Place& place, int64_t count) const {
     uint64_t bits = 0;
-    for (int64_t done = 0; done < count; ++row, column = 0) {
-      const int64_t piece = std::min(count - done, layout_.columns - column);
-      bits |= row_bits(row, column, piece) << done;
+    for (int64_t done = 0; done < count;) {
+      const int64_t piece = std::min(count - done, layout_.columns - place.column);
+      bits |= row_bits(place, piece) << done;
       done += piece;
+      place.column += piece;
+      if (place.column == layout_.columns && place.row + 1 < layout_.rows)
+        place = {place.row + 1, 0, layout_.unit_of(place.row + 1, 0)};
     }
     return bits;
   }

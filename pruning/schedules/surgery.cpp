@@ -1,16 +1,32 @@
 #include "pruning/schedules/surgery.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "core/ops.h"
 #include "core/random.h"
+#include "pruning/equal_units.h"
 #include "pruning/learned/units.h"
 
 namespace espalier {
 
 namespace {
 constexpr uint64_t kSurgeryStream = 0x73757267;
+
+/// Whether a site's units are the single weights of one parameter: millions, so that they are treated as words.
+bool is_of_single_weights(const Site& site) {
+  return site.members.size() == 1 && site.members[0].masked && site.members[0].site_units.empty() &&
+         site.members[0].pattern == Pattern::element();
+}
+
+/// Flips the bits of `exists` in which two masks differ.
+void flip_changes(const Tensor& before, const Tensor& after, std::vector<bool>& exists) {
+  for (int64_t w = 0; w < before.numel(); ++w)
+    for (auto changed = static_cast<uint64_t>(before.data<int64_t>()[w] ^ after.data<int64_t>()[w]); changed != 0;
+         changed &= changed - 1)
+      exists[static_cast<size_t>(w * 64 + std::countr_zero(changed))].flip();
+}
 }  // namespace
 
 NetworkSurgery::NetworkSurgery(std::vector<Site> sites, const SurgeryOptions& options)
@@ -78,20 +94,34 @@ double NetworkSurgery::threshold_of(const Site& site, const std::vector<double>&
 
 void NetworkSurgery::update() {
   check(!hard_, "NetworkSurgery", "the masks are final; nothing is cut or spliced any more");
-  std::vector<std::vector<double>> values;
-  for (const Site& site : sites_) values.push_back(magnitudes(site));
   if (thresholds_.empty())
-    for (size_t s = 0; s < sites_.size(); ++s) thresholds_.push_back(threshold_of(sites_[s], values[s]));
-  std::vector<std::vector<bool>> exists = exists_;
+    for (const Site& site : sites_) thresholds_.push_back(threshold_of(site, magnitudes(site)));
   for (size_t s = 0; s < sites_.size(); ++s) {
-    for (size_t i = 0; i < exists[s].size(); ++i) {
-      if (values[s][i] < options_.low * thresholds_[s]) exists[s][i] = false;
-      // A unit that had its mask before surgery has weights of 0 and never comes here.
-      if (values[s][i] > options_.high * thresholds_[s]) exists[s][i] = true;
+    const Site& site = sites_[s];
+    // A unit that had its mask before surgery has weights of 0, which are never above a threshold.
+    const double low = options_.low * thresholds_[s], high = options_.high * thresholds_[s];
+    if (is_of_single_weights(site)) {
+      const Tensor before = masks_[s][0].words().to(Device::cpu());
+      Candidates next{.scores = abs(site.members[0].parameter.data()).to(Device::cpu()).contiguous(),
+                      .words = before.clone()};
+      cut_and_splice(next.scores, low, high, next.words);
+      if (next.count() >= std::min(options_.min_units, site.units)) {
+        if (identical(before, next.words)) continue;
+        flip_changes(before, next.words, exists_[s]);
+        masks_[s] = {mask_of_words(site, next.words)};
+        continue;
+      }
     }
-    keep_at_least(exists[s], existing_units(sites_[s]), values[s], options_.min_units);
+    const std::vector<double> values = magnitudes(site);
+    std::vector<bool> exists = exists_[s];
+    for (size_t i = 0; i < exists.size(); ++i) {
+      if (values[i] < low) exists[i] = false;
+      if (values[i] > high) exists[i] = true;
+    }
+    keep_at_least(exists, existing_units(site), values, options_.min_units);
+    masks_[s] = member_masks({site}, {exists}).front();
+    exists_[s] = std::move(exists);
   }
-  set_exists(std::move(exists));
 }
 
 double NetworkSurgery::sparsity() const { return count_masked(masks_).sparsity(); }

@@ -85,6 +85,22 @@ TEST(Selection, OneBorderGoesThroughSeveralSetsAndTiesGoToTheFirst) {
   EXPECT_THROW(border_of_lowest(sets, 3), ArgumentError);
 }
 
+TEST(Selection, CutsBelowAndSplicesAbove) {
+  Generator generator(4);
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const std::vector<double> scores = awkward_scores(1003, generator);
+    std::vector<bool> exists(scores.size());
+    for (size_t i = 0; i < exists.size(); ++i) exists[i] = generator.next_uniform() < 0.5;
+    Tensor words = words_of(exists);
+    cut_and_splice(tensor_of(scores, dtype), -1, 1, words);
+    for (size_t i = 0; i < exists.size(); ++i) {
+      if (scores[i] < -1) exists[i] = false;
+      if (scores[i] > 1) exists[i] = true;
+    }
+    EXPECT_EQ(words.to_vector<int64_t>(), words_of(exists).to_vector<int64_t>());
+  }
+}
+
 TEST(Selection, FindsTheFirstNaN) {
   EXPECT_EQ(find_nan(tensor_of({1, kInfinity, std::nan(""), std::nan("")}, DType::f32)), 2);
   EXPECT_EQ(find_nan(tensor_of({1, -kInfinity}, DType::f64)), -1);
