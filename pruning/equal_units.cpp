@@ -152,7 +152,7 @@ std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<C
   }
   const double wanted = sparsity * weights_of(units);
   // Half a unit of slack: a sparsity that falls between two units is met by the nearer one.
-  check(wanted <= weights_of(removable) + 0.5 * weights_of(1), "allocate",
+  check(options.as_far_as_possible || wanted <= weights_of(removable) + 0.5 * weights_of(1), "allocate",
         "a sparsity of {} is out of reach: protected sites and the least number of units leave at most {:.4f}; protect "
         "less or ask for less",
         sparsity, units == 0 ? 0.0 : weights_of(removable) / weights_of(units));
