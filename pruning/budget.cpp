@@ -431,7 +431,8 @@ BudgetResult BudgetPruner::meet(bool as_far_as_possible) {
            "a budget of {:.6g} {} can't be met: the nearest is {:.6g}; protect less or allow fewer units",
            budget_.amount, name_of(budget_.kind), found.cost);
     if (budget_.amount - found.cost > rate_ * unit) found = fill(model, scores, found, budget_.amount, rate_, evaluate);
-    apply(found.exists);
+    const double at_once = std::max(0.0, 1 - budget_.amount / result.cost);
+    pruner_->keep(found.exists, scores, final_share_ > 0 ? final_share_ : at_once);
   } catch (...) {
     before.restore();
     throw;
@@ -477,10 +478,12 @@ void BudgetPruner::prune(double share, double by_hand) {
     for (std::vector<bool>& units : candidates) units.assign(units.size(), true);
   const double now = model.cost(candidates);
   if (now > wanted) {
-    apply(cut(model, pruner_->scores(), std::move(candidates), wanted, by_hand));
+    const Scores scores = pruner_->scores();
+    pruner_->keep(cut(model, scores, std::move(candidates), wanted, by_hand), scores, share);
   } else if (wanted - now > largest_existing(model.unit_costs(candidates), candidates) && candidates != at_start_) {
     const Evaluate evaluate = [&](const Units& exists) { return model.cost(exists); };
-    apply(fill(model, pruner_->scores(), {std::move(candidates), now}, wanted, 1, evaluate).exists);
+    const Scores scores = pruner_->scores();
+    pruner_->keep(fill(model, scores, {std::move(candidates), now}, wanted, 1, evaluate).exists, scores, share);
   }
 }
 

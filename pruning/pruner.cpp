@@ -86,8 +86,12 @@ void Pruner::remove(const std::vector<std::vector<double>>& scores, double spars
                                          : existing_units(site));
   AllocationOptions allocation = options_.allocation;
   for (auto& [name, value] : allocation.sparsity_of) value *= share;
-  const auto exists = allocate(sites_, scores, candidates, sparsity, allocation);
-  if (record_) record_->add(sparsity, scores, existing(), exists);
+  keep(allocate(sites_, scores, candidates, sparsity, allocation), scores, sparsity);
+}
+
+void Pruner::keep(const std::vector<std::vector<bool>>& exists, const std::vector<std::vector<double>>& scores,
+                  double asked) {
+  if (record_) record_->add(asked, scores, existing(), exists);
   for (size_t i = 0; i < sites_.size(); ++i) set_existing_units(sites_[i], exists[i], options_.flow);
 }
 

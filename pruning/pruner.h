@@ -32,6 +32,9 @@ class Pruner {
   void prune(double sparsity, double share = 1);
   /// The same by scores that were taken already: for tries at several sparsities.
   void prune_by(const std::vector<std::vector<double>>& scores, double sparsity, double share = 1);
+  /// Makes exactly these units of each site exist, for what chooses by more than a sparsity; the record gets what went
+  /// by these scores. `asked`: what takes the sparsity's place there, a share of a cost.
+  void keep(const std::vector<std::vector<bool>>& exists, const std::vector<std::vector<double>>& scores, double asked);
   /// Of the sites' weights.
   double sparsity() const { return count_sparsity(sites_).sparsity(); }
   /// The same without single weights that are masked inside of units that exist: what prune goes by.

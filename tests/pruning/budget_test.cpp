@@ -121,6 +121,21 @@ TEST(Budget, IsMetToTheUnit) {
   EXPECT_EQ(result.cost, 600);
 }
 
+TEST(Budget, WhatGoesIsRecorded) {
+  const ModulePtr net = model("mlp:24,16");
+  Pruner pruner(net, channels(*net));
+  pruner.record_to(std::make_shared<RemovalRecord>("magnitude", Scope::global, pruner.sites()));
+  prune_to_budget(pruner, {.kind = BudgetKind::macs, .amount = 0.5 * exact(BudgetKind::macs, *net)}, example());
+  size_t gone = 0, recorded = 0;
+  for (size_t s = 0; s < pruner.sites().size(); ++s) {
+    const std::vector<bool> exists = existing_units(pruner.sites()[s]);
+    gone += static_cast<size_t>(std::count(exists.begin(), exists.end(), false));
+    recorded += pruner.record()->removed(s).size();
+  }
+  EXPECT_GT(gone, 5U);
+  EXPECT_EQ(recorded, gone);
+}
+
 TEST(Budget, BytesAreThoseOfTheFile) {
   for (const Pattern& pattern : {Pattern::element(), Pattern::channel(0)}) {
     set_seed(1);
