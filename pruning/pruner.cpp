@@ -120,7 +120,9 @@ void Pruner::record_to(std::shared_ptr<RemovalRecord> record) {
 
 void Pruner::prune(double sparsity, double share) {
   if (!has_to_remove(sparsity)) return;
-  if (!have_equal_units(sites_, options_.allocation)) return remove(scores(), sparsity, share);
+  // The record wants to know each unit's score; of the networks with the most units it keeps none.
+  const bool by_unit = record_ && record_->has_units();
+  if (by_unit || !have_equal_units(sites_, options_.allocation)) return remove(scores(), sparsity, share);
   check_allocation(sites_, sparsity, options_.allocation);
   const Saliencies saliencies = saliencies_of(sites_, *options_.criterion, input());
   std::vector<Candidates> candidates;
