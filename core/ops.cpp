@@ -249,7 +249,8 @@ Tensor variance(const Tensor& x, const Axes& axes, bool keep_axes, int correctio
   const Tensor squares = square(x - mean(x, axes, true));
   const Tensor total = sum(squares, axes, keep_axes);
   const auto count = static_cast<double>(x.numel()) / static_cast<double>(std::max<int64_t>(total.numel(), 1));
-  return total * (1.0 / (count - correction));
+  // With a correction of the count or more nothing is left to divide by: infinite, or NaN where all are equal.
+  return total * (1.0 / std::max(count - correction, 0.0));
 }
 
 Tensor argmax(const Tensor& x, int axis, bool keep_axis) { return arg_reduce(true, x, axis, keep_axis); }

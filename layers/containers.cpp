@@ -68,7 +68,9 @@ ModulePtr Sequential::from_config(const nlohmann::json& config) {
 
 Variable Flatten::forward(const Variable& x) {
   if (x.rank() < 1) fail(label(), "expected a batch (N,...), got a scalar");
-  return x.rank() == 2 ? x : reshape(x, {x.size(0), x.size(0) == 0 ? 0 : x.numel() / x.size(0)});
+  int64_t features = 1;  // also of a batch of no examples
+  for (int axis = 1; axis < x.rank(); ++axis) features *= x.size(axis);
+  return x.rank() == 2 ? x : reshape(x, {x.size(0), features});
 }
 
 nlohmann::json Flatten::config() const { return {{"type", type()}}; }

@@ -80,7 +80,11 @@ Variable nll_loss(const Variable& log_probabilities, const Tensor& targets, cons
 
 Variable bce_with_logits(const Variable& logits, const Variable& targets, Reduction reduction) {
   check_same_shape(logits, targets, "bce_with_logits");
-  return reduced(softplus(logits) - logits * targets, reduction);
+  // relu(x) - x*t + log(1 + exp(-|x|)): neither sign of x leaves a difference of two large numbers. Which sign x has is
+  // a constant to the gradient, so that no kink at 0 is one of its derivatives: with m = [x >= 0], s = 1 - 2m,
+  // softplus(s*x) + x*(m - t).
+  const Tensor positive = (logits.data() >= 0.0).to(logits.dtype());
+  return reduced(softplus(logits * Variable(1 - 2 * positive)) + logits * (Variable(positive) - targets), reduction);
 }
 
 Variable mse_loss(const Variable& x, const Variable& y, Reduction reduction) {

@@ -106,11 +106,14 @@ Variable layer_norm(const Variable& x, int axes, const Variable& weight, const V
   for (const Variable& scale : {weight, bias})
     check(!scale.defined() || scale.shape() == normalized, "layer_norm", "expected weight and bias of shape {}, got {}",
           normalized, scale.defined() ? scale.shape() : Shape{});
-  check(x.numel() > 0 && is_floating(x.dtype()), "layer_norm", "expected f32 or f64 with at least one element, got {}",
-        describe(x.data()));
-  // Each example is a channel of its own to batch normalisation: (rows, D) -> (1, rows, D, 1).
-  const Variable rows = reshape(x, {1, x.numel() / normalized.numel(), normalized.numel(), 1});
-  Variable y = reshape(normalized_by_batch(rows, {}, {}, epsilon, nullptr), x.shape());
+  check(normalized.numel() > 0 && is_floating(x.dtype()), "layer_norm",
+        "expected f32 or f64 with at least one feature, got {}", describe(x.data()));
+  Variable y = x;  // of no examples
+  if (x.numel() > 0) {
+    // Each example is a channel of its own to batch normalisation: (rows, D) -> (1, rows, D, 1).
+    const Variable rows = reshape(x, {1, x.numel() / normalized.numel(), normalized.numel(), 1});
+    y = reshape(normalized_by_batch(rows, {}, {}, epsilon, nullptr), x.shape());
+  }
   if (weight.defined()) y = y * weight;
   if (bias.defined()) y = y + bias;
   return y;

@@ -66,7 +66,9 @@ Variable mean(const Variable& x, const Axes& axes, bool keep_axes) {
 
 Variable variance(const Variable& x, const Axes& axes, bool keep_axes, int correction) {
   const Variable centred = x - mean(x, axes, true);
-  return sum(square(centred), axes, keep_axes) * (1 / (elements_per_result(x.shape(), axes) - correction));
+  // With a correction of the count or more nothing is left to divide by: infinite, or NaN where all are equal.
+  const double degrees = std::max(elements_per_result(x.shape(), axes) - correction, 0.0);
+  return sum(square(centred), axes, keep_axes) * (1 / degrees);
 }
 
 Variable max(const Variable& x, const Axes& axes, bool keep_axes) { return extreme(ReduceOp::max, x, axes, keep_axes); }

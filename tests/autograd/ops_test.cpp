@@ -92,6 +92,46 @@ TEST(Extremes, StableFormulasDoNotOverflow) {
   EXPECT_NEAR(logsumexp(leaf({1000, 1000}), 0).item(), 1000 + std::log(2), 1e-12);
 }
 
+TEST(Extremes, BinaryCrossEntropyCancelsForNeitherSign) {
+  struct Case {
+    double x, t, loss, gradient, second;  // with 60 digits, rounded
+  };
+  const Case cases[] = {{40, 1, 4.2483542552915889e-18, -4.2483542552915889e-18, 4.2483542552915889e-18},
+                        {-40, 0, 4.2483542552915889e-18, 4.2483542552915889e-18, 4.2483542552915889e-18},
+                        {20, 1, 2.0611536203143808e-09, -2.0611536181902037e-09, 2.0611536139418492e-09},
+                        {-20, 0, 2.0611536203143808e-09, 2.0611536181902037e-09, 2.0611536139418492e-09},
+                        {5, 1, 0.0067153484891180684, -0.0066928509242848554, 0.0066480566707901546},
+                        {-5, 0, 0.0067153484891180684, 0.0066928509242848554, 0.0066480566707901546},
+                        {0, 0.25, 0.69314718055994529, 0.25, 0.25},
+                        {3, 0.5, 1.5485873515737421, 0.4525741268224332, 0.04517665973091213},
+                        {-3, 0.5, 1.5485873515737421, -0.4525741268224332, 0.04517665973091213},
+                        {30, 0, 30.000000000000092, 0.99999999999990641, 9.3576229688384229e-14},
+                        {-30, 1, 30.000000000000092, -0.99999999999990641, 9.3576229688384229e-14}};
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const double relative = 8 * (dtype == DType::f32 ? 0x1p-23 : 0x1p-52);
+    for (const Case& c : cases) {
+      const Variable x = leaf({c.x}, {1}, dtype);
+      const Variable loss = bce_with_logits(x, constant({c.t}, {1}, dtype));
+      const Variable gradient = grad({loss}, {x}, {.create_graph = true})[0], second = grad({gradient}, {x})[0];
+      EXPECT_NEAR(loss.item() / c.loss, 1, relative) << c.x << ", " << c.t;
+      EXPECT_NEAR(gradient.item() / c.gradient, 1, relative) << c.x << ", " << c.t;
+      EXPECT_NEAR(second.item() / c.second, 1, relative) << c.x << ", " << c.t;
+    }
+  }
+}
+
+TEST(Extremes, VarianceWithoutDegreesOfFreedomIsNeverNegative) {
+  const Variable two = leaf({1, 3});
+  EXPECT_EQ(variance(two, {}, false, 1).item(), 2);
+  for (const int correction : {2, 3, 10}) {
+    EXPECT_EQ(variance(two, {}, false, correction).item(), kInf) << correction;
+    EXPECT_EQ(variance(two.data(), {}, false, correction).item(), kInf) << correction;
+  }
+  EXPECT_TRUE(std::isnan(variance(leaf({5})).item()));
+  EXPECT_TRUE(std::isnan(variance(leaf({5}).data(), {}, false, 2).item()));
+  EXPECT_TRUE(std::isnan(variance(leaf({}, {0})).item()));
+}
+
 TEST(Extremes, LogsumexpOfInfinities) {
   EXPECT_EQ(logsumexp(leaf({-kInf, -kInf}), 0).item(), -kInf);
   EXPECT_EQ(logsumexp(leaf({1, kInf}), 0).item(), kInf);

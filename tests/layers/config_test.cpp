@@ -181,5 +181,55 @@ TEST(Config, EveryModelRoundTrips) {
   }
 }
 
+/// Outputs of no examples, and zero gradients of everything that makes them.
+void expect_empty(Module& module, const Variable& x, const Shape& expected) {
+  const Variable y = module(x);
+  EXPECT_EQ(y.shape(), expected);
+  module.zero_grad();
+  sum(y).backward();
+  if (x.requires_grad()) {
+    EXPECT_EQ(x.grad().shape(), x.shape());
+  }
+  for (const auto& [name, parameter] : module.named_parameters()) {
+    ASSERT_TRUE(parameter.grad().defined()) << name;
+    EXPECT_EQ(max(abs(parameter.grad())).item(), 0) << name;
+  }
+}
+
+TEST(Config, EveryTypeTakesABatchOfNoExamples) {
+  for (const Example& example : examples()) {
+    SCOPED_TRACE(example.config.dump());
+    const ModulePtr module = module_from_config(example.config);
+    module->eval();
+    const int batch = example.config.value("batch_first", true) ? 0 : 1;
+    Shape empty = example.input, expected = (*module)(input_for(example.config, example.input)).shape();
+    empty[batch] = expected[batch] = 0;
+    const bool ids = example.config["type"] == "Embedding";
+    const auto input = [&] {
+      return ids ? Variable(Tensor::zeros(empty, DType::i64)) : Variable(Tensor::zeros(empty), true);
+    };
+    expect_empty(*module, input(), expected);
+    module->train();
+    // Statistics of no values are none.
+    const std::string type = module->type();
+    if (type.starts_with("BatchNorm") || type == "BasicBlock")
+      expect_error([&] { (*module)(input()); }, {"each channel needs more than one value", "eval()"});
+    else
+      expect_empty(*module, input(), expected);
+  }
+}
+
+TEST(Config, EveryModelTakesABatchOfNoExamples) {
+  for (std::string name : model_names()) {
+    if (name == "mlp:SIZES") name = "mlp:12,7";
+    if (name == "vgg19" || name == "resnet56") continue;  // the same code as vgg16 and resnet32, only slower
+    SCOPED_TRACE(name);
+    const ModulePtr model = make_model(name);
+    model->eval();
+    const Shape image = model_image(name);
+    expect_empty(*model, Variable(Tensor::zeros({0, image[0], image[1], image[2]}), true), {0, 10});
+  }
+}
+
 }  // namespace
 }  // namespace espalier
