@@ -1,7 +1,9 @@
 #include "core/safetensors.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -152,12 +154,27 @@ class InputFile {
   uint64_t size_ = 0;
 };
 
+// Floats of 16 bits, which PyTorch writes; they become f32, which holds each of them exactly.
+enum class Half : uint8_t { none, f16, bf16 };
+
+float from_half(uint16_t bits) {
+  const uint32_t sign = uint32_t{bits & 0x8000u} << 16, exponent = bits >> 10 & 0x1f, fraction = bits & 0x3ff;
+  if (exponent == 0) return std::copysign(std::ldexp(static_cast<float>(fraction), -24), sign ? -1.0F : 1.0F);
+  const uint32_t wide = exponent == 0x1f ? 0xff : exponent + 127 - 15;  // infinite and NaN stay so
+  return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
+}
+
+float from_bfloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+
 // Where a tensor lies, as the header says and after all checks.
 struct Entry {
   std::string name;
   DType dtype;
   Shape shape;
   uint64_t begin, end;  // bytes from the end of the header
+  Half half = Half::none;
+
+  size_t element_bytes() const { return half == Half::none ? size_of(dtype) : 2; }
 };
 
 // nlohmann::json keeps the last of equal keys; the format forbids them, and a reader that takes another one would see
@@ -197,15 +214,14 @@ Entry parse_entry(const InputFile& file, const std::string& name, const nlohmann
   }
   Entry entry{name, DType::f32, {}, 0, 0};
 
-  const auto& dtype = value["dtype"];
-  const auto known = [&] {
-    return dtype.is_string() ? std::find(std::begin(kFormatNames), std::end(kFormatNames), dtype.get<std::string>())
-                             : std::end(kFormatNames);
-  }();
-  if (known == std::end(kFormatNames)) {
-    file.bad(8, "tensor '{}': expected a dtype of F32, F64, I64, I32, U8, I8, BOOL, found {}", name, dtype.dump());
+  const std::string dtype = value["dtype"].is_string() ? value["dtype"].get<std::string>() : "";
+  const auto known = std::find(std::begin(kFormatNames), std::end(kFormatNames), dtype);
+  entry.half = dtype == "F16" ? Half::f16 : dtype == "BF16" ? Half::bf16 : Half::none;
+  if (known == std::end(kFormatNames) && entry.half == Half::none) {
+    file.bad(8, "tensor '{}': expected a dtype of F32, F16, BF16, F64, I64, I32, U8, I8, BOOL, found {}", name,
+             value["dtype"].dump().substr(0, 200));
   }
-  entry.dtype = static_cast<DType>(known - std::begin(kFormatNames));
+  if (entry.half == Half::none) entry.dtype = static_cast<DType>(known - std::begin(kFormatNames));
 
   const auto& shape = value["shape"];
   if (!shape.is_array() || shape.size() > kMaxRank) {
@@ -234,10 +250,10 @@ Entry parse_entry(const InputFile& file, const std::string& name, const nlohmann
   }
   entry.begin = offsets[0].get<uint64_t>();
   entry.end = offsets[1].get<uint64_t>();
-  const uint64_t expected = elements * size_of(entry.dtype);
+  const uint64_t expected = elements * entry.element_bytes();
   if (entry.end - entry.begin != expected) {
     file.bad(8, "tensor '{}': expected {} bytes for {} {}, found data_offsets [{}, {}]", name, expected,
-             name_of(entry.dtype), entry.shape, entry.begin, entry.end);
+             entry.half == Half::none ? name_of(entry.dtype) : dtype.c_str(), entry.shape, entry.begin, entry.end);
   }
   return entry;
 }
@@ -341,7 +357,13 @@ SafetensorsFile load_safetensors(const std::string& path) {
 
   for (const Entry& entry : entries) {
     Tensor tensor = Tensor::empty(entry.shape, entry.dtype);
-    if (entry.end > entry.begin) file.read(data + entry.begin, tensor.raw(), entry.end - entry.begin);
+    if (entry.half != Half::none) {
+      std::vector<uint16_t> bits(static_cast<size_t>(tensor.numel()));
+      file.read(data + entry.begin, bits.data(), entry.end - entry.begin);
+      std::transform(bits.begin(), bits.end(), tensor.data<float>(), entry.half == Half::f16 ? from_half : from_bfloat);
+    } else if (entry.end > entry.begin) {
+      file.read(data + entry.begin, tensor.raw(), entry.end - entry.begin);
+    }
     if (entry.dtype == DType::boolean) {
       const uint8_t* values = static_cast<const uint8_t*>(tensor.raw());
       for (uint64_t i = 0; i < entry.end - entry.begin; ++i) {

@@ -24,8 +24,8 @@ struct SafetensorsFile {
 void save_safetensors(const std::string& path, const NamedTensors& tensors,
                       const std::map<std::string, std::string>& metadata = {});
 
-/// Trusts nothing in the file: header length, JSON, dtypes, shapes, offsets (no overlap, no hole, no overflow) are
-/// checked. Throws FileError with path, offset, expected and found.
+/// F16 and BF16 become f32. Trusts nothing in the file: header length, JSON, dtypes, shapes, offsets (no overlap, no
+/// hole, no overflow) are checked. Throws FileError with path, offset, expected and found.
 SafetensorsFile load_safetensors(const std::string& path);
 
 /// Writes a whole file as above (temporary name, flush, rename).

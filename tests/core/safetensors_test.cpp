@@ -1,6 +1,7 @@
 // Writing and reading safetensors, and what a bad file or a full disk does.
 #include "core/safetensors.h"
 
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -55,6 +56,40 @@ class Safetensors : public ::testing::Test {
 
   fs::path folder_;
 };
+
+TEST_F(Safetensors, ReadsEveryFloatOf16Bits) {
+  std::string bits;
+  for (int i = 0; i < 65536; ++i) bits += {static_cast<char>(i & 0xff), static_cast<char>(i >> 8)};
+  write(path(), file(R"({"half":{"dtype":"F16","shape":[256,256],"data_offsets":[0,131072]},
+                         "brain":{"dtype":"BF16","shape":[65536],"data_offsets":[131072,262144]}})",
+                     bits + bits));
+  const NamedTensors tensors = load_safetensors(path()).tensors;
+  EXPECT_EQ(tensors[0].second.shape(), Shape({256, 256}));
+  EXPECT_EQ(tensors[0].second.dtype(), DType::f32);
+  const std::vector<float> half = tensors[0].second.to_vector<float>(), brain = tensors[1].second.to_vector<float>();
+  // IEEE 754: sign, exponent, fraction; the smallest exponent's numbers have no leading 1.
+  const auto expect_values = [](const std::vector<float>& found, int fraction_bits, int bias) {
+    const int exponents = 1 << (15 - fraction_bits);
+    for (int i = 0; i < 65536; ++i) {
+      const int fraction = i & ((1 << fraction_bits) - 1), exponent = i >> fraction_bits & (exponents - 1);
+      const float value = found[static_cast<size_t>(i)];
+      ASSERT_EQ(std::signbit(value), i >= 32768) << i;
+      if (exponent == exponents - 1) {
+        ASSERT_EQ(std::isnan(value), fraction != 0) << i;
+        ASSERT_EQ(std::isinf(value), fraction == 0) << i;
+      } else {
+        const int lead = exponent == 0 ? 0 : 1 << fraction_bits;
+        ASSERT_EQ(std::abs(value), std::ldexp(lead + fraction, std::max(exponent, 1) - bias - fraction_bits)) << i;
+      }
+    }
+  };
+  expect_values(half, 10, 15);
+  expect_values(brain, 7, 127);
+  EXPECT_EQ(half[0x0001], 0x1p-24F);  // subnormal
+  EXPECT_EQ(half[0x7bff], 65504.0F);
+  EXPECT_EQ(brain[0x0001], 0x1p-133F);
+  EXPECT_EQ(brain[0x4049], 3.140625F);
+}
 
 NamedTensors one_of_each() {
   return {{"f32", Tensor::from<float>({1.5f, -0.0f, std::numeric_limits<float>::infinity()}, {3})},
@@ -130,7 +165,8 @@ TEST_F(Safetensors, NamesWhatIsWrong) {
       {file(R"({"w":3})", ""), "tensor 'w': expected an object with dtype"},
       {file(R"({"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"more":1}})", four),
        "expected an object with dtype"},
-      {file(entry("BF16", "[2]", "[0,4]"), four), "found \"BF16\""},
+      {file(entry("F8_E4M3", "[4]", "[0,4]"), four), "found \"F8_E4M3\""},
+      {file(entry("BF16", "[1]", "[0,4]"), four), "expected 2 bytes for BF16 (1)"},
       {file(entry("F32", "[-1]", "[0,4]"), four), "expected sizes of at least 0"},
       {file(entry("F32", "[1.0]", "[0,4]"), four), "expected sizes of at least 0"},
       {file(entry("F32", "[1,1,1,1,1,1,1,1,1]", "[0,4]"), four), "at most 8 sizes"},
