@@ -14,20 +14,30 @@ void replace_grad(const Parameter& parameter, Tensor grad) {
   variable.set_grad(Variable(std::move(grad)));
 }
 
+/// Square root of the sum of all squares, which are formed and summed as they are or in double.
+double norm_of(const std::vector<Parameter>& parameters, bool in_double) {
+  Tensor squares;  // stays where the gradients are until it is complete: one wait for a GPU, not one a parameter
+  for (const Parameter& p : parameters)
+    if (const Tensor grad = p.grad(); grad.defined()) {
+      const Tensor own = sum(square(in_double ? grad.to(DType::f64) : grad)).to(DType::f64);
+      squares = squares.defined() ? squares.to(own.device()) + own : own;
+    }
+  return squares.defined() ? std::sqrt(squares.item()) : 0;
+}
+
 }  // namespace
 
 double clip_grad_norm(const std::vector<Parameter>& parameters, double max_norm) {
   check(max_norm > 0, "clip_grad_norm", "expected max_norm > 0, got {}", max_norm);
-  Tensor squares;  // stays where the gradients are until it is complete: one wait for a GPU, not one a parameter
-  for (const Parameter& p : parameters)
-    if (const Tensor grad = p.grad(); grad.defined()) {
-      const Tensor own = sum(square(grad)).to(DType::f64);
-      squares = squares.defined() ? squares.to(own.device()) + own : own;
-    }
-  const double norm = squares.defined() ? std::sqrt(squares.item()) : 0;
+  double norm = norm_of(parameters, false);
+  // The square of a float above 1.8e19 is infinite, and that of one below 3e-23 is 0.
+  const bool in_double = !std::isfinite(norm) || norm == 0;
+  if (in_double) norm = norm_of(parameters, true);
   if (!std::isfinite(norm) || norm <= max_norm) return norm;
+  const double factor = max_norm / norm;
   for (const Parameter& p : parameters)
-    if (const Tensor grad = p.grad(); grad.defined()) replace_grad(p, grad * (max_norm / norm));
+    if (const Tensor grad = p.grad(); grad.defined())
+      replace_grad(p, in_double ? (grad.to(DType::f64) * factor).to(grad.dtype()) : grad * factor);
   return norm;
 }
 

@@ -59,6 +59,7 @@ void Training::update(const Batch& batch, const TrainingStepFunction& forward) {
                     .steps = at.total_steps,
                     .examples = batch.size(),
                     .lr = options().schedule->lr(base_lr_, at)};
+  latest_ = Place{record.epoch, record.step, record.batch};
   optimizer.set_lr(record.lr);
   if (const auto momentum = options().schedule->momentum(at)) optimizer.set_momentum(*momentum);
 
@@ -147,11 +148,12 @@ void Training::end() {
 }
 
 void Training::fail_numerically(const std::string& what) const {
+  const Place at = latest_.value_or(Place{state.epoch + 1, state.step, state.batch});  // as a resumed run finds it
   fail<NumericError>(
       operation_.c_str(),
       "{} in epoch {}, step {} (batch {} of {}, learning rate {:.4g}); {}; lower the learning rate, warm "
       "it up, or set clip_norm",
-      what, state.epoch + 1, state.step + 1, state.batch + 1, batches_, trainer_.optimizer().lr(), kept);
+      what, at.epoch, at.step, at.batch, batches_, trainer_.optimizer().lr(), kept);
 }
 
 }  // namespace espalier

@@ -53,6 +53,7 @@ class Training {
   void close_epoch(const EpochRecord& record);
   void end();
 
+  /// Throws NumericError that names the update which was begun last, whatever was counted or closed since.
   [[noreturn]] void fail_numerically(const std::string& what) const;
 
  private:
@@ -64,6 +65,10 @@ class Training {
   std::string operation_;
   double base_lr_, base_momentum_;
   bool was_training_;
+  struct Place {
+    int64_t epoch, step, batch;
+  };
+  std::optional<Place> latest_;  ///< of the update that was begun last
 };
 
 }  // namespace espalier

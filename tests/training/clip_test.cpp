@@ -18,6 +18,19 @@ Parameter with_grad(const std::vector<float>& grad) {
   return p;
 }
 
+TEST(Clip, GradientsWhoseSquaresAreNoFloatsAreClippedRight) {
+  const Parameter large = with_grad({3e38F, 0}), other = with_grad({0, -2.25e38F});
+  EXPECT_NEAR(clip_grad_norm({large, other}, 0.5) / 3.75e38, 1, 1e-6);
+  EXPECT_FLOAT_EQ(large.grad().to_vector<float>()[0], 0.4F);
+  EXPECT_FLOAT_EQ(other.grad().to_vector<float>()[1], -0.3F);
+  const Parameter small = with_grad({3e-30F, 4e-30F});
+  EXPECT_NEAR(clip_grad_norm({small}, 1e-30) / 5e-30, 1, 1e-6);
+  EXPECT_FLOAT_EQ(small.grad().to_vector<float>()[0], 0.6e-30F);
+  const Parameter none = with_grad({0, 0});
+  EXPECT_EQ(clip_grad_norm({none}, 1), 0);
+  EXPECT_TRUE(std::isinf(clip_grad_norm({with_grad({std::numeric_limits<float>::infinity()})}, 1)));
+}
+
 TEST(Clip, NormIsJointAndReturnedAsItWas) {
   const Parameter a = with_grad({3, 0}), b = with_grad({0, 4}), none("n", Tensor::zeros({2}));
   EXPECT_FLOAT_EQ(clip_grad_norm({a, b, none}, 1), 5);
