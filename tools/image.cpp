@@ -150,6 +150,9 @@ Tensor read_png(const std::string& path) {
   if (width <= 0 || height <= 0 || width > kMaxPixels / height)
     fail<FileError>("read_png", "{}: expected at most {} pixels, found {}x{}", path, kMaxPixels, width, height);
   png.format = PNG_FORMAT_RGB;
+  // Without a chunk that says otherwise samples are sRGB, however many bits they have; libpng takes those of 16 bits
+  // for linear light, and would show 128 as 188.
+  png.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
   const Tensor interleaved = Tensor::empty({height, width, 3}, DType::u8);
   const png_color white = {255, 255, 255};
   if (png_image_finish_read(&png, &white, interleaved.data<uint8_t>(), 0, nullptr) == 0)
