@@ -7,7 +7,7 @@
 #include <tuple>
 #include <utility>
 
-#include <nlohmann/json.hpp>
+#include "core/json.h"
 
 namespace espalier {
 
@@ -150,8 +150,8 @@ RemovalRecord RemovalRecord::load(const std::string& path) {
   try {
     record.criterion_ = file.metadata.at("criterion");
     record.scope_ = parse_scope(file.metadata.at("scope"));
-    record.names_ = nlohmann::json::parse(file.metadata.at("sites")).get<std::vector<std::string>>();
-    record.units_ = nlohmann::json::parse(file.metadata.at("units")).get<std::vector<int64_t>>();
+    record.names_ = parse_json(file.metadata.at("sites")).get<std::vector<std::string>>();
+    record.units_ = parse_json(file.metadata.at("units")).get<std::vector<int64_t>>();
     if (record.names_.size() != record.units_.size())
       fail<FileError>("removals", "{} sites, but {} numbers of units", record.names_.size(), record.units_.size());
     // The three tensors of all prunings come alone where units have no entries.

@@ -129,6 +129,7 @@ int run(const CompareFlags& options, Output& output) {
       images.push_back(file.data->image);
       row.reports.push_back(
           measure(*file.module, file.data->image, static_cast<int64_t>(fs::file_size(path)), &data[name].test));
+      check_finite(path, row.reports.back().loss);
     }
   const std::vector<Latency> one = latencies(modules, images, 1, 10 * options.rounds);
   const std::vector<Latency> many = latencies(modules, images, 128, options.rounds);

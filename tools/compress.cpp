@@ -9,6 +9,7 @@
 #include "tools/model_file.h"
 #include "tools/pipeline.h"
 #include "tools/run_places.h"
+#include "tools/toml_text.h"
 #include "training/checkpoint.h"
 
 namespace espalier::tools {
@@ -112,8 +113,6 @@ void add_keys(CLI::App& app, const Key (&keys)[N], const char* group, CompressFl
   }
 }
 
-std::string quote(const std::string& text) { return nlohmann::json(text).dump(); }
-
 /// A recipe of one stage. Errors name the command line as their source.
 Recipe recipe_of(const CompressFlags& options, const std::string& file, const ModelFile& model) {
   std::string name = "network";
@@ -128,7 +127,7 @@ Recipe recipe_of(const CompressFlags& options, const std::string& file, const Mo
   if (options.validation) text += fmt::format("validation = {:f}\n", *options.validation);
   text += fmt::format("[[stage]]\ntype = {}\n", quote(options.type));
   for (const auto& [key, value] : options.texts) text += fmt::format("{} = {}\n", key, quote(value));
-  for (const auto& [key, values] : options.lists) text += fmt::format("{} = {}\n", key, nlohmann::json(values).dump());
+  for (const auto& [key, values] : options.lists) text += fmt::format("{} = {}\n", key, quote(values));
   for (const auto& [key, value] : options.numbers) text += fmt::format("{} = {}\n", key, toml_number(value));
   for (const auto& [key, value] : options.wholes) text += fmt::format("{} = {}\n", key, value);
   for (const auto& [key, value] : options.flags) text += fmt::format("{} = {}\n", key, value);

@@ -5,6 +5,7 @@
 #include "layers/summary.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
+#include "tools/model_report.h"
 #include "training/evaluate.h"
 
 namespace espalier::tools {
@@ -50,6 +51,7 @@ int run(const EvalFlags& options, Output& output) {
   reset_peak_memory(device);
   const Evaluation result = evaluate(
       *file.module, dataset, {.batch_size = options.batch_size, .device = device, .progress = ProgressMode::automatic});
+  check_finite(file.path, result.loss);
   const auto peak = static_cast<int64_t>(memory_stats(device).peak);
   const ConfusionMatrix& confusion = result.confusion;
 

@@ -97,7 +97,7 @@ std::optional<ValidationSplit> validation_split_of(const std::string& path) {
   const auto text = checkpoint.metadata.find("settings");
   if (text == checkpoint.metadata.end()) return std::nullopt;
   try {
-    const nlohmann::json json = nlohmann::json::parse(text->second);
+    const nlohmann::json json = parse_json(text->second);
     const uint64_t seed = json.at("seed");
     return ValidationSplit{
         .data = json.at("data"), .share = json.at("validation"), .seed = json.value("validation_seed", seed)};

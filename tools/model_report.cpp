@@ -1,5 +1,7 @@
 #include "tools/model_report.h"
 
+#include <cmath>
+
 #include <nlohmann/json.hpp>
 
 #include "pruning/structure/costs.h"
@@ -7,6 +9,15 @@
 #include "training/evaluate.h"
 
 namespace espalier::tools {
+
+void check_finite(const std::string& file, double loss) {
+  if (!std::isfinite(loss))
+    fail<NumericError>(
+        "evaluate",
+        "{}: expected a loss that is a number, got {}; the network's outputs are NaN or infinite: train it "
+        "again, with a lower learning rate or clip_norm",
+        file, loss);
+}
 
 ModelReport measure(Module& module, const Shape& image, int64_t bytes, const Dataset* data) {
   ModelReport report;

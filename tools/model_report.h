@@ -22,6 +22,9 @@ struct ModelReport {
   double accuracy = 0, loss = 0, macro_f1 = 0;
 };
 
+/// Throws NumericError when the loss of the network in `file` is NaN or infinite: its other figures mean nothing then.
+void check_finite(const std::string& file, double loss);
+
 /// Size of a network whose file has `bytes` bytes, for images (C,H,W); accuracy on `data` (none: left at 0).
 ModelReport measure(Module& module, const Shape& image, int64_t bytes, const Dataset* data);
 nlohmann::json to_json(const ModelReport& report);

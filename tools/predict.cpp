@@ -1,9 +1,11 @@
 // espalier predict: what a trained network sees in a PNG image.
 #include <algorithm>
+#include <cmath>
 
 #include <nlohmann/json.hpp>
 
 #include "core/kernels.h"
+#include "core/ops.h"
 #include "datasets/augment.h"
 #include "tools/commands.h"
 #include "tools/image.h"
@@ -53,6 +55,11 @@ nlohmann::json predict(const PredictFlags& options, const Output& output, const 
   const Variable logits = (*file.module)(batch);
   check(logits.rank() == 2 && logits.size(0) == 1, "predict", "{}: expected outputs (1,classes), got {}", file.path,
         logits.shape());
+  if (!std::isfinite(max(abs(logits.data())).item()))
+    fail<NumericError>("predict",
+                       "{}: expected outputs that are numbers, got NaN or infinite ones for {}; train the "
+                       "network again, with a lower learning rate",
+                       file.path, path);
   const Sorted best = topk(softmax(logits).data(), std::min<int64_t>(options.top, logits.size(1)));
   const std::vector<double> probabilities = best.values.to_vector<double>();
   const std::vector<int64_t> classes = best.index.to_vector<int64_t>();

@@ -10,6 +10,7 @@
 #include "pruning/schedules/sparse_training.h"
 #include "tools/model_file.h"
 #include "tools/recipe_reader.h"
+#include "tools/toml_text.h"
 
 namespace espalier::tools {
 
@@ -463,6 +464,7 @@ bool is_training(const std::string& type) {
 }
 
 Recipe parse_recipe(const std::string& text, const std::string& source, const std::string& data) {
+  check_toml_nesting(text, source);
   toml::table table;
   try {
     table = toml::parse(text, source);

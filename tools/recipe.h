@@ -185,9 +185,6 @@ std::string to_toml(const Recipe& recipe);
 /// What of it decides the result, as JSON.
 nlohmann::json identity_of(Recipe recipe);
 
-/// A number as TOML writes it: with a point or an exponent.
-std::string toml_number(double value);
-
 /// What the recipes' command line counterparts say: one stage as text for people.
 std::string describe(const Stage& stage);
 

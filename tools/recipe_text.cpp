@@ -6,21 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/recipe.h"
+#include "tools/toml_text.h"
 
 namespace espalier::tools {
 
 namespace {
-
-std::string quote(const std::string& text) {
-  std::ostringstream out;
-  out << toml::value<std::string>(text);
-  return out.str();
-}
-std::string quote(const std::vector<std::string>& list) {
-  std::vector<std::string> items;
-  for (const std::string& item : list) items.push_back(quote(item));
-  return fmt::format("[{}]", fmt::join(items, ", "));
-}
 
 std::string inline_table(const std::map<std::string, double>& values) {
   std::vector<std::string> items;
@@ -34,11 +24,6 @@ std::string noun(const std::string& pattern) {
 }
 
 }  // namespace
-
-std::string toml_number(double value) {
-  std::string text = fmt::format("{}", value);
-  return text.find_first_of(".einf") == std::string::npos ? text + ".0" : text;
-}
 
 std::string to_toml(const Recipe& recipe) {
   std::string text =

@@ -6,6 +6,8 @@
 #include "pruning/structure/graph.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
+#include "tools/model_report.h"
+#include "tools/toml_text.h"
 
 namespace espalier::tools {
 
@@ -46,6 +48,7 @@ int run(const SensitivityFlags& options, Output& output) {
   SensitivityOptions settings;
   if (!options.sparsities.empty()) settings.sparsities = options.sparsities;
   const Sensitivity result = measure_sensitivity(pruner, images, settings);
+  check_finite(file.path, result.loss);
   output.result(
       "{} on {} images of {}'s training set: loss {:.4f}, accuracy {:.2f} %\nchange of the loss when one layer "
       "alone is pruned:\n{}",
@@ -53,7 +56,7 @@ int run(const SensitivityFlags& options, Output& output) {
   const std::map<std::string, double> within = sparsities_within(result, options.tolerance);
   std::string line;
   for (const auto& [site, sparsity] : within)
-    line += fmt::format("{}\"{}\" = {:.3f}", line.empty() ? "" : ", ", site, sparsity);
+    line += fmt::format("{}{} = {:.3f}", line.empty() ? "" : ", ", quote(site), sparsity);
   output.result("For a recipe, layers that each cost at most {:g}: sparsity_of = {{ {} }}", options.tolerance, line);
   nlohmann::json json = result.to_json();
   json["command"] = "sensitivity";

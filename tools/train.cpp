@@ -8,6 +8,7 @@
 #include "layers/summary.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
+#include "tools/model_report.h"
 #include "tools/run_places.h"
 #include "tools/statistics.h"
 #include "tools/train_settings.h"
@@ -134,6 +135,7 @@ RunResult train_one(const Output& output, const TrainSettings& settings, const S
     result.stop = StopReason::interrupted;
     return result;
   }
+  check_finite(folder + "/model.safetensors", test.loss);
   result.test_accuracy = test.accuracy();
   result.test_loss = test.loss;
   result.macro_f1 = test.confusion.macro_f1();

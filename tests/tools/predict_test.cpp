@@ -1,11 +1,14 @@
 // espalier predict: PNG images of all kinds, good and bad.
 #include <algorithm>
+#include <filesystem>
+#include <limits>
 #include <vector>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <png.h>
 
+#include "core/safetensors.h"
 #include "run_command.h"
 
 namespace espalier::testing {
@@ -60,6 +63,22 @@ void write_pixels(const std::string& path, png_uint_32 format, png_uint_32 width
   image.width = width;
   image.height = height;
   ASSERT_NE(png_image_write_to_file(&image, path.c_str(), 0, pixels, 0, nullptr), 0) << image.message;
+}
+
+TEST_F(Predict, NetworksThatBecameNaNEndWithAnError) {
+  std::filesystem::create_directories(*folder_ / "nan");
+  SafetensorsFile file = load_safetensors(*folder_ / "r/model.safetensors");
+  for (auto& [name, tensor] : file.tensors)
+    if (name == "fc1.weight") tensor.fill_(std::numeric_limits<double>::quiet_NaN());
+  save_safetensors(*folder_ / "nan/model.safetensors", file.tensors, file.metadata);
+  save(7);
+  for (const char* command : {"eval nan", "eval nan --json", "predict 7.png --model nan", "compare r nan --rounds 1",
+                              "sensitivity nan --images 64"}) {
+    const Said said = run(*folder_, command);
+    EXPECT_EQ(said.status, 1) << command << "\n" << said.all();
+    EXPECT_NE(said.err.find("NaN"), std::string::npos) << said.err;
+    EXPECT_EQ(said.out.find("nan %"), std::string::npos) << said.out;
+  }
 }
 
 TEST_F(Predict, ReadsTheDigitsOfTheTestSet) {

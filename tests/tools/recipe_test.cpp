@@ -73,6 +73,33 @@ TEST(Run, TellsTheWholeStory) {
   EXPECT_EQ(run(folder, "run story.toml").status, 2) << "the folder holds a run";
 }
 
+TEST(Run, AnyTitleCanBeReadBack) {
+  const Folder folder;
+  write_file(folder / "story.toml", R"(title = "\nthree \"\"\" quotes, ''' too, \u007f"
+model = "mlp:8"
+data = "digits"
+[[stage]]
+type = "train"
+epochs = 1
+)");
+  const Said said = run(folder, "run story.toml --out r");
+  ASSERT_EQ(said.status, 0) << said.err;
+  const std::string first = read_file(folder / "r/recipe.toml");
+  const Said again = run(folder, "run r/recipe.toml --out r --resume");
+  ASSERT_EQ(again.status, 0) << again.err;
+  EXPECT_EQ(read_file(folder / "r/recipe.toml"), first);
+}
+
+TEST(Run, RecipesOfAnyDepthAreRefusedInPeace) {
+  const Folder folder;
+  std::string key = "a";
+  for (int i = 0; i < 31'000; ++i) key += ".a";
+  write_file(folder / "deep.toml", key + " = 1\n");
+  const Said said = run(folder, "run deep.toml");
+  EXPECT_EQ(said.status, 2) << said.all();
+  EXPECT_NE(said.err.find("deep.toml:1: expected keys of at most 32 parts"), std::string::npos) << said.err;
+}
+
 TEST(Run, AStoppedRunEndsWithTheSameBits) {
   const Folder folder;
   // Long enough to be stopped in the pruning stage.
