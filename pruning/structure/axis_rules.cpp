@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace espalier {
 
@@ -437,6 +438,29 @@ Tensors gather(const Call& c) {
   return {y};
 }
 
+/// Whether what an operation makes of a weight is 0 wherever the weight is masked.
+bool keeps_zeros(const Call& c) {
+  const auto is_zero = [](const TracedTensor& x) {
+    return x.kind == Kind::parameter && std::all_of(x.axes.begin(), x.axes.end(), [](const TracedAxis& axis) {
+             return std::all_of(axis.sources.begin(), axis.sources.end(), [](const auto& s) { return s.keeps_zeros; });
+           });
+  };
+  const auto is_whole_zero = [&](const TracedTensor& x) {  // not repeated along an axis
+    return is_zero(x) && x.rank() == c.shape().rank() &&
+           std::equal(x.axes.begin(), x.axes.end(), c.shape().begin(),
+                      [](const TracedAxis& axis, int64_t size) { return axis.size() == size; });
+  };
+  static const std::unordered_set<std::string_view> kSums = {"add", "sub"}, kProducts = {"mul", "matmul"},
+                                                    kOthers = {"exp",     "log",         "cos",   "sigmoid",
+                                                               "pow",     "softplus",    "clamp", "where",
+                                                               "softmax", "log_softmax", "div"};
+  const std::string name = c.name();
+  if (kProducts.contains(name)) return std::any_of(c.inputs.begin(), c.inputs.end(), is_zero);
+  if (kSums.contains(name)) return c.inputs.size() == 2 && std::all_of(c.inputs.begin(), c.inputs.end(), is_whole_zero);
+  if (name == "div" && c.inputs.size() == 2) return is_zero(c.in(0));
+  return !kOthers.contains(name) && std::all_of(c.inputs.begin(), c.inputs.end(), is_zero);
+}
+
 using Rule = Tensors (*)(const Call&);
 
 const std::unordered_map<std::string_view, Rule>& rules() {
@@ -489,7 +513,14 @@ std::vector<TracedTensor> follow_axes(AxisTrace& trace, const Node& node, const 
          "from other operations, or prune single weights (weight_sites), which needs no graph",
          node.operation(), shapes, node.output_shape(0));
   }
-  Tensors outputs = rule->second({trace, node, inputs});
+  const Call call{trace, node, inputs};
+  Tensors outputs = rule->second(call);
+  for (TracedTensor& output : outputs) {
+    if (output.kind != TracedTensor::Kind::parameter) continue;
+    const bool zeros = keeps_zeros(call);
+    for (TracedAxis& axis : output.axes)
+      for (TracedAxis::Source& source : axis.sources) source.keeps_zeros = zeros;
+  }
   for (size_t i = 0; i < outputs.size(); ++i)
     for (int a = 0; a < outputs[i].rank(); ++a)
       check(outputs[i].rank() == node.output_shape(static_cast<int>(i)).rank() &&

@@ -70,6 +70,9 @@ void AxisTrace::declare(const TracedAxis& axis, ChannelRoles roles, int64_t gate
   for (const TracedAxis::Source& source : axis.sources) {
     TracedParameter& parameter = parameters[static_cast<size_t>(source.parameter)];
     ParameterAxis& own = parameter.axes[static_cast<size_t>(source.axis)];
+    if (!source.keeps_zeros)
+      indices.fix(own.indices, fmt::format("'{}' is used through an operation that makes something of masked weights",
+                                           parameter.name));
     if (source.axis > 1)
       indices.fix(own.indices, fmt::format("no mask has units along axis {} of '{}'", source.axis, parameter.name));
     own.roles = own.roles | roles;

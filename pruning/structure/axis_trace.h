@@ -37,6 +37,7 @@ class AxisIndices {
 struct TracedAxis {
   struct Source {
     int parameter = 0, axis = 0;
+    bool keeps_zeros = true;  ///< masked weights are 0 in this tensor, too
   };
   std::vector<int> indices;
   /// The parameters' axes that this one is, as long as nothing of the network's input is in the tensor.

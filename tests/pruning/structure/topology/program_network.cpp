@@ -57,6 +57,8 @@ const std::map<std::string, Operation>& operations() {
       {"layer", [](const Call& c) { return Variables{(*c.layer)(c.x[0])}; }},
       {"weight outside", [](const Call& c) { return Variables{linear(c.x[0], c.weight())}; }},
       {"weight backwards", [](const Call& c) { return Variables{matmul(c.x[0], c.weight())}; }},
+      {"weight through exp", [](const Call& c) { return Variables{linear(c.x[0], exp(c.weight()))}; }},
+      {"weight through tanh", [](const Call& c) { return Variables{linear(c.x[0], tanh(c.weight()))}; }},
       {"relu", [](const Call& c) { return Variables{relu(c.x[0])}; }},
       {"tanh", [](const Call& c) { return Variables{tanh(c.x[0])}; }},
       {"add", [](const Call& c) { return Variables{c.x[0] + c.x[1]}; }},

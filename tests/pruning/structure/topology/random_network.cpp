@@ -145,7 +145,9 @@ bool Builder::use_a_layer_again(const Value& x) {
     int64_t& features = shape[x.shape.rank() - 1];
     if (features == linear->in_features() && chance(0.6)) {
       features = linear->out_features();
-      add(chance(0.7) ? "layer" : "weight outside", {x}, shape, name);
+      const std::vector<std::string> ways = {
+          "layer", "layer", "layer", "weight outside", "weight through exp", "weight through tanh"};
+      add(any(ways), {x}, shape, name);
       return true;
     }
     if (features != linear->out_features()) return false;

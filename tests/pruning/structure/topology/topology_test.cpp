@@ -234,6 +234,32 @@ TEST(SharedLayers, AConstantStaysWhereAWeightOutsideReadsIt) {
   EXPECT_NE(report.groups[0].note.find("'fc.weight' is used outside its module, too"), std::string::npos);
 }
 
+TEST(SharedLayers, ALayerThatIsOnlyAWeightStaysWholeWithItsBias) {
+  // Nobody calls fc, and its bias is not used: with fewer rows of the weight it could not be built again.
+  const auto net = program({{"fc", share(Linear(4, 5))}, {"out", share(Linear(5, 2))}},
+                           {{"weight outside", {0}, "fc"}, {"layer", {1}, "out"}});
+  EXPECT_EQ(why_fixed(net, "fc", {1, 4}), "a part of 'fc', which isn't called itself");
+  mask_axis(*net, "fc.weight", 0, {1, 2});
+  const CompactionReport report = compact_and_compare(*net, {3, 4});
+  EXPECT_EQ(report.not_called, std::vector<std::string>({"fc.bias"}));
+  load_state(*module_from_config(net->config()), state_of(*net));
+}
+
+TEST(SharedLayers, MaskedWeightsAreNotZeroBehindAnExponential) {
+  // exp(0) = 1: column 1, masked in the Linear, is read all the same. tanh(0) = 0 isn't.
+  for (const auto& [through, why] :
+       {std::pair("weight through exp",
+                  "'fc.weight' is used through an operation that makes something of masked weights"),
+        std::pair("weight through tanh", "")}) {
+    const auto net = program({{"a", share(Linear(2, 3))}, {"fc", share(Linear(3, 2, {.bias = false}))}},
+                             {{"layer", {0}, "a"}, {through, {1}, "fc"}});
+    EXPECT_EQ(why_fixed(net, "a", {1, 2}), why);
+    mask_axis(*net, "fc.weight", 1, {1});
+    EXPECT_TRUE(compact_and_compare(*net, {3, 2}).kept_whole.empty());
+    EXPECT_EQ(net->find<Linear>("a")->out_features(), why[0] == '\0' ? 2 : 3);
+  }
+}
+
 // --- what only training calls --------------------------------------------------------------------------------------
 
 TEST(TrainingOnly, AnAuxiliaryHeadBecomesSmallerWithItsTrunk) {
