@@ -213,7 +213,7 @@ int run_compact(const CompactOptionsOnLine& options, Output& output) {
   for (const auto& [name, r] : rows)
     cells.push_back({name, grouped(r.parameters), grouped(r.macs), bytes_text(r.bytes)});
   output.result("{}", table(cells, {1, 2, 3}));
-  if (report.parameters_after == report.parameters_before)
+  if (report.parameters_after == report.parameters_before && report.kept_whole.empty())
     output.result("Nothing to take out: no channel or hidden unit is masked as a whole");
   output.result("Saved {}", out);
   output.finish({{"command", "compact"},
@@ -256,7 +256,8 @@ void add_compact(CLI::App& parent, Commands& commands) {
   add_model(*app, options->model);
   app->add_option("--out,-o", options->out, "The compacted network (default: compact.safetensors\nbeside the model)")
       ->type_name("FILE");
-  app->add_option("--tolerance", options->tolerance, "Largest relative difference of the outputs\n(default: 1e-5)")
+  app->add_option("--tolerance", options->tolerance,
+                  "Largest relative difference of the outputs;\nwhat would differ by more stays (default: 1e-5)")
       ->type_name("X");
   add_json_flag(*app);
   commands.push_back({app, [options](Output& output) { return run_compact(*options, output); }});

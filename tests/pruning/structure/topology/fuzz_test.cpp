@@ -102,8 +102,8 @@ size_t failures() {
   return static_cast<size_t>(testing::UnitTest::GetInstance()->current_test_info()->result()->total_part_count());
 }
 
-/// The address sanitizer makes everything slower.
-#ifdef __SANITIZE_ADDRESS__
+/// Sanitizers make everything slower.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr uint64_t kNetworks = 100;
 #else
 constexpr uint64_t kNetworks = 1000;
