@@ -231,9 +231,11 @@ std::shared_ptr<BudgetPruner> budget_pruner(const ModulePtr& net, const std::str
 
 /// Trains the network to its budget: what is left, and what the dearest unit costs.
 std::pair<double, double> left_after_training(const ModulePtr& net, const std::shared_ptr<BudgetPruner>& budget,
-                                              const Dataset& data) {
-  const auto gradual = std::make_shared<GradualPruning>(budget, GradualOptions{.end = 0.7});
-  Trainer(net, std::make_shared<Sgd>(*net, SgdOptions{.lr = 0.05, .momentum = 0.9}), training(2, {gradual})).fit(data);
+                                              const Dataset& data, const GradualOptions& when = {.end = 0.7},
+                                              int64_t steps = 0) {
+  TrainerOptions options = training(2, {std::make_shared<GradualPruning>(budget, when)});
+  options.steps = steps;
+  Trainer(net, std::make_shared<Sgd>(*net, SgdOptions{.lr = 0.05, .momentum = 0.9}), options).fit(data);
   const bool time = budget->budget().kind == BudgetKind::milliseconds;
   const double unit = dearest(*net, budget->pruner()->sites(), time ? BudgetKind::macs : budget->budget().kind);
   return {time ? time_of(*net) : exact(budget->budget().kind, *net), time ? 1e-5 * unit : unit};
@@ -255,6 +257,21 @@ TEST(Budget, IsMetWhileTheNetworkTrains) {
             fmt::format("{}, {}, {}: {} of {}, a unit {}", name, criterion, name_of(kind), left, budget.amount, unit);
         EXPECT_LE(left, budget.amount) << what;
         EXPECT_GE(left, budget.amount - unit) << what;
+      }
+}
+
+TEST(Budget, IsMetHoweverShortTheTraining) {
+  // The end of the schedule rounds to step 0, to the first step, or to the last one.
+  const Dataset data = digits(320);
+  for (const SparsityCurve curve : {SparsityCurve::one_shot, SparsityCurve::cubic})
+    for (const double share : {0.0, 0.01, 1.0})
+      for (const int64_t steps : {1, 3}) {
+        const ModulePtr net = model("lenet");
+        const Budget budget{.kind = BudgetKind::macs, .amount = 0.3 * exact(BudgetKind::macs, *net)};
+        const auto [left, unit] = left_after_training(net, budget_pruner(net, "magnitude", budget, data), data,
+                                                      {.curve = curve, .begin = share, .end = share}, steps);
+        EXPECT_LE(left, budget.amount) << name_of(curve) << " at " << share << " of " << steps;
+        EXPECT_GE(left, budget.amount - unit) << name_of(curve) << " at " << share << " of " << steps;
       }
 }
 
