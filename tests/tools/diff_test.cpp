@@ -59,7 +59,8 @@ TEST(Diff, TheRecordSaysWhyWeightsWent) {
   int64_t removed = 0;
   for (const nlohmann::json& site : record.at("sites")) removed += site.at("removed").get<int64_t>();
   int64_t masked = 0, weights = 0;
-  for (const nlohmann::json& mask : run(networks(), "masks net/prune --json").json().at("masks")) {
+  const nlohmann::json masks = run(networks(), "masks net/prune --json").json().at("masks");
+  for (const nlohmann::json& mask : masks) {
     weights += mask.at("weights").get<int64_t>();
     masked += mask.at("weights").get<int64_t>() - mask.at("remaining").get<int64_t>();
   }
