@@ -44,7 +44,7 @@ RemovalRecord::RemovalRecord(std::string criterion, Scope scope, const std::vect
 
 void RemovalRecord::add(double sparsity, const std::vector<std::vector<double>>& scores,
                         const std::vector<std::vector<bool>>& existed, const std::vector<std::vector<bool>>& exists) {
-  if (existed == exists) return;
+  if (!has_units() || existed == exists) return;
   forget(existed);
   sparsity_.push_back(sparsity);
   for (size_t s = 0; s < names_.size(); ++s) {
@@ -53,7 +53,7 @@ void RemovalRecord::add(double sparsity, const std::vector<std::vector<double>>&
     for (size_t u = 0; u < exists[s].size(); ++u) {
       candidates += existed[s][u] ? 1 : 0;
       if (exists[s][u]) spared = std::min(spared, scores[s][u]);
-      if (!has_units() || existed[s][u] == exists[s][u]) continue;
+      if (existed[s][u] == exists[s][u]) continue;
       event_[s][u] = exists[s][u] ? 0 : static_cast<int32_t>(prunings());
       score_[s][u] = exists[s][u] ? 0 : static_cast<float>(scores[s][u]);
     }

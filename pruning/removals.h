@@ -45,7 +45,7 @@ class RemovalRecord {
   Scope scope() const { return scope_; }
   const std::vector<std::string>& sites() const { return names_; }
   int64_t units(size_t site) const { return units_[site]; }
-  /// Whether there is an entry for each unit.
+  /// Whether there is an entry for each unit; else nothing is recorded.
   bool has_units() const { return !event_.empty(); }
   int64_t prunings() const { return static_cast<int64_t>(sparsity_.size()); }
 

@@ -82,7 +82,7 @@ def problem(root, private_paths, path, bracket, name):
     owner = target.split("/")[0]
     if private and owner != folder and folder != "tests":
         return f"a private header of {owner}/ ({PRIVATE})"
-    if owner == "tools" and inside(path, "tests/fuzz"):  # the readers of recipes and pictures are the command's
+    if owner == "tools" and (inside(path, "tests/fuzz") or inside(path, "tests/tools")):  # readers of the command's
         return None
     if owner == folder or (owner in LIBRARY and folder in USERS) or owner in ALLOWED.get(folder, []):
         return None

@@ -312,7 +312,7 @@ nlohmann::json say_removed(const RemovalRecord& record, const std::string& path,
   if (record.has_units())
     output.result("{}", table(rows, {1, 2, 3, 4}));
   else
-    output.result("It has more than {} units, which are not recorded one by one.", grouped(RemovalRecord::kMostUnits));
+    output.result("It has more than {} units, of which nothing is recorded.", grouped(RemovalRecord::kMostUnits));
   return {{"file", path},
           {"criterion", record.criterion()},
           {"scope", name_of(record.scope())},
