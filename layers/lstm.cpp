@@ -10,7 +10,9 @@ namespace espalier {
 LSTM::LSTM(int64_t input_size, int64_t hidden_size, const LstmOptions& options) : options_(options) {
   check(input_size > 0 && hidden_size > 0, "LSTM", "expected positive sizes, got input_size={}, hidden_size={}",
         input_size, hidden_size);
-  check(options.num_layers > 0, "LSTM", "expected at least one layer, got num_layers={}", options.num_layers);
+  constexpr int64_t kMostLayers = 1024;  // a number in a file must not make parameters for hours
+  check(options.num_layers > 0 && options.num_layers <= kMostLayers, "LSTM",
+        "expected 1 to {} layers, got num_layers={}", kMostLayers, options.num_layers);
   check(options.dropout >= 0 && options.dropout < 1, "LSTM", "expected 0 <= dropout < 1, got {}", options.dropout);
   constexpr int64_t kLargest = int64_t{1} << 30;  // so that 4H and D*H do not overflow
   check(input_size <= kLargest && hidden_size <= kLargest, "LSTM", "sizes {} and {} are more than memory can address",

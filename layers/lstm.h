@@ -8,7 +8,7 @@
 namespace espalier {
 
 struct LstmOptions {
-  int64_t num_layers = 1;
+  int64_t num_layers = 1;  ///< 1 to 1024
   bool bidirectional = false;
   double dropout = 0;        ///< between layers, in training
   bool batch_first = false;  ///< x and output are (B,T,.) instead of (T,B,.)

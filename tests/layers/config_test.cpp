@@ -118,7 +118,7 @@ TEST(Config, SizesThatNoMemoryHoldsAreRefusedBeforeTheyTakeAny) {
         R"({"type":"Conv2d","in_channels":4000,"out_channels":4000,"kernel":3})",
         R"({"type":"Conv2d","in_channels":1,"out_channels":4000,"kernel":[1,2000]})",
         R"({"type":"Embedding","count":1000000,"dim":100})", R"({"type":"LSTM","input_size":1,"hidden_size":10000})",
-        R"({"type":"LSTM","input_size":1,"hidden_size":1,"num_layers":1000000000})",
+        R"({"type":"LSTM","input_size":1,"hidden_size":100,"num_layers":1000})",
         R"({"type":"BatchNorm2d","num_features":100000000})", R"({"type":"BatchNorm1d","num_features":100000000})",
         R"({"type":"LayerNorm","shape":[10000,10000]})",
         R"({"type":"BasicBlock","in_channels":4000,"out_channels":4000})", R"({"model":"mlp:100000,10000"})",

@@ -152,6 +152,7 @@ TEST(Lstm, Errors) {
   expect_error([&] { lstm(x, {.lengths = Tensor::from(std::vector<int64_t>{5}, {1})}); }, {"i64 (2)"});
   expect_error([] { LSTM(0, 4); }, {"input_size=0"});
   expect_error([] { LSTM(3, 4, {.num_layers = 0}); }, {"num_layers=0"});
+  expect_error([] { LSTM(3, 4, {.num_layers = 1025}); }, {"1 to 1024 layers", "num_layers=1025"});
   expect_error([] { LSTM(3, 4, {.dropout = 1}); }, {"dropout"});
 }
 

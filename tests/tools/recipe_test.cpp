@@ -256,7 +256,8 @@ epochs = 1
   // Pruned again, and again: the recipe knows what network it is.
   ASSERT_EQ(run(folder, "prune r --sparsity 0.3 --epochs 0 --out p").status, 0);
   ASSERT_EQ(run(folder, "prune p --sparsity 0.4 --epochs 0 --out q").status, 0);
-  EXPECT_TRUE(contains(read_file(folder / "q/recipe.toml"), "model = 'mlp:12'")) << read_file(folder / "q/recipe.toml");
+  EXPECT_TRUE(contains(read_file(folder / "q/recipe.toml"), "model = \"mlp:12\""))
+      << read_file(folder / "q/recipe.toml");
 }
 
 TEST(Compare, ShowsMeanAndDeviationOfSeveralSeeds) {
