@@ -249,9 +249,10 @@ std::vector<std::vector<bool>> allocate_equal_units(const std::vector<Site>& sit
 }
 
 /// The queues of all sites, and what went with their units so far.
-class Removal {
+class RemovalProgress {
  public:
-  Removal(const std::vector<Site>& sites, std::vector<Queue> queues) : common_(sites), queues_(std::move(queues)) {}
+  RemovalProgress(const std::vector<Site>& sites, std::vector<Queue> queues)
+      : common_(sites), queues_(std::move(queues)) {}
 
   const std::vector<Queue>& queues() const { return queues_; }
   /// Weights that the next unit of a site takes along.
@@ -376,7 +377,7 @@ std::vector<std::vector<bool>> allocate(const std::vector<Site>& sites, const st
   if (options.scope == Scope::erk) shares = erk_sparsities(sites, queues, which, sparsity);
 
   // By layers and densities, sites with weights in common are one layer.
-  Removal removal(sites, std::move(queues));
+  RemovalProgress removal(sites, std::move(queues));
   const std::vector<std::vector<size_t>> families = removal.families(which);
   std::vector<double> totals;
   for (const std::vector<size_t>& family : families)

@@ -33,7 +33,8 @@ class MaskWords {
       : layout_(layout),
         units_(units),
         numel_(layout.rows * layout.columns),
-        one_bit_each_(layout.units() == numel_ && !layout.recurrent) {
+        is_flat_(layout.block_rows == 1 && layout.row_period == layout.rows && kBits % layout.block_columns == 0 &&
+                 !layout.recurrent) {
     const int64_t width = layout.block_columns;
     uint64_t* places = places_;
     for (int64_t half = kBits / width / 2; half > 0; half /= 2)
@@ -50,7 +51,7 @@ class MaskWords {
     Place place = place_of(begin * kBits);
     for (int64_t w = begin; w < end; ++w) {
       const int64_t first = w * kBits, left = numel_ - first;
-      const uint64_t word = one_bit_each_ ? static_cast<uint64_t>(units_[w]) : gathered(place, std::min(left, kBits));
+      const uint64_t word = is_flat_ ? flat_word(w) : gathered(place, std::min(left, kBits));
       const auto low = static_cast<uint32_t>(word), high = static_cast<uint32_t>(word >> kHalf);
       if (left >= kBits) {  // the count is a constant here, so that f's loop has no remainder
         f(first, kHalf, low);
@@ -83,6 +84,12 @@ class MaskWords {
     uint64_t bits = static_cast<uint64_t>(units_[at]) >> shift;
     if (shift + count > kBits) bits |= static_cast<uint64_t>(units_[at + 1]) << (kBits - shift);
     return bits & lowest(count);
+  }
+
+  /// Word w where rows don't matter: element i belongs to unit i / width, so that a word is 64 / width whole units.
+  uint64_t flat_word(int64_t w) const {
+    const int64_t width = layout_.block_columns, count = kBits / width;
+    return width == 1 ? static_cast<uint64_t>(units_[w]) : widened(unit_bits(w * count, count), count);
   }
 
   /// The bits of `count` neighbours in a row.
@@ -135,7 +142,7 @@ class MaskWords {
   MaskLayout layout_;
   const int64_t* units_;
   int64_t numel_;
-  bool one_bit_each_;
+  bool is_flat_;             ///< units are runs of 2^i <= 64 neighbours, over the ends of rows as within them
   uint64_t places_[6] = {};  ///< of bits on their way apart, for widths of 2^i: `half` bits in every half * width
 };
 

@@ -29,27 +29,27 @@ AdaptiveRound adaptive_round(const nlohmann::json& json) {
           .accepted = json.at("accepted").get<bool>()};
 }
 
-constexpr char kRoundsFile[] = "rounds.json";
-std::string network_file(int64_t round) { return fmt::format("accepted-{}.safetensors", round); }
+constexpr char kSearchFile[] = "rounds.json";
+std::string accepted_file(int64_t round) { return fmt::format("accepted-{}.safetensors", round); }
 
 /// Reads the rounds so far. False when the folder holds none.
-bool load(const RunFolder& folder, const nlohmann::json& identity, AdaptiveResult& search) {
-  const nlohmann::json saved = folder.read_json(kRoundsFile);
+bool load_search(const RunFolder& folder, const nlohmann::json& identity, AdaptiveResult& search) {
+  const nlohmann::json saved = folder.read_json(kSearchFile);
   if (saved.is_null()) return false;
   try {
-    check_same_run("prune_adaptively", folder.file(kRoundsFile), saved.at("settings"), identity);
+    check_same_run("prune_adaptively", folder.file(kSearchFile), saved.at("settings"), identity);
     search.start_loss = saved.at("start_loss").get<double>();
     for (const nlohmann::json& round : saved.at("rounds")) search.rounds.push_back(adaptive_round(round));
   } catch (const nlohmann::json::exception& error) {
-    fail<FileError>("prune_adaptively", "{} is not what a search writes: {}", folder.file(kRoundsFile), error.what());
+    fail<FileError>("prune_adaptively", "{} is not what a search writes: {}", folder.file(kSearchFile), error.what());
   }
   return true;
 }
 
-void save(const RunFolder& folder, const nlohmann::json& identity, const AdaptiveResult& search) {
+void save_search(const RunFolder& folder, const nlohmann::json& identity, const AdaptiveResult& search) {
   nlohmann::json list = nlohmann::json::array();
   for (const AdaptiveRound& round : search.rounds) list.push_back(to_json(round));
-  folder.write_json(kRoundsFile, {{"settings", identity}, {"start_loss", search.start_loss}, {"rounds", list}});
+  folder.write_json(kSearchFile, {{"settings", identity}, {"start_loss", search.start_loss}, {"rounds", list}});
 }
 
 void check_options(const AdaptiveOptions& o) {
@@ -101,16 +101,16 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
                 {"largest_sparsity", options.largest_sparsity},
                 {"training", identity_of(options.training, network, data)}};
   AdaptiveResult search;
-  if (load(folder, identity, search)) {
+  if (load_search(folder, identity, search)) {
     int64_t accepted = 0;
     for (const AdaptiveRound& round : search.rounds)
       if (round.accepted) accepted = round.round;
-    restore(load_checkpoint(folder.file(network_file(accepted))), *network);
+    restore(load_checkpoint(folder.file(accepted_file(accepted))), *network);
   } else {
     search.start_loss = measure().loss;
     if (folder.is_used()) {
-      save_checkpoint(folder.file(network_file(0)), *network);
-      save(folder, identity, search);
+      save_checkpoint(folder.file(accepted_file(0)), *network);
+      save_search(folder, identity, search);
     }
   }
   double step = options.step;
@@ -158,8 +158,8 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
       step /= 2;
     }
     if (!folder.is_used()) continue;
-    if (round.accepted) save_checkpoint(folder.file(network_file(round.round)), *network);
-    save(folder, identity, search);
+    if (round.accepted) save_checkpoint(folder.file(accepted_file(round.round)), *network);
+    save_search(folder, identity, search);
   }
   search.sparsity = pruner.sparsity();
   return search;

@@ -11,14 +11,14 @@
 namespace espalier {
 namespace {
 
-std::vector<Site> two_sites() {
+std::vector<Site> sites_a_and_b() {
   return {{.name = "a", .units = 4, .members = {}}, {.name = "b", .units = 2, .members = {}}};
 }
 const std::vector<std::vector<bool>> kAll = {{true, true, true, true}, {true, true}};
 
 /// Two prunings: units 1 and 3 of a and 0 of b, then unit 0 of a.
 RemovalRecord example(Scope scope) {
-  RemovalRecord record("magnitude", scope, two_sites());
+  RemovalRecord record("magnitude", scope, sites_a_and_b());
   const std::vector<std::vector<bool>> then = {{true, false, true, false}, {false, true}};
   record.add(0.5, {{5, 1, 6, 3}, {2, 9}}, kAll, then);
   record.add(0.7, {{4, 0, 7, 0}, {0, 8}}, then, {{false, false, true, false}, {false, true}});
