@@ -229,8 +229,12 @@ BudgetPruner::Scores BudgetPruner::ranked(const Scores& costs, const Scores& sco
   if (budget_.ranking == Ranking::score) return ranks;
   for (size_t s = 0; s < ranks.size(); ++s)
     for (size_t unit = 0; unit < ranks[s].size(); ++unit) {
-      const double cost = costs[s][unit];  // a unit that frees nothing stays
-      ranks[s][unit] = cost > 0 ? ranks[s][unit] / cost : std::numeric_limits<double>::infinity();
+      const double cost = costs[s][unit];
+      double& rank = ranks[s][unit];
+      if (cost > 0)
+        rank = rank < 0 ? rank * cost : rank / cost;  // the dearer is the lower, whichever the sign
+      else
+        rank = std::numeric_limits<double>::infinity();  // a unit that frees nothing stays
     }
   return ranks;
 }

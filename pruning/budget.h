@@ -26,8 +26,10 @@ BudgetKind parse_budget_kind(const std::string& text);
 
 /// By what units are put in order when a budget is to be met.
 enum class Ranking : uint8_t {
-  score_per_cost,  ///< score / what of the budget it frees: of two units of one score the dearer goes first
-  score,           ///< the score alone, as for a sparsity
+  /// score / what of the budget the unit frees; a score below 0 is multiplied by it. Of two units of one score the
+  /// dearer goes first, whichever the sign: of -1 that frees 100 and -1 that frees 1 the first.
+  score_per_cost,
+  score,  ///< the score alone, as for a sparsity
 };
 /// "score-per-cost", "score".
 const char* name_of(Ranking ranking);

@@ -206,6 +206,33 @@ struct Case {
   BudgetKind kind;
 };
 
+/// Every weight is worth its own value, which may be negative.
+class OwnValue : public Criterion {
+ public:
+  std::string name() const override { return "own-value"; }
+  Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput&) override {
+    Saliencies scores;
+    for (const Parameter& p : parameters) scores[p.id()] = p.data();
+    return scores;
+  }
+};
+
+TEST(Budget, ADearUnitGoesBeforeACheapOneOfTheSameNegativeScore) {
+  // As above: units of the first layer cost 69, those of the second 15. All score -1.
+  const ModulePtr net = share(Sequential(Flatten(), Linear(64, 4), ReLU(), Linear(4, 4), ReLU(), Linear(4, 10)));
+  std::vector<Parameter> parameters = net->parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    Tensor values = parameters[i].data();
+    values.fill_(i == 1 || i == 3 ? -1 : 0);  // the biases of both layers
+  }
+  const std::vector<Site> sites = channels(*net);
+  Pruner pruner(net, sites, {.criterion = std::make_shared<OwnValue>()});
+  prune_to_budget(pruner, {.kind = BudgetKind::parameters, .amount = 290}, example());
+  const std::vector<bool> first = existing_units(sites[0]);
+  EXPECT_EQ(std::count(first.begin(), first.end(), true), 3);  // 330 - 69 = 261 is enough
+  EXPECT_EQ(existing_units(sites[1]), std::vector<bool>(4, true));
+}
+
 /// Trained while it is pruned. Time: MACs and a fixed part, so that the test knows what is right.
 double time_of(Module& net) { return 0.02 + 1e-5 * exact(BudgetKind::macs, net); }
 
