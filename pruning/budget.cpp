@@ -519,11 +519,17 @@ std::vector<std::pair<std::string, Tensor>> BudgetPruner::state() const {
 void BudgetPruner::load_state(const std::vector<std::pair<std::string, Tensor>>& state) {
   at_start_.clear();
   for (const Site& site : pruner_->sites()) at_start_.emplace_back(static_cast<size_t>(site.units), true);
+  bool has_course = false, has_units = false;
   for (const auto& [name, tensor] : state) {
     if (name == "budget.course") {
       const std::vector<double> course = tensor.to_vector<double>();
       if (course.size() != 4)
         fail<FileError>("BudgetPruner", "expected 4 numbers in '{}', got {}", name, course.size());
+      if (!std::all_of(course.begin(), course.end(), [](double number) { return std::isfinite(number); }) ||
+          course[1] <= 0)
+        fail<FileError>("BudgetPruner", "expected finite numbers in '{}', the second above 0, got {}", name,
+                        fmt::join(course, ", "));
+      has_course = true;
       start_ = course[0], ratio_ = course[1], rate_ = course[2], final_share_ = course[3];
     }
     if (name != "budget.units") continue;
@@ -533,7 +539,11 @@ void BudgetPruner::load_state(const std::vector<std::pair<std::string, Tensor>>&
     size_t next = 0;
     for (std::vector<bool>& site : at_start_)
       for (size_t unit = 0; unit < site.size(); ++unit) site[unit] = units[next++] != 0;
+    has_units = true;
   }
+  if (!has_course || !has_units)
+    fail<FileError>("BudgetPruner", "expected '{}', found none: was this training begun without a budget?",
+                    has_course ? "budget.units" : "budget.course");
 }
 
 BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const Tensor& example, const CostFunction& cost) {

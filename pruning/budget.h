@@ -94,6 +94,7 @@ class BudgetPruner {
 
   /// What it knows since begin(), for checkpoints.
   std::vector<std::pair<std::string, Tensor>> state() const;
+  /// Throws FileError when an entry of state() is missing or holds what begin() can't have found.
   void load_state(const std::vector<std::pair<std::string, Tensor>>& state);
 
  private:

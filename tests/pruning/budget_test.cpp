@@ -365,6 +365,23 @@ TEST(Budget, AResumedTrainingEndsWithTheSameBits) {
   expect_identical(state_of(*train(stopped.file("run"), {3, 17, 25})), state_of(*train(whole.file("run"), {})));
 }
 
+TEST(Budget, AStateThatLacksAnEntryIsRefused) {
+  const ModulePtr net = model("lenet");
+  const Budget amount{.kind = BudgetKind::macs, .amount = 0.5 * exact(BudgetKind::macs, *net)};
+  const auto budget = budget_pruner(net, "magnitude", amount, digits(64));
+  budget->begin();
+  const NamedTensors state = budget->state();
+  budget->load_state(state);
+  const auto refusal = [&](const NamedTensors& tensors) {
+    return message_of<FileError>([&] { budget->load_state(tensors); });
+  };
+  expect_contains(refusal({}), "budget.course");
+  expect_contains(refusal({state[0]}), "budget.units");
+  expect_contains(refusal({state[1]}), "budget.course");
+  for (const double ratio : {0.0, -1.0, std::nan("")})
+    expect_contains(refusal({{"budget.course", Tensor::from<double>({9, ratio, 1, 0.5}, {4})}, state[1]}), "finite");
+}
+
 TEST(Budget, ANetworkWithinItStaysAsItIs) {
   const Dataset data = digits(64);
   const ModulePtr net = model("lenet");
