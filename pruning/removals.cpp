@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -15,15 +17,17 @@ namespace {
 
 constexpr double kNone = std::numeric_limits<double>::infinity();
 
-/// A tensor of a record, as a vector. Throws when it isn't there, or isn't of this dtype and length.
+/// A tensor of a record, as a vector. Throws when it isn't there, or isn't of this dtype and length (none: any length).
 template <class T>
-std::vector<T> values_of(const NamedTensors& tensors, const std::string& name, DType dtype, int64_t length) {
+std::vector<T> values_of(const NamedTensors& tensors, const std::string& name, DType dtype,
+                         std::optional<int64_t> length) {
   const auto found =
       std::find_if(tensors.begin(), tensors.end(), [&](const auto& entry) { return entry.first == name; });
   if (found == tensors.end()) fail<FileError>("removals", "expected a tensor '{}', found none", name);
   const Tensor& tensor = found->second;
-  if (tensor.dtype() != dtype || (length >= 0 && tensor.numel() != length))
-    fail<FileError>("removals", "expected '{}' to hold {} values, got {}", name, length, describe(tensor));
+  if (tensor.dtype() != dtype || (length && tensor.numel() != *length))
+    fail<FileError>("removals", "expected '{}' to hold {} {} values, got {}", name,
+                    length ? std::to_string(*length) : "any number of", name_of(dtype), describe(tensor));
   return tensor.to_vector<T>();
 }
 
@@ -121,7 +125,7 @@ NamedTensors RemovalRecord::state() const {
 }
 
 void RemovalRecord::load_state(const NamedTensors& tensors) {
-  sparsity_ = values_of<double>(tensors, "sparsity", DType::f64, -1);
+  sparsity_ = values_of<double>(tensors, "sparsity", DType::f64, std::nullopt);
   const int64_t entries = prunings() * static_cast<int64_t>(names_.size());
   candidates_ = values_of<int64_t>(tensors, "candidates", DType::i64, entries);
   spared_ = values_of<double>(tensors, "spared", DType::f64, entries);
@@ -154,6 +158,8 @@ RemovalRecord RemovalRecord::load(const std::string& path) {
     record.units_ = parse_json(file.metadata.at("units")).get<std::vector<int64_t>>();
     if (record.names_.size() != record.units_.size())
       fail<FileError>("removals", "{} sites, but {} numbers of units", record.names_.size(), record.units_.size());
+    for (int64_t units : record.units_)
+      if (units < 0) fail<FileError>("removals", "expected numbers of units, at least 0, got {}", units);
     // The three tensors of all prunings come alone where units have no entries.
     if (file.tensors.size() > 3) {
       record.event_.resize(record.names_.size());

@@ -91,6 +91,21 @@ TEST(Removals, SavedAndLoadedAsTheyWere) {
   std::filesystem::remove(path);
 }
 
+// -1 unit is no leave to hold ten events and one score.
+TEST(Removals, AFileOfFewerThanNoUnitsIsRefused) {
+  const std::string path = (std::filesystem::temp_directory_path() / "espalier-removals-negative.safetensors").string();
+  save_safetensors(path,
+                   {{"sparsity", Tensor::from<double>({0.5}, {1})},
+                    {"candidates", Tensor::from<int64_t>({10}, {1, 1})},
+                    {"spared", Tensor::from<double>({1}, {1, 1})},
+                    {"X.event", Tensor::from<int32_t>(std::vector<int32_t>(10, 1), {10})},
+                    {"X.score", Tensor::from<float>({0}, {1})}},
+                   {{"criterion", "magnitude"}, {"scope", "global"}, {"sites", "[\"X\"]"}, {"units", "[-1]"}});
+  testing_support::expect_contains(testing_support::message_of<FileError>([&] { RemovalRecord::load(path); }),
+                                   {path, "at least 0, got -1"});
+  std::filesystem::remove(path);
+}
+
 // Two layers' weights, 1 to 6, four removed at once: the record says what a look at the weights says.
 TEST(Removals, ThePrunerFillsIt) {
   const ModulePtr network = share(Sequential(Linear(2, 2, {.bias = false}), Linear(2, 1, {.bias = false})));
