@@ -28,10 +28,6 @@ using Units = CostModel::Units;
 /// What a unit frees falls as other units go: units are ranked anew whenever so large a share of the cost has gone.
 constexpr double kRankAnewAfter = 0.05;
 
-int64_t existing_elements(const Parameter& parameter) {
-  return parameter.mask().defined() ? parameter.mask().count_elements() : parameter.numel();
-}
-
 WeightPrices prices_of(BudgetKind kind, Module& net, const Tensor& example) {
   if (kind == BudgetKind::macs || kind == BudgetKind::milliseconds) return mac_prices(net, example);
   WeightPrices prices;
@@ -174,16 +170,10 @@ CostFunction cost_function(BudgetKind kind, const Tensor& example) {
   };
 }
 
-double count_existing(const Module& module) {
-  int64_t existing = 0;
-  for (const Parameter& parameter : module.parameters()) existing += existing_elements(parameter);
-  return static_cast<double>(existing);
-}
-
 double count_bytes(const Module& module) {
   int64_t bytes = 0;
   for (const Parameter& parameter : module.parameters()) {
-    bytes += existing_elements(parameter) * static_cast<int64_t>(size_of(parameter.data().dtype()));
+    bytes += count_existing(parameter) * static_cast<int64_t>(size_of(parameter.data().dtype()));
     if (parameter.mask().defined()) bytes += (parameter.mask().num_units() + 7) / 8;
   }
   return static_cast<double>(bytes);

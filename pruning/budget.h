@@ -49,9 +49,6 @@ using CostFunction = std::function<double(Module&)>;
 /// The cost of each kind of budget for one input like `example`.
 CostFunction cost_function(BudgetKind kind, const Tensor& example);
 
-/// Parameters that exist: elements of all parameters but the masked ones.
-double count_existing(const Module& module);
-
 /// Bytes of its parameters in a checkpoint: of the elements that exist, and one bit for each unit of a mask.
 double count_bytes(const Module& module);
 

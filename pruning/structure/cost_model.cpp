@@ -14,14 +14,14 @@ bool is_line(const SiteMember& member) {
          (pattern.kind() == Pattern::Kind::channel && pattern.first() <= 1);
 }
 
-double existing(const Parameter& parameter) {
-  return static_cast<double>(parameter.mask().defined() ? parameter.mask().count_elements() : parameter.numel());
-}
-
 /// Whether the mask says more than which of these units exist.
 bool is_finer(const Mask& mask, const SiteMember& member) { return mask.defined() && mask.pattern() != member.pattern; }
 
 }  // namespace
+
+int64_t count_existing(const Parameter& parameter) {
+  return parameter.mask().defined() ? parameter.mask().count_elements() : parameter.numel();
+}
 
 WeightPrices mac_prices(Module& net, const Tensor& example) {
   WeightPrices prices;
@@ -63,7 +63,7 @@ CostModel::CostModel(const Module& net, const std::vector<Site>& sites, const We
     if (lines.contains(parameter.id()))
       add_matrix(parameter, price_of(parameter), readers_go, sites);
     else
-      constant_ += price_of(parameter) * existing(parameter);
+      constant_ += price_of(parameter) * static_cast<double>(count_existing(parameter));
   }
 }
 

@@ -10,6 +10,9 @@
 
 namespace espalier {
 
+/// Elements of the parameter that its mask leaves; all of them without a mask.
+int64_t count_existing(const Parameter& parameter);
+
 /// By Parameter::id(): what one weight of the parameter costs. A parameter without an entry costs nothing.
 using WeightPrices = std::unordered_map<const void*, double>;
 
