@@ -103,7 +103,8 @@ Pattern Pattern::parse(std::string_view text) {
 }
 
 MaskLayout mask_layout(const Shape& weight, const Pattern& pattern) {
-  check(weight.rank() >= 1 && weight.numel() > 0, "mask", "expected a weight with elements, got shape {}", weight);
+  const bool has_elements = std::all_of(weight.begin(), weight.end(), [](int64_t size) { return size > 0; });
+  check(weight.rank() >= 1 && has_elements, "mask", "expected a weight with elements, got shape {}", weight);
   MaskLayout layout;
   layout.rows = layout.row_period = weight[0];
   layout.columns = layout.grid_columns = columns_of(weight);

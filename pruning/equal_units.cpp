@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <unordered_set>
 
 #include "core/ops.h"
@@ -164,7 +163,7 @@ std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<C
     if (count > 0) remove_together(which, count);
   } else {
     for (Entry* entry : which) {
-      const double own = weights_of(entry->units), part = sparsity * own / std::max(own, 1.0) * own;
+      const double part = sparsity * weights_of(entry->units);
       entry->remove(std::min(nearest_units(part, each), entry->removable) - entry->gone);
     }
   }

@@ -1,7 +1,6 @@
 #include "pruning/sensitivity.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include <nlohmann/json.hpp>
 

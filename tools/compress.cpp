@@ -124,7 +124,7 @@ Recipe recipe_of(const CompressFlags& options, const std::string& file, const Mo
   std::string text =
       fmt::format("title = {}\nmodel = {}\ndata = {}\nstart = {}\nseed = {}\n", quote(options.type + " " + file),
                   quote(name), quote(data), quote(file), options.seed.value_or(0));
-  if (options.validation) text += fmt::format("validation = {:f}\n", *options.validation);
+  if (options.validation) text += fmt::format("validation = {}\n", toml_number(*options.validation));
   text += fmt::format("[[stage]]\ntype = {}\n", quote(options.type));
   for (const auto& [key, value] : options.texts) text += fmt::format("{} = {}\n", key, quote(value));
   for (const auto& [key, values] : options.lists) text += fmt::format("{} = {}\n", key, quote(values));

@@ -1,7 +1,6 @@
 #include "training/run_folder.h"
 
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <filesystem>

@@ -2,14 +2,12 @@
 
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 #include <optional>
 
 #include "core/checksum.h"
 #include "core/json.h"
 #include "layers/snapshot.h"
 #include "training/checkpoint.h"
-#include "training/clip.h"
 #include "training/interrupt.h"
 #include "training/run_state.h"
 #include "training/step.h"

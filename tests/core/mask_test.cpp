@@ -172,6 +172,11 @@ TEST(Mask, RefusesWhatDoesNotFit) {
   EXPECT_THROW(Mask::all({6, 8}, Pattern::kernel()), ArgumentError);
   EXPECT_THROW(Mask::all({6, 4}, Pattern::recurrent()), ArgumentError);
   EXPECT_THROW(Mask::all({6}, Pattern::channel(1)), ArgumentError);
+  testing_support::expect_error(
+      [] {
+        mask_layout({-2, -3}, Pattern::element());
+      },
+      {"a weight with elements", "(-2,-3)"});
   EXPECT_THROW(Mask::from_scores({3}, Pattern::element(), scores({1, 2}), 1), ArgumentError);
   EXPECT_THROW(Mask::from_scores({2}, Pattern::element(), scores({1, std::nan("")}), 1), NumericError);
   EXPECT_THROW(Mask::all({4}).apply(Tensor::zeros({5})), ArgumentError);

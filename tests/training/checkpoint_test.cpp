@@ -237,6 +237,7 @@ TEST(Checkpoint, SmallFilesThatClaimMuchTakeNoMemory) {
   for (const char* part : {"(1,1073741824)", "4294967296 bytes", "1 bytes of tensors"}) expect_contains(message, part);
   refused(masked, {{"masks", R"({"weight":{"shape":[4611686018427387904,4611686018427387904],"pattern":"channel 0",
                                             "flow":"masked"}})"}});
+  refused(masked, {{"masks", R"({"weight":{"shape":[-2,-3],"pattern":"channel 0","flow":"masked"}})"}});
   // A configuration that its tensors don't fill.
   const NamedTensors small = {{"weight", Tensor::zeros({4, 4})}, {"bias", Tensor::zeros({4})}};
   for (const char* config : {R"({"type":"Linear","in_features":40000,"out_features":40000})",
