@@ -161,7 +161,8 @@ Queue make_queue(const Site& site, const std::vector<double>& scores, const std:
                  const AllocationOptions& options) {
   check_sizes(site, scores, candidates);
   const auto units = static_cast<size_t>(site.units);
-  const std::vector<bool> forced = forced_out(site, scores);
+  const bool is_protected = names_include(options.protect, site.name);
+  const std::vector<bool> forced = is_protected ? std::vector<bool>(units, false) : forced_out(site, scores);
   Queue queue{.order = std::vector<int64_t>(units), .score = scores, .weights = {}};
   double mean = 0;
   int64_t gone = 0;
@@ -185,8 +186,8 @@ Queue make_queue(const Site& site, const std::vector<double>& scores, const std:
   });
   queue.weights = weights_in_order(site, queue.order);
   queue.total = std::accumulate(queue.weights.begin(), queue.weights.end(), int64_t{0});
-  queue.is_protected = names_include(options.protect, site.name);
-  queue.removable = queue.is_protected ? gone : std::max(gone, site.units - std::min(options.min_units, site.units));
+  queue.is_protected = is_protected;
+  queue.removable = is_protected ? gone : std::max(gone, site.units - std::min(options.min_units, site.units));
   queue.gone = gone;
   return queue;
 }

@@ -54,9 +54,10 @@ Tensor normalized(const Candidates& candidates, int64_t count) {
 Entry make_entry(const Site& site, Candidates candidates, const AllocationOptions& options) {
   if (const int64_t nan = find_nan(candidates.scores); nan >= 0)
     fail<NumericError>("allocate", "the score of unit {} of '{}' is NaN; did the training diverge?", nan, site.name);
+  const bool is_protected = names_include(options.protect, site.name);
   Tensor words = candidates.words.clone();
   const Pattern& pattern = site.members.front().pattern;
-  if (pattern.kind() == Pattern::Kind::n_of_m) {
+  if (pattern.kind() == Pattern::Kind::n_of_m && !is_protected) {
     const Tensor best = best_of_groups(candidates.scores, pattern.first(), pattern.second());
     for (int64_t w = 0; w < words.numel(); ++w) words.data<int64_t>()[w] &= best.data<int64_t>()[w];
   }
@@ -64,9 +65,9 @@ Entry make_entry(const Site& site, Candidates candidates, const AllocationOption
   const int64_t count = entry.candidates.count();
   if (options.normalize) entry.candidates.scores = normalized(entry.candidates, count);
   entry.gone = site.units - count;
-  entry.is_protected = names_include(options.protect, site.name);
+  entry.is_protected = is_protected;
   entry.removable =
-      entry.is_protected ? entry.gone : std::max(entry.gone, site.units - std::min(options.min_units, site.units));
+      is_protected ? entry.gone : std::max(entry.gone, site.units - std::min(options.min_units, site.units));
   return entry;
 }
 
@@ -200,6 +201,10 @@ Mask mask_of_words(const Site& site, const Tensor& words) {
 
 void set_existing_words(const Site& site, const Tensor& words, GradientFlow flow) {
   const SiteMember& member = site.members.front();
+  // A protected layer may have more than n of m: no mask of that pattern describes it, and none is needed.
+  if (member.pattern.kind() == Pattern::Kind::n_of_m &&
+      words.to_vector<int64_t>() == existing_words(site).to_vector<int64_t>())
+    return;
   Parameter parameter = member.parameter;
   const Mask mask = mask_of_words(site, words);
   const Mask& before = parameter.mask();

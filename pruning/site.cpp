@@ -136,6 +136,8 @@ void set_existing_units(const Site& site, const std::vector<bool>& exists, Gradi
         site.name, site.units, exists.size());
   for (const SiteMember& member : site.members) {
     if (!member.masked) continue;
+    // A protected layer may have more than n of m: no mask of that pattern describes it, and none is needed.
+    if (member.pattern.kind() == Pattern::Kind::n_of_m && exists == existing_units(site)) continue;
     Parameter parameter = member.parameter;
     const Mask& before = parameter.mask();
     const bool same = before.defined() && before.pattern() == member.pattern;

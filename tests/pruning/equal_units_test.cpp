@@ -30,7 +30,8 @@ std::vector<Bits> greedy(const std::vector<Site>& sites, std::vector<std::vector
   std::vector<Queue> queues;
   for (size_t s = 0; s < sites.size(); ++s) {
     const Pattern& pattern = sites[s].members[0].pattern;
-    if (pattern.kind() == Pattern::Kind::n_of_m)
+    const bool is_protected = options.protect == std::vector<std::string>{sites[s].name};
+    if (pattern.kind() == Pattern::Kind::n_of_m && !is_protected)
       for (size_t group = 0; group < scores[s].size(); group += static_cast<size_t>(pattern.second())) {
         std::vector<size_t> order(static_cast<size_t>(pattern.second()));
         std::iota(order.begin(), order.end(), group);
@@ -51,7 +52,6 @@ std::vector<Bits> greedy(const std::vector<Site>& sites, std::vector<std::vector
       if (exists[s][a] != exists[s][b]) return !exists[s][a];
       return scores[s][a] != scores[s][b] ? scores[s][a] < scores[s][b] : a > b;
     });
-    const bool is_protected = options.protect == std::vector<std::string>{sites[s].name};
     queue.removable =
         is_protected ? queue.gone : std::max(queue.gone, sites[s].units - std::min(options.min_units, sites[s].units));
     queue.removed = queue.gone;

@@ -181,6 +181,16 @@ TEST(Pruner, NOfMNeverKeepsMoreThanNOfAnyM) {
   EXPECT_EQ(net->parameters()[0].data().to_vector<float>(), (std::vector<float>{0, 0, 3, 4, 0, 0, 7, 8}));
 }
 
+TEST(Pruner, NOfMLeavesProtectedLayersWhole) {
+  for (const Scope scope : {Scope::global, Scope::layer, Scope::erk}) {
+    const auto net = share(Sequential(Linear(8, 4, {.bias = false}), Linear(4, 2, {.bias = false})));
+    const std::vector<Site> sites = weight_sites(*net, Pattern::n_of_m(2, 4));
+    Pruner(net, sites, {.allocation = {.scope = scope, .protect = {"0.*"}, .as_far_as_possible = true}}).prune(0.5);
+    EXPECT_EQ(count_sparsity({sites[0]}).masked, 0) << name_of(scope);
+    EXPECT_GE(count_sparsity({sites[1]}).masked, 4) << name_of(scope);
+  }
+}
+
 TEST(Pruner, WhatIsRemovedStaysRemovedUnlessRegrowIsSet) {
   const ModulePtr net = counted_network();
   Pruner pruner(net, weight_sites(*net));
