@@ -58,7 +58,7 @@ void check_may_go_on(const std::string& file, const nlohmann::json& was, const T
   nlohmann::json then = was, now = to_json(settings);
   const nlohmann::json epochs = then.value("epochs", nlohmann::json()), seeds = then.value("seeds", nlohmann::json());
   std::vector<const char*> free = {"data_dir", "checkpoint_every", "epochs"};
-  if (seeds > 1 && settings.seeds > 1) free.push_back("seeds");
+  if (seeds > 1 && settings.seeds > seeds) free.push_back("seeds");  // with fewer, finished networks would be lost
   for (const char* key : free) then.erase(key), now.erase(key);
   check_same_run("train", file, then, now);
   const bool follows_length = parse_schedule(schedule_text(settings))->follows_length();

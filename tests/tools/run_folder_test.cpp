@@ -131,6 +131,21 @@ TEST(Folders, ARefusedResumeChangesNothing) {
   EXPECT_FALSE(fs::exists(folder / "nothing"));
 }
 
+TEST(Folders, FinishedNetworksStayWhenFewerSeedsAreAskedFor) {
+  const Folder folder;
+  const std::string line = "train --model mlp:8 --data digits --epochs 1 --out r";
+  ASSERT_EQ(run(folder, line + " --seeds 3").status, 0);
+  const std::string identity = read_file(folder / "r/run.json"), result = read_file(folder / "r/result.json");
+  const Said fewer = run(folder, "train --resume --out r --seeds 2");
+  EXPECT_EQ(fewer.status, 2) << fewer.all();
+  EXPECT_TRUE(contains(fewer.err, "seeds: was 3, is 2")) << fewer.err;
+  EXPECT_TRUE(fs::exists(folder / "r/seed-2/model.safetensors"));
+  EXPECT_EQ(read_file(folder / "r/run.json"), identity);
+  EXPECT_EQ(read_file(folder / "r/result.json"), result);
+  ASSERT_EQ(run(folder, "train --resume --out r --seeds 4").status, 0);
+  EXPECT_TRUE(fs::exists(folder / "r/seed-2/model.safetensors") && fs::exists(folder / "r/seed-3/model.safetensors"));
+}
+
 TEST(Folders, AConstantRateCanGoOnForLonger) {
   const Folder folder;
   const std::string line = "train --model mlp:16 --data digits --schedule constant --epochs ";
