@@ -13,6 +13,16 @@ namespace {
 
 constexpr char kSeed[] = "seed-";
 
+/// A folder "seed-N" itself; one that is linked to, or has another name, is a user's own.
+bool is_of_seed(const fs::directory_entry& entry) {
+  const std::string name = entry.path().filename().string();
+  const std::string_view number = std::string_view(name).substr(std::min(name.size(), sizeof(kSeed) - 1));
+  std::error_code ignored;
+  return name.starts_with(kSeed) && !number.empty() &&
+         number.find_first_not_of("0123456789") == std::string_view::npos &&
+         entry.symlink_status(ignored).type() == fs::file_type::directory;
+}
+
 /// A word as a shell reads it back.
 std::string shell_word(const std::string& text) {
   const auto plain = [](char c) {
@@ -33,9 +43,10 @@ std::string seed_folder(const std::string& out, int64_t seeds, uint64_t seed) {
 
 std::vector<RunFolder> places_in(const RunFolder& out) {
   std::vector<RunFolder> places = {out};
-  for (const auto& entry : fs::directory_iterator(out.path()))
-    if (entry.is_directory() && entry.path().filename().string().starts_with(kSeed))
-      places.emplace_back(entry.path().string());
+  std::error_code error;
+  for (fs::directory_iterator at(out.path(), error), end; !error && at != end; at.increment(error))
+    if (is_of_seed(*at)) places.emplace_back(at->path().string());
+  if (error) fail<FileError>("run", "cannot read {}: {}", out.path(), error.message());
   return places;
 }
 

@@ -146,6 +146,20 @@ TEST(Folders, FinishedNetworksStayWhenFewerSeedsAreAskedFor) {
   EXPECT_TRUE(fs::exists(folder / "r/seed-2/model.safetensors") && fs::exists(folder / "r/seed-3/model.safetensors"));
 }
 
+TEST(Folders, OnlyFoldersOfSeedsAreTouched) {
+  const Folder folder;
+  for (const char* own : {"r/seed-notes", "r/seed-", "elsewhere"}) {
+    fs::create_directories(folder / own);
+    write_file(folder / own + "/metrics.jsonl", "a user's own");
+  }
+  fs::create_directory_symlink(folder / "elsewhere", folder / "r/seed-7");
+  ASSERT_EQ(run(folder, "train --model mlp:8 --data digits --epochs 1 --out r --overwrite").status, 0);
+  for (const char* own : {"r/seed-notes", "r/seed-", "elsewhere"}) {
+    EXPECT_EQ(read_file(folder / own + "/metrics.jsonl"), "a user's own") << own;
+    EXPECT_FALSE(fs::exists(folder / own + "/.lock")) << own;
+  }
+}
+
 TEST(Folders, AConstantRateCanGoOnForLonger) {
   const Folder folder;
   const std::string line = "train --model mlp:16 --data digits --schedule constant --epochs ";
