@@ -200,11 +200,21 @@ class SeedRun {
   bool read_back(const Stage& stage) {
     if (!RunFolder(stage_folder(stage)).is_done()) return false;
     if (stage.type != "teacher") network_ = placed(load_model(stage_file(stage)));
-    if (stage.type == "compact" && fs::exists(compaction_file(stage)))
-      index_map_ = index_map_from_json(parse_json(read_text(compaction_file(stage)).value_or("")).at("kept"));
+    if (stage.type == "compact") read_index_map(stage);
     if (stage.type == "distill") index_map_.clear();
     output_.say("  {}: done before", stage.name);
     return true;
+  }
+
+  /// What a finished compaction kept.
+  void read_index_map(const Stage& stage) {
+    const nlohmann::json report = RunFolder(stage_folder(stage)).read_json("compaction.json");
+    if (report.is_null()) return;
+    try {
+      index_map_ = index_map_from_json(report.at("kept"));
+    } catch (const std::exception& error) {  // of the JSON library, or of the map
+      fail<FileError>("run", "{}: not what a compaction wrote: {}", compaction_file(stage), error.what());
+    }
   }
 
   void save_stage(const Stage& stage) const {

@@ -160,6 +160,20 @@ TEST(Folders, OnlyFoldersOfSeedsAreTouched) {
   }
 }
 
+TEST(Folders, ACompactionsRecordThatIsNoneIsNamed) {
+  const Folder folder;
+  write_file(folder / "r.toml",
+             "model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nepochs = 1\n"
+             "[[stage]]\ntype = \"compact\"\n");
+  ASSERT_EQ(run(folder, "run r.toml --out x").status, 0);
+  for (const char* text : {"{}", "{\"kept\": 3}", "half of a fi"}) {
+    write_file(folder / "x/2-compact/compaction.json", text);
+    const Said said = run(folder, "run --resume --out x");
+    EXPECT_EQ(said.status, 2) << text << said.all();
+    EXPECT_TRUE(contains(said.err, "x/2-compact/compaction.json: not what a ")) << said.err;
+  }
+}
+
 TEST(Folders, AConstantRateCanGoOnForLonger) {
   const Folder folder;
   const std::string line = "train --model mlp:16 --data digits --schedule constant --epochs ";
