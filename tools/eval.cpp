@@ -1,11 +1,13 @@
 // espalier eval: how good a trained network is on a data set.
-#include <nlohmann/json.hpp>
+#include <filesystem>
 
+#include "core/json.h"
 #include "core/kernels.h"
 #include "layers/summary.h"
 #include "tools/commands.h"
 #include "tools/model_file.h"
 #include "tools/model_report.h"
+#include "tools/run_places.h"
 #include "training/evaluate.h"
 
 namespace espalier::tools {
@@ -39,6 +41,23 @@ Dataset prepare(const EvalFlags& options, const ModelFile& file) {
   return dataset;
 }
 
+/// Says when the network is not of the run whose settings stand beside it: a run that takes the place of another and
+/// was stopped leaves the older one's network there.
+void warn_of_other_run(const ModelFile& file, const Output& output) {
+  const auto settings = file.metadata.find("settings");
+  const std::string path = (std::filesystem::path(file.path).parent_path() / kTrainIdentity).string();
+  const std::optional<std::string> text = read_text(path);
+  if (!text || settings == file.metadata.end()) return;
+  try {
+    nlohmann::json of_network = parse_json(settings->second), of_run = parse_json(*text);
+    for (const char* key : {"data_dir", "checkpoint_every", "seeds"}) of_network.erase(key), of_run.erase(key);
+    if (const std::string found = differences(of_network, of_run); !found.empty())
+      output.say("warning: {} was not trained by the run in {}, which may not have ended:{}", file.path, path, found);
+  } catch (const nlohmann::json::exception&) {
+    // What can't be read says nothing about the network.
+  }
+}
+
 int run(const EvalFlags& options, Output& output) {
   use_threads(options.threads);
   const Device device = Device::parse(options.device);
@@ -46,6 +65,7 @@ int run(const EvalFlags& options, Output& output) {
   check(options.batch_size > 0, "eval", "--batch-size: expected at least 1, got {}", options.batch_size);
   const ModelFile file = open_model(find_model(options.model));
   const Dataset dataset = prepare(options, file);
+  warn_of_other_run(file, output);
   const ModelSummary model = summarize(*file.module, {1, dataset.channels(), dataset.height(), dataset.width()});
 
   reset_peak_memory(device);

@@ -24,7 +24,9 @@ inline constexpr const char* kModelFile = "model.safetensors";            ///< t
 ///
 /// A run has an identity: JSON with everything that changes its result, kept in a file with what it belongs to. A
 /// folder goes over from one run to the next in this order: take the lock, forget what the older run left, write the
-/// new identity. However a process dies on the way, nothing of one run is ever found under the identity of another.
+/// new identity. However a process dies on the way, nothing that a run goes on from is ever found under the identity of
+/// another. The exception is the older run's network, kModelFile: it stays, beside the new identity, until a new one
+/// takes its place, and its metadata says how it was trained.
 class RunFolder {
  public:
   /// No folder: is_used() is false, nothing is there, nothing is written.

@@ -86,6 +86,18 @@ TEST(Folders, SeedsOfAnOlderRunAreNeverTakenForTheNewOnes) {
   EXPECT_FALSE(fs::exists(folder / "r/seed-2/model.safetensors"));
 }
 
+TEST(Folders, EvalSaysThatANetworkIsOfAnOlderRun) {
+  const Folder folder;
+  ASSERT_EQ(run(folder, "train --model mlp:8 --data digits --epochs 1 --out r").status, 0);
+  EXPECT_FALSE(contains(run(folder, "eval r").all(), "warning"));
+  ASSERT_EQ(run_and_interrupt(folder, std::string(kLong) + " --out r --overwrite", "r/checkpoint.safetensors").status,
+            130);
+  const Said said = run(folder, "eval r");
+  EXPECT_EQ(said.status, 0) << said.all();
+  EXPECT_TRUE(contains(said.all(), "warning: r/model.safetensors was not trained by the run in r/run.json"))
+      << said.all();
+}
+
 TEST(Folders, AKillBetweenTheStepsOfAnOverwriteMixesNothing) {
   const Folder folder;
   const std::string line = "train --model mlp:16 --data digits --out r --epochs ";
