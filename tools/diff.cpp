@@ -15,6 +15,8 @@
 #include "tools/commands.h"
 #include "tools/image.h"
 #include "tools/model_file.h"
+#include "tools/recipe.h"
+#include "tools/run_places.h"
 #include "tools/terminal.h"
 
 namespace espalier::tools {
@@ -255,20 +257,22 @@ nlohmann::json compare_corrupted(const DiffFlags& options, const Side& before, c
 
 // --- removed units
 
-/// The records of the stages that pruned this network, the oldest first: beside its file, or in folders below.
+/// The records of the stages that pruned this network, in the recipe's order: beside its file, or in the folders of its
+/// run's stages. Other folders may be of an older run.
 std::vector<std::string> records_of(const std::string& model) {
   constexpr const char* kName = "removals.safetensors";
   const fs::path folder = fs::path(model).parent_path();
   std::error_code error;
   if (fs::exists(folder / kName, error)) return {(folder / kName).string()};
-  std::vector<std::pair<fs::file_time_type, std::string>> found;
-  for (const auto& entry : fs::directory_iterator(folder.empty() ? fs::path(".") : folder, error)) {
-    const fs::path file = entry.path() / kName;
-    if (fs::exists(file, error)) found.emplace_back(fs::last_write_time(file, error), file.string());
-  }
-  std::sort(found.begin(), found.end());
+  fs::path recipe = folder / kRecipeIdentity;
+  // The recipe of several seeds is in the folder around theirs.
+  const fs::path whole = fs::absolute(model, error).lexically_normal().parent_path();
+  if (!fs::exists(recipe, error) && whole.filename().string().starts_with("seed-"))
+    recipe = whole.parent_path() / kRecipeIdentity;
   std::vector<std::string> paths;
-  for (auto& [time, path] : found) paths.push_back(std::move(path));
+  if (!fs::exists(recipe, error)) return paths;
+  for (const Stage& stage : load_recipe(recipe.string()).stages)
+    if (const fs::path file = folder / stage.name / kName; fs::exists(file, error)) paths.push_back(file.string());
   return paths;
 }
 

@@ -34,7 +34,7 @@ void forget_older_run(const Recipe& recipe, const RunFolder& folder) {
       if (!place.has(stage.name)) continue;
       const RunFolder of_stage(place.file(stage.name));
       of_stage.forget_training();
-      of_stage.forget({"budget.json", "compaction.json", "rounds"});
+      of_stage.forget({"budget.json", "compaction.json", "removals.safetensors", "rounds"});
     }
   }
 }

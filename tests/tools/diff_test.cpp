@@ -102,6 +102,23 @@ TEST(Diff, OneLineOfItEndsEveryPruning) {
   EXPECT_TRUE(contains(said.err, "espalier diff net/model.safetensors net/prune")) << said.err;
 }
 
+TEST(Diff, RecordsOfOlderRunsAreNotThisNetworks) {
+  const Folder folder;
+  const std::string first = "model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nepochs = 1\n";
+  write_file(folder / "a.toml", first +
+                                    "[[stage]]\ntype = \"prune\"\nname = \"small\"\nsparsity = 0.5\nepochs = 0\n"
+                                    "[[stage]]\ntype = \"prune\"\nname = \"smaller\"\nsparsity = 0.7\nepochs = 0\n");
+  write_file(folder / "b.toml", first + "[[stage]]\ntype = \"train\"\nname = \"small\"\nepochs = 1\n");
+  const auto records = [&](const std::string& network) {
+    return run(folder, "diff r/1-train " + network + " --json --corrupted 0").json().at("removed").size();
+  };
+  ASSERT_EQ(run(folder, "run a.toml --out r").status, 0);
+  EXPECT_EQ(records("r"), 2U);
+  ASSERT_EQ(run(folder, "run b.toml --out r --overwrite").status, 0);
+  EXPECT_EQ(records("r"), 0U) << "another recipe's stage";
+  EXPECT_EQ(records("r/small"), 0U) << "another recipe's stage of the same name";
+}
+
 TEST(Diff, ErrorsSayWhatToDo) {
   EXPECT_TRUE(contains(run(networks(), "diff net").err, "after"));
   const Said site = run(networks(), "diff net net/prune --corrupted 0 --why fc1.wieght");
