@@ -385,7 +385,10 @@ void write_file_atomically(const std::string& path, std::string_view contents) {
 
 void remove_abandoned_files(const std::string& folder) {
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+  // A folder that can't be read to its end is left as it is: nothing depends on the clearing.
+  for (std::filesystem::directory_iterator at_entry(folder, ignored), end; !ignored && at_entry != end;
+       at_entry.increment(ignored)) {
+    const std::filesystem::directory_entry& entry = *at_entry;
     const std::string name = entry.path().filename().string();
     const size_t at = name.rfind(kTemporary);
     if (at == std::string::npos ||

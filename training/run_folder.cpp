@@ -59,58 +59,82 @@ void make_folders(const fs::path& path) {
 
 }  // namespace
 
-/// The lock of one folder, shared by everybody in this process who works there.
+/// One RunFolder's share in the lock of its folder, which everybody in this process who works there has together.
 class RunFolder::Lock {
  public:
-  static std::shared_ptr<const Lock> take(const std::string& folder) {
-    static std::mutex mutex;
-    static std::map<File, std::weak_ptr<const Lock>> held;
-    const std::lock_guard guard(mutex);
+  explicit Lock(const std::string& folder) {
+    static std::map<File, std::weak_ptr<const Locked>> held;
+    const std::lock_guard guard(turn());
     const std::string path = fmt::format("{}/{}", folder, kLockFile);
     // The file is looked at before it is opened: where locks are a server's, closing one more descriptor of a locked
     // file frees it.
     if (const auto found = held.find(file_at(path)); found != held.end())
-      if (std::shared_ptr<const Lock> lock = found->second.lock(); lock && lock->process_ == getpid()) return lock;
-    auto lock = std::shared_ptr<const Lock>(new Lock(folder, path));
-    held[file_at(path)] = lock;
-    return lock;
+      if (std::shared_ptr<const Locked> locked = found->second.lock(); locked && locked->process == getpid()) {
+        locked_ = std::move(locked);
+        return;
+      }
+    locked_ = std::make_shared<const Locked>(folder, path);
+    held[file_at(path)] = locked_;
   }
-  ~Lock() { close(descriptor_); }
+  /// The last share frees the file while it is its turn: otherwise a thread that takes the folder at this moment would
+  /// find that nobody in this process has it, and that it is locked.
+  ~Lock() {
+    const std::lock_guard guard(turn());
+    locked_.reset();
+  }
   Lock(const Lock&) = delete;
   Lock& operator=(const Lock&) = delete;
 
  private:
   using File = std::pair<dev_t, ino_t>;  ///< the same by whatever path it is reached; {0, 0} is none
 
+  /// A descriptor that is closed, which frees its lock, however its owner ends.
+  struct Descriptor {
+    int number;
+    explicit Descriptor(int opened) : number(opened) {}
+    ~Descriptor() {
+      if (number >= 0) close(number);
+    }
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+  };
+
+  struct Locked {
+    Locked(const std::string& folder, const std::string& path)
+        : file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+      if (file.number < 0) fail<FileError>(kOperation, "cannot write to {}: {}", folder, std::strerror(errno));
+      if (flock(file.number, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        const std::string holder = contents_of(path);
+        fail<FileError>(kOperation, "{} is held by {}; wait for it, stop it, or choose another folder", folder,
+                        holder.empty() ? "another process" : holder.substr(0, holder.find('\n')));
+      }
+      const std::string text = describe_this_process() + "\n";
+      // Only the message of others depends on it.
+      [[maybe_unused]] const bool told =
+          ftruncate(file.number, 0) == 0 && pwrite(file.number, text.data(), text.size(), 0) > 0;
+      remove_abandoned_files(folder);
+    }
+
+    Descriptor file;
+    pid_t process = getpid();  ///< a fork has a copy of it, and no right to it
+  };
+
   static File file_at(const std::string& path) {
     struct stat info = {};
     return stat(path.c_str(), &info) == 0 ? File{info.st_dev, info.st_ino} : File{};
   }
-
-  Lock(const std::string& folder, const std::string& path)
-      : descriptor_(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
-    if (descriptor_ < 0) fail<FileError>(kOperation, "cannot write to {}: {}", folder, std::strerror(errno));
-    if (flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-      close(descriptor_);
-      const std::string holder = contents_of(path);
-      fail<FileError>(kOperation, "{} is held by {}; wait for it, stop it, or choose another folder", folder,
-                      holder.empty() ? "another process" : holder.substr(0, holder.find('\n')));
-    }
-    const std::string text = describe_this_process() + "\n";
-    // Only the message of others depends on it.
-    [[maybe_unused]] const bool told =
-        ftruncate(descriptor_, 0) == 0 && pwrite(descriptor_, text.data(), text.size(), 0) > 0;
-    remove_abandoned_files(folder);
+  static std::mutex& turn() {
+    static std::mutex mutex;
+    return mutex;
   }
 
-  int descriptor_;
-  pid_t process_ = getpid();  ///< a fork has a copy of it, and no right to it
+  std::shared_ptr<const Locked> locked_;
 };
 
 RunFolder::RunFolder(const std::string& path) : path_(path) {
   if (path.empty()) return;
   make_folders(path);
-  lock_ = Lock::take(path);
+  lock_ = std::make_shared<const Lock>(path);
 }
 
 RunFolder RunFolder::make_new(const std::string& base) {

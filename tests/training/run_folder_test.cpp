@@ -1,7 +1,10 @@
 // Run folders: one process at a time, whatever becomes of it, and nothing of one run under the identity of another.
+#include <array>
 #include <csignal>
 #include <functional>
 #include <set>
+#include <thread>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -92,6 +95,24 @@ TEST(RunFolder, OneProcessSharesItByWhateverPath) {
     expect_contains(Process([&] { return take(path); }).said(), "is held by process " + std::to_string(getpid()));
   }
   EXPECT_EQ(Process([&] { return take(path); }).said(), path);
+}
+
+TEST(RunFolder, ThreadsThatTakeAndLeaveItNeverRefuseEachOther) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("run");
+  std::array<std::string, 4> refused;
+  {
+    std::vector<std::jthread> threads;
+    for (std::string& said : refused)
+      threads.emplace_back([&] {
+        try {
+          for (int i = 0; i < 2000; ++i) take(path);
+        } catch (const Error& error) {
+          said = error.what();
+        }
+      });
+  }
+  for (const std::string& said : refused) EXPECT_EQ(said, "");
 }
 
 TEST(RunFolder, NewOnesAreMadeByOneProcessEach) {
