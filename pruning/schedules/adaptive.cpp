@@ -1,6 +1,9 @@
 #include "pruning/schedules/adaptive.h"
 
 #include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <utility>
 
 #include "core/json.h"
 #include "layers/snapshot.h"
@@ -31,6 +34,41 @@ AdaptiveRound adaptive_round(const nlohmann::json& json) {
 
 constexpr char kSearchFile[] = "rounds.json";
 std::string accepted_file(int64_t round) { return fmt::format("accepted-{}.safetensors", round); }
+
+/// What decides which units a round removes, besides the sparsity.
+nlohmann::json identity_of(const Pruner& pruner) {
+  const AllocationOptions& o = pruner.options().allocation;
+  nlohmann::json units = nlohmann::json::object();
+  for (const Site& site : pruner.sites()) units[site.name] = site.units;
+  return {{"sites", units},
+          {"scope", name_of(o.scope)},
+          {"sparsity_of", o.sparsity_of},
+          {"protect", o.protect},
+          {"normalize", o.normalize},
+          {"min_units", o.min_units},
+          {"round_to", o.round_to},
+          {"as_far_as_possible", o.as_far_as_possible},
+          {"regrow", pruner.options().regrow}};
+}
+
+/// Removes the trainings and networks of an older search, however many rounds it had: a round of this one would take
+/// its own number's training up.
+void forget_rounds(const RunFolder& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  std::filesystem::directory_iterator at(folder.path(), error);
+  for (const std::filesystem::directory_iterator end; !error && at != end; at.increment(error)) {
+    const std::string name = at->path().filename().string();
+    for (const auto& [before, behind] : {std::pair("round-", ""), std::pair("accepted-", ".safetensors")}) {
+      const size_t affixes = std::strlen(before) + std::strlen(behind);
+      if (!name.starts_with(before) || !name.ends_with(behind) || name.size() <= affixes) continue;
+      const std::string number = name.substr(std::strlen(before), name.size() - affixes);
+      if (number.find_first_not_of("0123456789") == std::string::npos) names.push_back(name);
+    }
+  }
+  if (error) fail<FileError>("prune_adaptively", "cannot read {}: {}", folder.path(), error.message());
+  folder.forget(names);
+}
 
 /// Reads the rounds so far. False when the folder holds none.
 bool load_search(const RunFolder& folder, const nlohmann::json& identity, AdaptiveResult& search) {
@@ -98,6 +136,7 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
                 {"tolerance", options.tolerance},
                 {"retrain", options.retrain},
                 {"criterion", pruner.options().criterion->name()},
+                {"pruner", identity_of(pruner)},
                 {"largest_sparsity", options.largest_sparsity},
                 {"training", identity_of(options.training, network, data)}};
   AdaptiveResult search;
@@ -109,6 +148,7 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
   } else {
     search.start_loss = measure().loss;
     if (folder.is_used()) {
+      forget_rounds(folder);
       save_checkpoint(folder.file(accepted_file(0)), *network);
       save_search(folder, identity, search);
     }

@@ -1,5 +1,7 @@
 // Retraining, lottery tickets and adaptive pruning: rounds of trainings.
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 
 #include "layers/snapshot.h"
 #include "pruning/learned/hard_concrete.h"
@@ -351,6 +353,29 @@ TEST(AdaptivePruning, GoesOnWhereItWasStopped) {
   for (size_t i = 0; i < rest.rounds.size(); ++i)
     EXPECT_EQ(rest.rounds[i].validation_loss, whole.rounds[i].validation_loss);
   EXPECT_EQ(rest.start_loss, whole.start_loss);
+}
+
+TEST(AdaptivePruning, NothingOfAnotherSearchIsTakenForItsOwn) {
+  const TemporaryFolder folder;
+  const auto search = [&](const std::string& name, AllocationOptions allocation) {
+    const ModulePtr net = small_network(1);
+    Pruner pruner(net, weight_sites(*net), {.allocation = std::move(allocation)});
+    AdaptiveOptions options{.training = plan(std::make_shared<Watch>()), .retrain = 0.5, .rounds = 1};
+    options.folder = folder.file(name);
+    prune_adaptively(pruner, training(), validation(), options);
+    return values_of(*net);
+  };
+  const NamedTensors straight = search("straight", {.scope = Scope::layer});
+  search("other", {.scope = Scope::global});
+  expect_contains(message_of<FileError>([&] { search("other", {.scope = Scope::layer}); }), "pruner.scope: was ");
+  expect_contains(message_of<FileError>([&] { search("other", {.min_units = 2}); }), "pruner.min_units: was 1, is 2");
+  // Without the list of rounds there is no search to go on with: its trainings are another's.
+  std::filesystem::remove(folder.file("other/rounds.json"));
+  std::ofstream(folder.file("other/round-notes")) << "a user's own";
+  std::ofstream(folder.file("other/accepted-40.safetensors")) << "of a longer search";
+  expect_identical(search("other", {.scope = Scope::layer}), straight);
+  EXPECT_TRUE(std::filesystem::exists(folder.file("other/round-notes")));
+  EXPECT_FALSE(std::filesystem::exists(folder.file("other/accepted-40.safetensors")));
 }
 
 TEST(AdaptivePruning, EndsWhenAStepRemovesNoUnit) {
