@@ -47,9 +47,9 @@ __global__ void step_kernel(Targets<T> targets, Rule rule) {
   const int64_t begin = int64_t{blockIdx.x - targets.first_block[p]} * kPiece;
   const int64_t end = begin + kPiece < target.numel ? begin + kPiece : target.numel;
   for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
-    T weight = target.weight[i];
-    T first = target.first ? target.first[i] : T{0}, second = target.second ? target.second[i] : T{0};
     const bool exists = target.exists(i);
+    T weight = exists ? target.weight[i] : T{0};
+    T first = target.first ? target.first[i] : T{0}, second = target.second ? target.second[i] : T{0};
     rule(exists ? target.grad[i] : T{0}, weight, first, second);
     target.weight[i] = exists ? weight : T{0};
     if (target.first) target.first[i] = first;

@@ -132,8 +132,7 @@ void say_validation(const Recipe& recipe, const Output& output) {
   if (recipe.start.empty()) return;
   const std::optional<ValidationSplit> split = validation_split_of(find_model(recipe.start));
   if (split && split->data != recipe.data) return;
-  const bool same = split && split->share == recipe.validation && split->seed == recipe.validation_seed;
-  if (recipe.validation > 0 && same)
+  if (recipe.validation > 0 && validates_on_unseen_images(recipe))
     output.say("  validation on the {:g} % of the training images that {} was not trained on\n", 100 * split->share,
                recipe.start);
   else if (recipe.validation == 0)

@@ -445,6 +445,13 @@ Stage read_stage(const toml::table& table, const Recipe& recipe) {
 
 }  // namespace
 
+bool validates_on_unseen_images(const Recipe& recipe) {
+  if (recipe.start.empty()) return true;
+  const std::optional<ValidationSplit> split = validation_split_of(find_model(recipe.start));
+  if (split && split->data != recipe.data) return true;
+  return split && split->share == recipe.validation && split->seed == recipe.validation_seed;
+}
+
 const std::vector<std::string>& stage_types() {
   static const std::vector<std::string> kTypes = {
       "train",  "teacher",     "prune",           "lottery",     "adaptive", "learned-masks",

@@ -188,4 +188,8 @@ nlohmann::json identity_of(Recipe recipe);
 /// What the recipes' command line counterparts say: one stage as text for people.
 std::string describe(const Stage& stage);
 
+/// Whether no image of the validation set was among those that the network `start` was trained on, as far as its file
+/// tells; true without a `start`.
+bool validates_on_unseen_images(const Recipe& recipe);
+
 }  // namespace espalier::tools

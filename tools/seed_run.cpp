@@ -186,11 +186,12 @@ class SeedRun {
     if (!settings_.empty()) metadata["settings"] = settings_;
     save_checkpoint(path, *network_, nullptr, metadata);
   }
-  /// As `espalier train` writes them, and which images the training set aside.
+  /// As `espalier train` writes them, and which images the network was not trained on: none where the network that the
+  /// recipe starts from knew some of the validation set.
   std::string settings_of(const Stage& stage) const {
     TrainSettings settings = stage.train;
     settings.seed = seed_;
-    settings.validation = stage.include_validation ? 0 : recipe_.validation;
+    settings.validation = stage.include_validation || !validates_on_unseen_images(recipe_) ? 0 : recipe_.validation;
     nlohmann::json json = to_json(settings);
     if (recipe_.validation_seed) json["validation_seed"] = *recipe_.validation_seed;
     return json.dump();

@@ -67,6 +67,8 @@ TEST(Validation, IsOnImagesThatTheNetworkWasNotTrainedOn) {
   EXPECT_TRUE(contains(resolved("all/prune"), "validation = 0.0\n"));
   EXPECT_TRUE(contains(resolved("all/prune"), "keep = \"last\""));
   EXPECT_TRUE(contains(prune("all", "--validation 0.1"), "warning: all/model.safetensors was trained on images of"));
+  // What comes of it knows these images too.
+  EXPECT_TRUE(contains(prune("all/prune", ""), "all/prune/model.safetensors was trained on all training images"));
   // Trained on a part: the same images are set aside, whatever the seed, in the prunings after it too.
   ASSERT_EQ(run(folder, "train --model mlp:8 --data digits --epochs 1 --validation 0.2 --seed 3 --out part").status, 0);
   EXPECT_TRUE(contains(prune("part", "--seed 5"),
