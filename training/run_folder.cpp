@@ -101,7 +101,7 @@ class RunFolder::Lock {
 
   struct Locked {
     Locked(const std::string& folder, const std::string& path)
-        : file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+        : file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666)) {
       if (file.number < 0) fail<FileError>(kOperation, "cannot write to {}: {}", folder, std::strerror(errno));
       if (flock(file.number, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         const std::string holder = contents_of(path);

@@ -97,6 +97,18 @@ TEST(RunFolder, OneProcessSharesItByWhateverPath) {
   EXPECT_EQ(Process([&] { return take(path); }).said(), path);
 }
 
+TEST(RunFolder, ALockThatIsALinkToAnotherFileIsRefused) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("run"), other = folder.file("other.txt");
+  fs::create_directory(path);
+  std::ofstream(other) << "kept";
+  fs::create_symlink(other, path + "/.lock");
+  expect_contains(message_of<FileError>([&] { take(path); }), "cannot write to " + path);
+  std::string text;
+  std::ifstream(other) >> text;
+  EXPECT_EQ(text, "kept");
+}
+
 TEST(RunFolder, ThreadsThatTakeAndLeaveItNeverRefuseEachOther) {
   const TemporaryFolder folder;
   const std::string path = folder.file("run");
