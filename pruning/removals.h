@@ -24,8 +24,8 @@ struct Removal {
 
 /// Keeps, of each unit that a Pruner removed and that did not come back, when it went and with which score. Units are
 /// compared over all sites with Scope::global, within their site with the others. Above kMostUnits units (single
-/// weights; channels, rows and hidden units are fewer) only the prunings are recorded: a pruning must cost no more than
-/// a training step.
+/// weights; channels, rows and hidden units are fewer) nothing is recorded: a pruning must cost no more than a training
+/// step.
 class RemovalRecord {
  public:
   static constexpr int64_t kMostUnits = int64_t{1} << 14;

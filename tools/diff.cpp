@@ -58,18 +58,6 @@ std::string class_text(const std::vector<std::string>& classes, int64_t c) {
   return printable(classes[static_cast<size_t>(c)]);
 }
 
-/// The images as this network saw them in training: with its own mean and standard deviation.
-Dataset seen_by(const ModelFile& file, const Dataset& images) {
-  Dataset seen = images;
-  if (!file.data) return seen;
-  const Shape image = {images.channels(), images.height(), images.width()};
-  check(image == file.data->image, "diff", "{} takes images {} ({}), those of {} are {}", file.path, file.data->image,
-        printable(file.data->name), images.name, image);
-  seen.mean = file.data->mean;
-  seen.stddev = file.data->stddev;
-  return seen;
-}
-
 /// Of --data, or what the first network that knows it was trained on.
 Dataset test_set(const DiffFlags& options, const ModelFile& before, const ModelFile& after) {
   if (before.data && after.data) {
@@ -225,8 +213,8 @@ nlohmann::json compare_corrupted(const DiffFlags& options, const Side& before, c
   double sum_before = 0, sum_after = 0;
   const Tensor clean = images.images;
   const auto add = [&](const std::string& name) {
-    const Answers a = answers(*before.file.module, seen_by(before.file, images), how);
-    const Answers b = answers(*after.file.module, seen_by(after.file, images), how);
+    const Answers a = answers(*before.file.module, seen_by("diff", before.file, images), how);
+    const Answers b = answers(*after.file.module, seen_by("diff", after.file, images), how);
     const double p = changes(a, b, images.num_classes()).p;
     rows.push_back({name, fmt::format("{:.2f} %", percent(a.accuracy())),
                     fmt::format("{:.2f} %", percent(b.accuracy())), points_text(b.accuracy() - a.accuracy()),
@@ -411,7 +399,8 @@ int run(const DiffFlags& options, Output& output) {
   Side after{.file = open_model(find_model(options.after)), .answers = {}};
   const Dataset test = test_set(options, before.file, after.file);
   const EvaluateOptions how{.device = device, .progress = ProgressMode::automatic};
-  for (Side* side : {&before, &after}) side->answers = answers(*side->file.module, seen_by(side->file, test), how);
+  for (Side* side : {&before, &after})
+    side->answers = answers(*side->file.module, seen_by("diff", side->file, test), how);
   const AnswerChanges seen = changes(before.answers, after.answers, test.num_classes());
 
   output.result("before: {}\nafter:  {}\n{}, {} test images\n", before.file.path, after.file.path, test.name,

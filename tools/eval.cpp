@@ -31,14 +31,7 @@ Dataset prepare(const EvalFlags& options, const ModelFile& file) {
     name = file.data->name;
   }
   const Splits splits = load_dataset(name, {.data_dir = options.data_dir});
-  Dataset dataset = options.split == "test" ? splits.test : splits.train;
-  if (!file.data) return dataset;
-  const Shape image = {dataset.channels(), dataset.height(), dataset.width()};
-  check(image == file.data->image, "eval", "{} takes images {} ({}), those of {} are {}", file.path, file.data->image,
-        printable(file.data->name), dataset.name, image);
-  dataset.mean = file.data->mean;
-  dataset.stddev = file.data->stddev;
-  return dataset;
+  return seen_by("eval", file, options.split == "test" ? splits.test : splits.train);
 }
 
 /// Says when the network is not of the run whose settings stand beside it: a run that takes the place of another and

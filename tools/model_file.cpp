@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "core/json.h"
+#include "tools/output.h"
 #include "training/checkpoint.h"
 
 namespace espalier::tools {
@@ -90,6 +91,17 @@ IndexMap index_map_of(const ModelFile& file) {
     fail<FileError>("load_model", "{}: the metadata entry 'compaction' is not what a checkpoint holds: {}", file.path,
                     error.what());
   }
+}
+
+Dataset seen_by(const char* command, const ModelFile& file, const Dataset& images) {
+  Dataset seen = images;
+  if (!file.data) return seen;
+  const Shape image = {images.channels(), images.height(), images.width()};
+  check(image == file.data->image, command, "{} takes images {} ({}), those of {} are {}", file.path, file.data->image,
+        printable(file.data->name), images.name, image);
+  seen.mean = file.data->mean;
+  seen.stddev = file.data->stddev;
+  return seen;
 }
 
 std::optional<ValidationSplit> validation_split_of(const std::string& path) {

@@ -33,6 +33,10 @@ struct ModelFile {
 /// The file meant by `path`: itself, or model.safetensors (else best, else checkpoint) in a run folder; "" means the
 /// newest runs/*/model.safetensors. Throws FileError when there is none.
 std::string find_model(const std::string& path);
+/// The images as this network saw them in training: with its own mean and standard deviation. Throws, in the name of
+/// `command`, when it takes images of another shape.
+Dataset seen_by(const char* command, const ModelFile& file, const Dataset& images);
+
 /// The images that a network was not trained on: what its file's settings say of the training.
 struct ValidationSplit {
   std::string data;   ///< the data set
