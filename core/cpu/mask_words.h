@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <type_traits>
@@ -34,12 +35,7 @@ class MaskWords {
         units_(units),
         numel_(layout.rows * layout.columns),
         is_flat_(layout.block_rows == 1 && layout.row_period == layout.rows && kBits % layout.block_columns == 0 &&
-                 !layout.recurrent) {
-    const int64_t width = layout.block_columns;
-    uint64_t* places = places_;
-    for (int64_t half = kBits / width / 2; half > 0; half /= 2)
-      *places++ = ~uint64_t{0} / lowest(half * width) * lowest(half);
-  }
+                 !layout.recurrent) {}
 
   int64_t size() const { return (numel_ + kBits - 1) / kBits; }
 
@@ -64,6 +60,15 @@ class MaskWords {
   }
 
  private:
+  /// Each of eight bits `Width` times.
+  template <int Width>
+  static constexpr std::array<uint64_t, 256> kWide = [] {
+    std::array<uint64_t, 256> table{};
+    for (size_t bits = 0; bits < table.size(); ++bits)
+      for (int place = 0; place < 8 * Width; ++place) table[bits] |= uint64_t{bits >> place / Width & 1} << place;
+    return table;
+  }();
+
   /// Where an element is; divisions are slow, so that those of a row are done once.
   struct Place {
     int64_t row, column;
@@ -112,17 +117,16 @@ class MaskWords {
   uint64_t widened(uint64_t bits, int64_t count) const {
     const int64_t width = layout_.block_columns;
     if (width >= kBits) return bits != 0 ? ~uint64_t{0} : 0;
-    if (std::has_single_bit(static_cast<uint64_t>(width))) {
-      // Halves of the bits move apart, then quarters, until each has its place (Morton order's spread).
-      const uint64_t* places = places_;
-      for (int64_t half = kBits / width / 2; half > 0; half /= 2)
-        bits = (bits | bits << half * (width - 1)) & *places++;
+    uint64_t wide = 0;
+    if (width == 2 || width == 4 || width == 8) {
+      // Eight units at a time, from a table: one by one they would take as long as the weights' arithmetic.
+      const std::array<uint64_t, 256>& table = width == 2 ? kWide<2> : width == 4 ? kWide<4> : kWide<8>;
+      for (int64_t k = 0; k < count; k += 8) wide |= table[bits >> k & 255] << k * width;
     } else {
-      uint64_t apart = 0;
-      for (int64_t k = 0; k < count; ++k) apart |= (bits >> k & 1) << k * width;
-      bits = apart;
+      for (int64_t k = 0; k < count; ++k) wide |= (bits >> k & 1) << k * width;
+      wide = (wide << width) - wide;  // from each unit's first place up to its last
     }
-    return (bits << width) - bits;  // from each unit's first place up to its last
+    return wide;
   }
 
   /// The bits of `count` elements from a place on, which moves behind them.
@@ -142,8 +146,7 @@ class MaskWords {
   MaskLayout layout_;
   const int64_t* units_;
   int64_t numel_;
-  bool is_flat_;             ///< units are runs of 2^i <= 64 neighbours, over the ends of rows as within them
-  uint64_t places_[6] = {};  ///< of bits on their way apart, for widths of 2^i: `half` bits in every half * width
+  bool is_flat_;  ///< units are runs of 2^i <= 64 neighbours, over the ends of rows as within them
 };
 
 }  // namespace espalier::cpu
