@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -114,11 +115,16 @@ void remove_lowest(Border& border, Candidates& candidates) {
 void cut_and_splice(const Tensor& scores, double low, double high, Tensor& words) {
   int64_t* const bits = words.data<int64_t>();
   dispatch_floating(scores.dtype(), "selection", [&]<class T>(T) {
+    // In T, so that floats needn't become doubles: a score is below `low` if it is below the least T that is not.
+    constexpr T kInfinity = std::numeric_limits<T>::infinity();
+    T least = static_cast<T>(low), most = static_cast<T>(high);
+    if (static_cast<double>(least) < low) least = std::nextafter(least, kInfinity);
+    if (static_cast<double>(most) > high) most = std::nextafter(most, -kInfinity);
     const T* s = scores.data<T>();
     for (int64_t w = 0, left = scores.numel(); left > 0; ++w, s += kWordBits, left -= kWordBits) {
       const int64_t count = std::min(kWordBits, left);
-      const uint64_t cut = bits_where(s, count, [low](T score) { return static_cast<double>(score) < low; });
-      const uint64_t spliced = bits_where(s, count, [high](T score) { return static_cast<double>(score) > high; });
+      const uint64_t cut = bits_where(s, count, [least](T score) { return score < least; });
+      const uint64_t spliced = bits_where(s, count, [most](T score) { return score > most; });
       bits[w] = static_cast<int64_t>((static_cast<uint64_t>(bits[w]) & ~cut) | spliced);
     }
   });

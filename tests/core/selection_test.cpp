@@ -101,6 +101,17 @@ TEST(Selection, CutsBelowAndSplicesAbove) {
   }
 }
 
+TEST(Selection, CutsByBordersThatNoFloatHas) {
+  const float tenth = 0.1F, below = std::nextafter(tenth, 0.0F);  // below < 0.1 < tenth
+  Tensor words = words_of({true, true, false, false});
+  const Tensor scores = Tensor::from<float>({below, tenth, below, tenth}, {4});
+  cut_and_splice(scores, 0.1, 0.1, words);
+  EXPECT_EQ(words.to_vector<int64_t>(), std::vector<int64_t>{0b1010});
+  words = words_of({true, true, false, false});
+  cut_and_splice(scores, -1e300, 1e300, words);
+  EXPECT_EQ(words.to_vector<int64_t>(), std::vector<int64_t>{0b0011});
+}
+
 TEST(Selection, FindsTheFirstNaN) {
   EXPECT_EQ(find_nan(tensor_of({1, kInfinity, std::nan(""), std::nan("")}, DType::f32)), 2);
   EXPECT_EQ(find_nan(tensor_of({1, -kInfinity}, DType::f64)), -1);
