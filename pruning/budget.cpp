@@ -147,6 +147,18 @@ void remove_lowest(Units& exists, const std::vector<std::vector<double>>& ranks,
   for (auto gone = all.begin(); gone != end; ++gone) exists[gone->site][gone->unit] = false;
 }
 
+/// Sets a network back to a snapshot where a block is left, by an exception too.
+class SetsBack {
+ public:
+  explicit SetsBack(const Snapshot& before) : before_(before) {}
+  ~SetsBack() { before_.restore(); }
+  SetsBack(const SetsBack&) = delete;
+  SetsBack& operator=(const SetsBack&) = delete;
+
+ private:
+  const Snapshot& before_;
+};
+
 void set(Units& exists, const Item& item, bool to) {
   for (const size_t unit : item.units) exists[item.site][unit] = to;
 }
@@ -241,24 +253,32 @@ bool BudgetPruner::has_plain_units() const {
 
 /// Which of the candidates stay when the lowest go until the model says at most `wanted`; as few as there can be when
 /// that is out of reach.
-Units BudgetPruner::cut(const CostModel& model, const Scores& scores, Units candidates, double wanted,
-                        double by_hand) const {
+BudgetPruner::Cut BudgetPruner::cut(const CostModel& model, const Scores& scores, const Units& candidates,
+                                    double wanted, double by_hand) const {
   const double now = model.cost(candidates);
+  Cut result{.exists = candidates};
   if (model.is_a_sum() && has_plain_units()) {
-    if (now <= wanted) return candidates;
     const Scores costs = model.unit_costs(candidates);
-    remove_lowest(candidates, ranked(costs, scores, candidates), costs, pruner_->sites(), pruner_->options().allocation,
-                  now - wanted);
-    return candidates;
+    result.ranks = ranked(costs, scores, candidates);
+    if (now > wanted)
+      remove_lowest(result.exists, result.ranks, costs, pruner_->sites(), pruner_->options().allocation, now - wanted);
+    return result;
   }
   int64_t rounds = 1;
   if (budget_.ranking == Ranking::score_per_cost && wanted > 0 && wanted < now)
     rounds = static_cast<int64_t>(std::ceil(std::log(wanted / now) / std::log(1 - kRankAnewAfter)));
   for (int64_t i = 1; i <= rounds; ++i) {
     const double target = i == rounds ? wanted : now * std::pow(wanted / now, static_cast<double>(i) / rounds);
-    candidates = cut_once(model, ranked(model.unit_costs(candidates), scores, candidates), candidates, target, by_hand);
+    Scores ranks = ranked(model.unit_costs(result.exists), scores, result.exists);
+    Units stay = cut_once(model, ranks, result.exists, target, by_hand);
+    if (i > 1)  // a unit that went keeps the rank by which it did
+      for (size_t s = 0; s < ranks.size(); ++s)
+        for (size_t unit = 0; unit < ranks[s].size(); ++unit)
+          if (!result.exists[s][unit]) ranks[s][unit] = result.ranks[s][unit];
+    result.exists = std::move(stay);
+    result.ranks = std::move(ranks);
   }
-  return candidates;
+  return result;
 }
 
 Units BudgetPruner::cut_once(const CostModel& model, const Scores& ranks, const Units& candidates, double wanted,
@@ -315,8 +335,9 @@ Units BudgetPruner::cut_once(const CostModel& model, const Scores& ranks, const 
 BudgetPruner::Cut BudgetPruner::fill(const CostModel& model, const Scores& scores, Cut from, double wanted, double rate,
                                      const Evaluate& evaluate) const {
   const AllocationOptions& allocation = pruner_->options().allocation;
-  std::vector<Item> items =
-      items_of(may_return(from.exists), ranked(model.unit_costs(from.exists), scores, at_start_), allocation.round_to);
+  const Scores ranks = ranked(model.unit_costs(from.exists), scores, at_start_);
+  if (from.ranks.empty()) from.ranks = ranks;
+  std::vector<Item> items = items_of(may_return(from.exists), ranks, allocation.round_to);
   std::reverse(items.begin(), items.end());
   constexpr int kTries = 30;
   int tries = 0;
@@ -343,6 +364,9 @@ BudgetPruner::Cut BudgetPruner::fill(const CostModel& model, const Scores& score
     }
     for (Item* item : chosen) item->done = true;  // it came, or was too dear even alone
   }
+  for (const Item& item : items)
+    for (const size_t unit : item.units)
+      if (from.exists[item.site][unit]) from.ranks[item.site][unit] = ranks[item.site][unit];
   return from;
 }
 
@@ -375,7 +399,7 @@ BudgetPruner::Cut BudgetPruner::deep_enough(const CostModel& model, const Scores
   std::optional<Cut> within, above;
   constexpr int kTries = 40;
   for (int i = 0; i < kTries; ++i) {
-    Cut next{.exists = cut(model, scores, candidates, wanted, 1)};
+    Cut next = cut(model, scores, candidates, wanted, 1);
     if (model.cost(next.exists) > wanted) break;  // nothing is left to go
     next.cost = within && next.exists == within->exists ? within->cost
                 : above && next.exists == above->exists ? above->cost
@@ -391,77 +415,84 @@ BudgetPruner::Cut BudgetPruner::deep_enough(const CostModel& model, const Scores
     if (!(low < wanted && wanted < high)) wanted = (low + high) / 2;
   }
   if (within) return *within;
-  Cut deepest{.exists = cut(model, scores, candidates, 0, 1)};
+  Cut deepest = cut(model, scores, candidates, 0, 1);
   deepest.cost = evaluate(deepest.exists);
   return deepest;
 }
 
-BudgetResult BudgetPruner::meet(bool as_far_as_possible) {
+/// The units with which the cost is the nearest not above the budget; none when those that exist stay. It leaves the
+/// network and the record as they are. `result`: what the network would cost, and the tries that this took.
+std::optional<BudgetPruner::Cut> BudgetPruner::nearest(bool as_far_as_possible, BudgetResult& result) {
   Module& module = *pruner_->module();
-  BudgetResult result{.cost = cost_(module), .tries = 1};
+  result = {.cost = cost_(module), .tries = 1};
   const bool regrow = pruner_->options().regrow, fits = result.cost <= budget_.amount;
   const CostModel model = this->model();
   Cut found{.exists = existing(), .cost = result.cost};
   const double unit = largest_existing(model.unit_costs(found.exists), found.exists);
   if (rate_ == 0 || budget_.kind != BudgetKind::milliseconds) rate_ = result.cost / model.cost(found.exists);
-  if (fits && !regrow && (found.exists == at_start_ || budget_.amount - result.cost <= rate_ * unit)) return result;
+  if (fits && !regrow && (found.exists == at_start_ || budget_.amount - result.cost <= rate_ * unit))
+    return std::nullopt;
 
   const Snapshot before(module);
   const Scores scores = pruner_->scores();
   const Evaluate evaluate = [&](const Units& exists) {
+    const SetsBack sets_back(before);
     apply(exists);
     ++result.tries;
-    const double spent = cost_(module);
-    before.restore();
-    return spent;
+    return cost_(module);
   };
-  try {
-    Units candidates = found.exists;
-    if (regrow)
-      for (std::vector<bool>& units : candidates) units.assign(units.size(), true);
-    if (!fits || regrow) found = deep_enough(model, scores, candidates, result.cost, evaluate);
-    if (found.cost > budget_.amount && !as_far_as_possible)
-      fail("prune_to_budget",
-           "a budget of {:.6g} {} can't be met: the nearest is {:.6g}; protect less or allow fewer units",
-           budget_.amount, name_of(budget_.kind), found.cost);
-    if (budget_.amount - found.cost > rate_ * unit) found = fill(model, scores, found, budget_.amount, rate_, evaluate);
-    const double at_once = std::max(0.0, 1 - budget_.amount / result.cost);
-    pruner_->keep(found.exists, scores, final_share_ > 0 ? final_share_ : at_once);
-  } catch (...) {
-    before.restore();
-    throw;
-  }
+  Units candidates = found.exists;
+  if (regrow)
+    for (std::vector<bool>& units : candidates) units.assign(units.size(), true);
+  if (!fits || regrow) found = deep_enough(model, scores, candidates, result.cost, evaluate);
+  if (found.cost > budget_.amount && !as_far_as_possible)
+    fail("prune_to_budget",
+         "a budget of {:.6g} {} can't be met: the nearest is {:.6g}; protect less or allow fewer units", budget_.amount,
+         name_of(budget_.kind), found.cost);
+  if (budget_.amount - found.cost > rate_ * unit) found = fill(model, scores, found, budget_.amount, rate_, evaluate);
+  found.share = final_share_ > 0 ? final_share_ : std::max(0.0, 1 - budget_.amount / result.cost);
   result.cost = found.cost;
+  return found;
+}
+
+BudgetResult BudgetPruner::meet(bool as_far_as_possible) {
+  BudgetResult result;
+  if (const std::optional<Cut> found = nearest(as_far_as_possible, result))
+    pruner_->keep(found->exists, found->ranks, found->share);
   return result;
 }
 
+void BudgetPruner::describe_record() const {
+  pruner_->describe_record(name_of(budget_.kind), budget_.ranking == Ranking::score_per_cost);
+}
+
 void BudgetPruner::begin() {
+  describe_record();
   at_start_ = existing();
   const CostModel model = this->model();
   start_ = cost_(*pruner_->module());
   ratio_ = start_ / model.cost(at_start_);
   rate_ = final_share_ = 0;
   if (start_ <= budget_.amount) return;
-  const Snapshot before(*pruner_->module());
   if (budget_.kind == BudgetKind::milliseconds) {
-    meet(false);
+    BudgetResult result;
+    const std::optional<Cut> found = nearest(false, result);
     start_ = model.cost(at_start_);
     ratio_ = 1;
-    final_share_ = 1 - model.cost(existing()) / start_;
-  } else {
-    Scores none;  // which units go makes no difference to how many can
-    for (const std::vector<bool>& units : at_start_) none.emplace_back(units.size(), 0.0);
-    apply(cut(model, none, at_start_, 0, 1));
-    const double least = cost_(*pruner_->module());
-    if (least > budget_.amount) {
-      before.restore();
-      fail("prune_to_budget",
-           "a budget of {:.6g} {} can't be met: the nearest is {:.6g}; protect less or allow fewer units",
-           budget_.amount, name_of(budget_.kind), least);
-    }
-    final_share_ = 1 - budget_.amount / start_;
+    final_share_ = found ? 1 - model.cost(found->exists) / start_ : 0;
+    return;
   }
-  before.restore();
+  Scores none;  // which units go makes no difference to how many can
+  for (const std::vector<bool>& units : at_start_) none.emplace_back(units.size(), 0.0);
+  const Snapshot before(*pruner_->module());
+  const SetsBack sets_back(before);
+  apply(cut(model, none, at_start_, 0, 1).exists);
+  const double least = cost_(*pruner_->module());
+  if (least > budget_.amount)
+    fail("prune_to_budget",
+         "a budget of {:.6g} {} can't be met: the nearest is {:.6g}; protect less or allow fewer units", budget_.amount,
+         name_of(budget_.kind), least);
+  final_share_ = 1 - budget_.amount / start_;
 }
 
 void BudgetPruner::prune(double share, double by_hand) {
@@ -473,11 +504,13 @@ void BudgetPruner::prune(double share, double by_hand) {
   const double now = model.cost(candidates);
   if (now > wanted) {
     const Scores scores = pruner_->scores();
-    pruner_->keep(cut(model, scores, std::move(candidates), wanted, by_hand), scores, share);
+    const Cut found = cut(model, scores, candidates, wanted, by_hand);
+    pruner_->keep(found.exists, found.ranks, share);
   } else if (wanted - now > largest_existing(model.unit_costs(candidates), candidates) && candidates != at_start_) {
     const Evaluate evaluate = [&](const Units& exists) { return model.cost(exists); };
     const Scores scores = pruner_->scores();
-    pruner_->keep(fill(model, scores, {std::move(candidates), now}, wanted, 1, evaluate).exists, scores, share);
+    const Cut found = fill(model, scores, {std::move(candidates), now}, wanted, 1, evaluate);
+    pruner_->keep(found.exists, found.ranks, share);
   }
 }
 
@@ -488,6 +521,7 @@ void BudgetPruner::calibrate() {
 }
 
 BudgetResult BudgetPruner::at_once() {
+  describe_record();
   at_start_ = existing();
   rate_ = 0;
   return meet(false);
@@ -507,6 +541,7 @@ std::vector<std::pair<std::string, Tensor>> BudgetPruner::state() const {
 }
 
 void BudgetPruner::load_state(const std::vector<std::pair<std::string, Tensor>>& state) {
+  describe_record();
   at_start_.clear();
   for (const Site& site : pruner_->sites()) at_start_.emplace_back(static_cast<size_t>(site.units), true);
   bool has_course = false, has_units = false;

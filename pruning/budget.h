@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -72,7 +73,7 @@ class BudgetPruner {
   BudgetPruner(std::shared_ptr<Pruner> pruner, const Budget& budget, const Tensor& example, CostFunction cost = {});
 
   /// What the network costs now; the way to the budget starts here. Throws when it can't be met, naming the nearest
-  /// cost that can; nothing has changed then.
+  /// cost that can. Throws what the cost throws. The network and the record of removals stay as they are, then too.
   void begin();
   /// The share of the cost that is gone at the end of the way; 0 for a network within its budget.
   double final_share() const { return final_share_; }
@@ -103,21 +104,26 @@ class BudgetPruner {
   struct Cut {
     Units exists;
     double cost = 0;
+    Scores ranks = {};  ///< by which units were compared; of a unit that went, then
+    double share = 0;   ///< of the cost that was to go
   };
 
   CostModel model() const;
   Units existing() const;
   void apply(const Units& exists) const;
   Scores ranked(const Scores& costs, const Scores& scores, const Units& candidates) const;
-  Units cut(const CostModel& model, const Scores& scores, Units candidates, double wanted, double by_hand) const;
+  Cut cut(const CostModel& model, const Scores& scores, const Units& candidates, double wanted, double by_hand) const;
   Units cut_once(const CostModel& model, const Scores& ranks, const Units& candidates, double wanted,
                  double by_hand) const;
   Cut fill(const CostModel& model, const Scores& scores, Cut from, double wanted, double rate,
            const Evaluate& evaluate) const;
+  /// The record of removals says what is asked for and compared.
+  void describe_record() const;
   bool has_plain_units() const;
   Units may_return(const Units& exists) const;
   Cut deep_enough(const CostModel& model, const Scores& scores, const Units& candidates, double cost,
                   const Evaluate& evaluate);
+  std::optional<Cut> nearest(bool as_far_as_possible, BudgetResult& result);
   BudgetResult meet(bool as_far_as_possible);
 
   std::shared_ptr<Pruner> pruner_;

@@ -106,6 +106,10 @@ std::shared_ptr<const RemovalRecord> Pruner::record() const {
   return record_;
 }
 
+void Pruner::describe_record(const std::string& budget, bool per_cost) {
+  if (record_) record_->set_budget(budget, per_cost);
+}
+
 void Pruner::load_record(const NamedTensors& state) {
   if (record_) record_->load_state(state);
 }
@@ -115,14 +119,13 @@ void Pruner::record_to(std::shared_ptr<RemovalRecord> record) {
   for (const Site& site : sites_) names.push_back(site.name);
   check(record == nullptr || record->sites() == names, "Pruner", "expected a record of this Pruner's {} sites",
         sites_.size());
-  record_ = std::move(record);
+  record_ = record && record->has_units() ? std::move(record) : nullptr;
 }
 
 void Pruner::prune(double sparsity, double share) {
   if (!has_to_remove(sparsity)) return;
-  // The record wants to know each unit's score; of the networks with the most units it keeps none.
-  const bool by_unit = record_ && record_->has_units();
-  if (by_unit || !have_equal_units(sites_, options_.allocation)) return remove(scores(), sparsity, share);
+  // The record wants to know each unit's score.
+  if (record_ || !have_equal_units(sites_, options_.allocation)) return remove(scores(), sparsity, share);
   check_allocation(sites_, sparsity, options_.allocation);
   const Saliencies saliencies = saliencies_of(sites_, *options_.criterion, input());
   std::vector<Candidates> candidates;

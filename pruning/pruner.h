@@ -40,9 +40,12 @@ class Pruner {
   /// The same without single weights that are masked inside of units that exist: what prune goes by.
   double removed_share() const;
 
-  /// From now on the record gets every unit that goes, with its score. It must be one of this Pruner's sites.
+  /// From now on the record gets every unit that goes, with its score. It must be one of this Pruner's sites. A record
+  /// without has_units() isn't attached.
   void record_to(std::shared_ptr<RemovalRecord> record);
-  /// The record as the masks are now; null without one.
+  /// The record, if there is one, is of prunings to a budget: RemovalRecord::set_budget.
+  void describe_record(const std::string& budget, bool per_cost);
+  /// The record as the masks are now; null when none is attached.
   std::shared_ptr<const RemovalRecord> record() const;
   /// Takes back RemovalRecord::state(), if there is a record: a training goes on.
   void load_record(const NamedTensors& state);

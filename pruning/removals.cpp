@@ -66,6 +66,11 @@ void RemovalRecord::add(double sparsity, const std::vector<std::vector<double>>&
   }
 }
 
+void RemovalRecord::set_budget(std::string budget, bool per_cost) {
+  budget_ = std::move(budget);
+  per_cost_ = per_cost;
+}
+
 void RemovalRecord::forget(const std::vector<std::vector<bool>>& exists) {
   for (size_t s = 0; s < event_.size(); ++s)
     for (size_t u = 0; u < event_[s].size(); ++u)
@@ -143,6 +148,8 @@ void RemovalRecord::load_state(const NamedTensors& tensors) {
 void RemovalRecord::save(const std::string& path) const {
   save_safetensors(path, state(),
                    {{"criterion", criterion_},
+                    {"budget", budget_},
+                    {"per_cost", per_cost_ ? "true" : "false"},
                     {"scope", name_of(scope_)},
                     {"sites", nlohmann::json(names_).dump()},
                     {"units", nlohmann::json(units_).dump()}});
@@ -154,17 +161,17 @@ RemovalRecord RemovalRecord::load(const std::string& path) {
   try {
     record.criterion_ = file.metadata.at("criterion");
     record.scope_ = parse_scope(file.metadata.at("scope"));
+    // Earlier files have no entry of a budget.
+    if (file.metadata.contains("budget"))
+      record.set_budget(file.metadata.at("budget"), file.metadata.at("per_cost") == "true");
     record.names_ = parse_json(file.metadata.at("sites")).get<std::vector<std::string>>();
     record.units_ = parse_json(file.metadata.at("units")).get<std::vector<int64_t>>();
     if (record.names_.size() != record.units_.size())
       fail<FileError>("removals", "{} sites, but {} numbers of units", record.names_.size(), record.units_.size());
     for (int64_t units : record.units_)
       if (units < 0) fail<FileError>("removals", "expected numbers of units, at least 0, got {}", units);
-    // The three tensors of all prunings come alone where units have no entries.
-    if (file.tensors.size() > 3) {
-      record.event_.resize(record.names_.size());
-      record.score_.resize(record.names_.size());
-    }
+    record.event_.resize(record.names_.size());
+    record.score_.resize(record.names_.size());
     record.load_state(file.tensors);
   } catch (const std::exception& error) {
     fail<FileError>("removals", "{}: expected a record of removed units: {}", path, error.what());

@@ -15,8 +15,8 @@ namespace espalier {
 struct Removal {
   int64_t unit = 0;
   int64_t event = 0;       ///< which pruning removed it, from 1; the tries of a search count
-  double sparsity = 0;     ///< what that pruning was asked for
-  double score = 0;        ///< the unit's, then
+  double sparsity = 0;     ///< what that pruning was asked for; with a budget the share of the cost that was to go
+  double score = 0;        ///< the unit's, then; with is_per_cost() its score per cost
   int64_t rank = 0;        ///< its place among the units that went with it, from 1, the lowest score first
   int64_t candidates = 0;  ///< units that existed then and were compared with it
   double spared = 0;       ///< the lowest score of those that stayed; infinite if none did
@@ -43,6 +43,12 @@ class RemovalRecord {
 
   const std::string& criterion() const { return criterion_; }
   Scope scope() const { return scope_; }
+  /// Of prunings to a budget: what of the network was to fall ("macs"), and whether units were compared by score per
+  /// cost, which the scores then are.
+  void set_budget(std::string budget, bool per_cost);
+  /// "" for prunings to a sparsity.
+  const std::string& budget() const { return budget_; }
+  bool is_per_cost() const { return per_cost_; }
   const std::vector<std::string>& sites() const { return names_; }
   int64_t units(size_t site) const { return units_[site]; }
   /// Whether there is an entry for each unit; else nothing is recorded.
@@ -71,6 +77,8 @@ class RemovalRecord {
 
   std::string criterion_;
   Scope scope_ = Scope::global;
+  std::string budget_;
+  bool per_cost_ = false;
   std::vector<std::string> names_;
   std::vector<int64_t> units_;
   std::vector<std::vector<int32_t>> event_;  ///< [site][unit]

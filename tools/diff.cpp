@@ -278,6 +278,11 @@ std::string unit_text(Module& network, const std::string& site, int64_t units, i
   return std::to_string(unit);
 }
 
+/// What units were compared by: "magnitude", "magnitude per macs".
+std::string compared_by(const RemovalRecord& record) {
+  return record.is_per_cost() ? record.criterion() + " per " + record.budget() : record.criterion();
+}
+
 nlohmann::json say_removed(const RemovalRecord& record, const std::string& path, const Output& output) {
   std::vector<std::vector<std::string>> rows = {{"site", "units", "removed", "scores", "lowest kept"}};
   nlohmann::json sites = nlohmann::json::array();
@@ -299,14 +304,13 @@ nlohmann::json say_removed(const RemovalRecord& record, const std::string& path,
                     grouped(static_cast<int64_t>(removed.size())), scores, spared});
     sites.push_back(std::move(site));
   }
-  output.result("\nRemoved by {}, {} scope, in {} prunings\n({})", printable(record.criterion()),
+  output.result("\nRemoved by {}, {} scope, in {} prunings\n({})", printable(compared_by(record)),
                 name_of(record.scope()), record.prunings(), path);
-  if (record.has_units())
-    output.result("{}", table(rows, {1, 2, 3, 4}));
-  else
-    output.result("It has more than {} units, of which nothing is recorded.", grouped(RemovalRecord::kMostUnits));
+  output.result("{}", table(rows, {1, 2, 3, 4}));
   return {{"file", path},
           {"criterion", record.criterion()},
+          {"budget", record.budget().empty() ? nlohmann::json(nullptr) : nlohmann::json(record.budget())},
+          {"per_cost", record.is_per_cost()},
           {"scope", name_of(record.scope())},
           {"prunings", record.prunings()},
           {"sites", sites}};
@@ -326,7 +330,8 @@ nlohmann::json say_why(const std::string& why, const RemovalRecord& record, Modu
         did_you_mean(why, names), fmt::join(names, ", "));
   const auto s = static_cast<size_t>(site - names.begin());
   constexpr size_t kMost = 20;
-  std::vector<std::vector<std::string>> rows = {{"unit", "score", "rank", "of", "at sparsity", "lowest kept"}};
+  const std::string asked = record.budget().empty() ? "at sparsity" : "less " + printable(record.budget());
+  std::vector<std::vector<std::string>> rows = {{"unit", "score", "rank", "of", asked, "lowest kept"}};
   nlohmann::json list = nlohmann::json::array();
   size_t matching = 0;
   for (const Removal& r : record.removed(s)) {
@@ -342,14 +347,14 @@ nlohmann::json say_why(const std::string& why, const RemovalRecord& record, Modu
                     {"score", r.score},
                     {"rank", r.rank},
                     {"candidates", r.candidates},
-                    {"sparsity", r.sparsity}});
+                    {record.budget().empty() ? "sparsity" : "cost_share", r.sparsity}});
   }
   if (list.empty()) {
     output.result("\n{}: {} was not removed", printable(*site), wanted.empty() ? "any unit" : "unit " + wanted);
     return list;
   }
-  output.result("\nWhy units of {} went: their {} was among the lowest.\n{}", printable(*site), record.criterion(),
-                table(rows, {1, 2, 3, 4, 5}));
+  output.result("\nWhy units of {} went: their {} was among the lowest.\n{}", printable(*site),
+                printable(compared_by(record)), table(rows, {1, 2, 3, 4, 5}));
   if (matching > kMost) output.result("... and {} more", grouped(static_cast<int64_t>(matching - kMost)));
   output.result("rank: among the units that went in the same pruning, the lowest score first; of: the units compared.");
   return list;
@@ -429,7 +434,9 @@ int run(const DiffFlags& options, Output& output) {
   json["removed"] = nlohmann::json::array();
   const std::vector<std::string> records = records_of(after.file.path);
   check(options.why.empty() || !records.empty(), "diff",
-        "--why: expected removals.safetensors beside {}, found none: a prune stage writes it", after.file.path);
+        "--why: expected removals.safetensors beside {}, found none; a prune stage writes it for networks of up to {} "
+        "units: prune channels or rows, or a smaller network",
+        after.file.path, grouped(RemovalRecord::kMostUnits));
   for (const std::string& path : records) {
     const RemovalRecord record = RemovalRecord::load(path);
     json["removed"].push_back(say_removed(record, path, output));

@@ -288,7 +288,7 @@ class SeedRun {
     }
     if (pruner && stage.prune->update) std::dynamic_pointer_cast<BrainSurgeon>(pruner->options().criterion)->update();
     if (pruner && !InterruptGuard::requested()) {
-      pruner->record()->save(stage_folder(stage) + "/removals.safetensors");
+      if (const auto record = pruner->record()) record->save(stage_folder(stage) + "/removals.safetensors");
       say_what_is_left(pruner->sites(), stage.prune->units.min_units);
     }
   }

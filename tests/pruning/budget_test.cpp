@@ -143,6 +143,30 @@ TEST(Budget, WhatGoesIsRecorded) {
   EXPECT_EQ(recorded, gone);
 }
 
+TEST(Budget, TheRecordHoldsWhatWasCompared) {
+  // So little goes that no layer is left with the unit that it keeps whatever its score.
+  for (const Ranking ranking : {Ranking::score_per_cost, Ranking::score}) {
+    const ModulePtr net = model("mlp:24,16");
+    const auto pruner = std::make_shared<Pruner>(net, channels(*net));
+    const auto record = std::make_shared<RemovalRecord>("magnitude", Scope::global, pruner->sites());
+    pruner->record_to(record);
+    BudgetPruner budget(pruner,
+                        {.kind = BudgetKind::macs, .amount = 0.8 * exact(BudgetKind::macs, *net), .ranking = ranking},
+                        example());
+    budget.begin();
+    for (const double share : {0.1, 0.15, 0.2}) budget.prune(share);
+    EXPECT_EQ(record->budget(), "macs");
+    EXPECT_EQ(record->is_per_cost(), ranking == Ranking::score_per_cost);
+    size_t gone = 0;
+    for (size_t s = 0; s < pruner->sites().size(); ++s)
+      for (const Removal& removal : record->removed(s)) {
+        EXPECT_LE(removal.score, static_cast<float>(removal.spared)) << name_of(ranking) << ", unit " << removal.unit;
+        ++gone;
+      }
+    EXPECT_GT(gone, 3U);
+  }
+}
+
 TEST(Budget, BytesAreThoseOfTheFile) {
   for (const Pattern& pattern : {Pattern::element(), Pattern::channel(0)}) {
     set_seed(1);
@@ -199,12 +223,18 @@ TEST(Budget, ADearUnitGoesBeforeACheapOneOfTheSameScore) {
         bias.fill_(static_cast<double>(unit + 1) / (static_cast<double>(layer) + 1));
       }
     Pruner pruner(copy, sites);
+    const auto record = std::make_shared<RemovalRecord>("magnitude", Scope::global, sites);
+    pruner.record_to(record);
     prune_to_budget(pruner, {.kind = BudgetKind::parameters, .amount = 290, .ranking = ranking}, example());
     // 4*65 + 4*5 + 10*5 = 330 are there. By the score alone the cheapest unit goes first, one half, then 1 of the first
     // layer: 330 - 15 - 68 = 247. By score per cost 1/69 comes before 0.5/15: 330 - 69 = 261 is enough.
     EXPECT_EQ(existing_units(sites[0]), std::vector<bool>({false, true, true, true})) << name_of(ranking);
     EXPECT_EQ(existing_units(sites[1]),
               ranking == Ranking::score ? std::vector<bool>({false, true, true, true}) : std::vector<bool>(4, true));
+    // The record holds what was compared, and the lowest of that which stayed.
+    const Removal first = record->removed(0).front();
+    EXPECT_FLOAT_EQ(static_cast<float>(first.score), ranking == Ranking::score ? 1.0F : 1.0F / 69);
+    EXPECT_FLOAT_EQ(static_cast<float>(first.spared), ranking == Ranking::score ? 1.0F : 2.0F / 69);
   }
 }
 
@@ -370,6 +400,32 @@ TEST(Budget, AResumedTrainingEndsWithTheSameBits) {
   };
   const TemporaryFolder whole, stopped;
   expect_identical(state_of(*train(stopped.file("run"), {3, 17, 25})), state_of(*train(whole.file("run"), {})));
+}
+
+TEST(Budget, ToBeginChangesNothingAndRecordsNothing) {
+  for (const BudgetKind kind : {BudgetKind::macs, BudgetKind::milliseconds})
+    for (const bool throws : {false, true}) {
+      const ModulePtr net = model("lenet");
+      const NamedTensors before = copy_of(state_of(*net));
+      const auto pruner = std::make_shared<Pruner>(net, channels(*net));
+      pruner->record_to(std::make_shared<RemovalRecord>("magnitude", Scope::global, pruner->sites()));
+      int calls = 0;
+      BudgetPruner budget(pruner, {.kind = kind, .amount = 0.5 * exact(BudgetKind::macs, *net)}, example(),
+                          [&](Module& m) {
+                            const double macs = exact(BudgetKind::macs, m);
+                            if (throws && macs < exact(BudgetKind::macs, *model("lenet")) && ++calls > 0)
+                              throw std::runtime_error("no clock");
+                            return macs;
+                          });
+      if (throws)
+        EXPECT_THROW(budget.begin(), std::runtime_error) << name_of(kind);
+      else
+        budget.begin();
+      EXPECT_EQ(calls > 0, throws) << name_of(kind);
+      expect_identical(state_of(*net), before);
+      EXPECT_FALSE(net->parameters()[0].mask().defined()) << name_of(kind);
+      EXPECT_EQ(pruner->record()->prunings(), 0) << name_of(kind);
+    }
 }
 
 TEST(Budget, AStateThatLacksAnEntryIsRefused) {

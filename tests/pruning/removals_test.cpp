@@ -131,5 +131,19 @@ TEST(Removals, ThePrunerFillsIt) {
   EXPECT_EQ(record->removed(1).front().score, 3);
 }
 
+// Of more units than a record has entries for it holds nothing: it isn't attached, and nothing is there to be saved.
+TEST(Removals, OfTooManyUnitsNoneIsAttached) {
+  for (const int64_t rows : {256, 257}) {  // 64 columns: 16,384 weights, and 64 more
+    const ModulePtr network = share(Linear(64, rows, {.bias = false}));
+    Pruner pruner(network, weight_sites(*network));
+    const auto record = std::make_shared<RemovalRecord>("magnitude", Scope::global, pruner.sites());
+    pruner.record_to(record);
+    pruner.prune(0.5);
+    const bool fits = rows * 64 <= RemovalRecord::kMostUnits;
+    EXPECT_EQ(record->prunings(), fits ? 1 : 0);
+    EXPECT_EQ(pruner.record() != nullptr, fits);
+  }
+}
+
 }  // namespace
 }  // namespace espalier
