@@ -2,7 +2,7 @@
 //   pruning_speed [MODEL=lenet300] [BATCH=128] [ROUNDS=15] [PATTERN=all]
 // First a training step with masks against one without: the two networks step in turns, so that both meet the same
 // disturbances. Masks are random: which weights exist makes no difference. Then pruning events (scores, choice, masks)
-// against the unmasked step.
+// to a sparsity and on the way to a budget, against the unmasked step.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -95,6 +95,10 @@ void time_events(Training& dense, int64_t rounds) {
   std::vector<double> steps;
   for (int64_t round = 0; round < rounds; ++round) steps.push_back(seconds_of([&] { dense.step(); }));
   fmt::print("{:<22}{:>9}{:>12}{:>12}{:>11}{:>11}\n", "event", "scope", "step ms", "event ms", "min ratio", "median");
+  const auto print = [&](const std::string& name, const char* scope, const std::vector<double>& events) {
+    fmt::print("{:<22}{:>9}{:>12.3f}{:>12.3f}{:>11.3f}{:>11.3f}\n", name, scope, 1e3 * least(steps),
+               1e3 * least(events), least(events) / least(steps), median(events) / median(steps));
+  };
   const auto time = [&](const char* name, bool channels, bool at_once) {
     for (const Scope scope : {Scope::global, Scope::layer}) {
       std::vector<double> events;
@@ -106,10 +110,23 @@ void time_events(Training& dense, int64_t rounds) {
         if (!at_once) pruner.prune(0.7);
         events.push_back(seconds_of([&] { pruner.prune(0.75); }));
       }
-      fmt::print("{:<22}{:>9}{:>12.3f}{:>12.3f}{:>11.3f}{:>11.3f}\n", name, name_of(scope), 1e3 * least(steps),
-                 1e3 * least(events), least(events) / least(steps), median(events) / median(steps));
+      print(name, name_of(scope), events);
     }
   };
+  // From 70 to 75 % of a cost, as on the way to a budget.
+  for (const BudgetKind kind : {BudgetKind::parameters, BudgetKind::macs}) {
+    std::vector<double> events;
+    for (int64_t round = 0; round < rounds; ++round) {
+      const ModulePtr network = dense.network->clone();
+      const auto pruner = std::make_shared<Pruner>(network, weight_sites(*network));
+      const double all = cost_function(kind, example)(*network);
+      BudgetPruner budget(pruner, {.kind = kind, .amount = 0.2 * all}, example);
+      budget.begin();
+      budget.prune(0.7);
+      events.push_back(seconds_of([&] { budget.prune(0.75); }));
+    }
+    print(fmt::format("weights, {}", name_of(kind)), "global", events);
+  }
   time("weights, 0 to 75 %", false, true);
   time("weights, 70 to 75 %", false, false);
   time("channels, 0 to 75 %", true, true);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -16,7 +17,7 @@ namespace {
 constexpr int64_t kWordBits = 64;
 constexpr int kBinBits = 12;  // sign, exponent and three bits of the fraction: 4096 counts stay in the first cache
 
-/// The bin of a score. Bins are in the order of the scores; a double falls into the bin of the nearest float.
+/// The bin of a rank. Bins are in the order of the ranks; a double falls into the bin of the nearest float.
 template <class T>
 uint32_t bin_of(T score) {
   constexpr uint32_t kSign = uint32_t{1} << 31;
@@ -40,6 +41,17 @@ void for_each_score(const Candidates& candidates, F&& f) {
   }
 }
 
+/// f(rank) of each candidate; where ranks are the scores, these in their own type.
+template <class F>
+void for_each_rank(const Candidates& candidates, F&& f) {
+  dispatch_floating(candidates.scores.dtype(), "selection", [&]<class T>(T) {
+    if (candidates.ranks.are_scores())
+      for_each_score<T>(candidates, f);
+    else
+      for_each_score<T>(candidates, [&, ranks = candidates.ranks](T score) { f(ranks(static_cast<double>(score))); });
+  });
+}
+
 /// Bit j: whether compare(scores[j]), for up to a word of scores.
 template <class T, class Compare>
 uint64_t bits_where(const T* scores, int64_t count, const Compare& compare) {
@@ -55,18 +67,19 @@ uint64_t bits_where(const T* scores, int64_t count, const Compare& compare) {
   return count > kHalf ? low | half(scores + kHalf, count - kHalf) << kHalf : low;
 }
 
-template <class T>
-void remove_typed(Border& border, Candidates& candidates) {
+/// remove_lowest() where a score's rank is rank_of(score), in the type of `border_rank`.
+template <class T, class Number, class RankOf>
+void remove_ranked(Border& border, Candidates& candidates, Number border_rank, const RankOf& rank_of) {
   const T* const scores = candidates.scores.data<T>();
   int64_t* const words = candidates.words.data<int64_t>();
-  const T score = static_cast<T>(border.score);
   const int64_t units = candidates.scores.numel(), count = candidates.words.numel();
   const auto clear = [&](int64_t w, uint64_t bits) { words[w] &= static_cast<int64_t>(~bits); };
   const auto units_of = [&](int64_t w) { return std::min(kWordBits, units - w * kWordBits); };
   for (int64_t w = 0; w < count; ++w)
-    clear(w, bits_where(scores + w * kWordBits, units_of(w), [score](T s) { return s < score; }));
+    clear(w, bits_where(scores + w * kWordBits, units_of(w), [=](T score) { return rank_of(score) < border_rank; }));
   for (int64_t w = count - 1; w >= 0 && border.ties > 0; --w) {
-    uint64_t equal = bits_where(scores + w * kWordBits, units_of(w), [score](T s) { return s == score; });
+    uint64_t equal =
+        bits_where(scores + w * kWordBits, units_of(w), [=](T score) { return rank_of(score) == border_rank; });
     equal &= static_cast<uint64_t>(words[w]);
     while (std::popcount(equal) > border.ties) equal &= equal - 1;  // the lowest index stays
     clear(w, equal);
@@ -82,34 +95,68 @@ int64_t Candidates::count() const {
   return total;
 }
 
-Border border_of_lowest(std::span<const Candidates> sets, int64_t count) {
-  if (count <= 0) return {-std::numeric_limits<double>::infinity(), 0};
-  const auto for_each = [&](const auto& f) {
-    for (const Candidates& set : sets)
-      dispatch_floating(set.scores.dtype(), "selection", [&]<class T>(T) { for_each_score<T>(set, f); });
-  };
-  std::array<int64_t, size_t{1} << kBinBits> counts{};
-  for_each([&](auto score) { ++counts[bin_of(score)]; });
-  int64_t rest = count;  // to go in this bin and those above
-  size_t bin = 0;
-  for (; bin < counts.size() && counts[bin] < rest; ++bin) rest -= counts[bin];
-  check(bin < counts.size(), "selection", "expected at least {} candidates, got {}", count, count - rest);
-
-  std::vector<double> inside(static_cast<size_t>(counts[bin]) + 1);  // the last place takes what is in other bins
-  size_t size = 0;
-  for_each([&](auto score) {
-    inside[size] = static_cast<double>(score);
-    size += bin_of(score) == bin;
+double Candidates::mean_size() const {
+  double sum = 0;
+  dispatch_floating(scores.dtype(), "selection", [&]<class T>(T) {
+    for_each_score<T>(*this, [&](T score) { sum += std::abs(static_cast<double>(score)); });
   });
+  return sum / static_cast<double>(std::max<int64_t>(count(), 1));
+}
+
+Border border_of_lowest(std::span<const Candidates> sets, double cost) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (cost <= 0) return {-kInfinity, 0};
+  constexpr size_t kBins = size_t{1} << kBinBits;
+  std::array<int64_t, kBins> all{};
+  std::array<double, kBins> costs{};
+  for (const Candidates& set : sets) {
+    std::array<int64_t, kBins> counts{};
+    for_each_rank(set, [&](auto rank) { ++counts[bin_of(rank)]; });
+    for (size_t bin = 0; bin < kBins; ++bin) {
+      all[bin] += counts[bin];
+      costs[bin] += set.cost * static_cast<double>(counts[bin]);
+    }
+  }
+  double rest = cost;  // to go in this bin and those above
+  size_t bin = 0;
+  for (; bin < kBins && costs[bin] < rest; ++bin) rest -= costs[bin];
+  if (bin == kBins) return {kInfinity, std::numeric_limits<int64_t>::max()};
+
+  using Place = std::pair<double, size_t>;                       // the rank, then the set
+  std::vector<Place> inside(static_cast<size_t>(all[bin]) + 1);  // the last place takes what is in other bins
+  size_t size = 0;
+  for (size_t set = 0; set < sets.size(); ++set)
+    for_each_rank(sets[set], [&](auto rank) {
+      inside[size] = {static_cast<double>(rank), set};
+      size += bin_of(rank) == bin;
+    });
   inside.pop_back();
-  const auto last = inside.begin() + (rest - 1);
-  std::nth_element(inside.begin(), last, inside.end());
-  const double score = *last;
-  return {score, rest - std::count_if(inside.begin(), last, [score](double other) { return other < score; })};
+  auto last = inside.begin(), end = inside.end();  // the last to go is in here, all before it go
+  while (end - last > 1) {
+    const auto middle = last + (end - last) / 2;
+    std::nth_element(last, middle, end);
+    const double lower = std::accumulate(last, middle, 0.0,
+                                         [&](double sum, const Place& place) { return sum + sets[place.second].cost; });
+    if (lower < rest) {
+      rest -= lower;
+      last = middle;
+    } else {
+      end = middle;
+    }
+  }
+  return {last->first,
+          std::count_if(inside.begin(), last + 1, [&](const Place& place) { return place.first == last->first; })};
 }
 
 void remove_lowest(Border& border, Candidates& candidates) {
-  dispatch_floating(candidates.scores.dtype(), "selection", [&]<class T>(T) { remove_typed<T>(border, candidates); });
+  dispatch_floating(candidates.scores.dtype(), "selection", [&]<class T>(T) {
+    const T rank = static_cast<T>(border.rank);
+    if (candidates.ranks.are_scores() && static_cast<double>(rank) == border.rank)
+      remove_ranked<T>(border, candidates, rank, [](T score) { return score; });
+    else
+      remove_ranked<T>(border, candidates, border.rank,
+                       [ranks = candidates.ranks](T score) { return ranks(static_cast<double>(score)); });
+  });
 }
 
 void cut_and_splice(const Tensor& scores, double low, double high, Tensor& words) {

@@ -63,22 +63,32 @@ class CommonWeights {
       }
   }
 
+  CommonWeights(const CommonWeights&) = delete;
+  CommonWeights& operator=(const CommonWeights&) = delete;
+
   /// Whether a site has weights in common with another.
   bool has(size_t site) const { return !members_[site].empty(); }
   /// Weights of a unit that went with units of other sites.
   int64_t gone(size_t site, int64_t unit) const {
     int64_t count = 0;
     for_each_weight(site, unit, [&](size_t parameter, size_t weight) {
-      const int64_t by = gone_with_[parameter][weight];
-      if (by != kNobody && by != static_cast<int64_t>(site)) ++count;
+      const int32_t by = gone_with_[parameter][weight];
+      if (by != kNobody && by != static_cast<int32_t>(site)) ++count;
     });
     return count;
   }
   void remove(size_t site, int64_t unit) {
     for_each_weight(site, unit, [&](size_t parameter, size_t weight) {
-      int64_t& by = gone_with_[parameter][weight];
-      if (by == kNobody) by = static_cast<int64_t>(site);
+      int32_t& by = gone_with_[parameter][weight];
+      if (by != kNobody) return;
+      by = static_cast<int32_t>(site);
+      removed_.push_back(&by);
     });
+  }
+  /// How many have been removed; and brings all but so many back: for counts of what could go.
+  size_t number_removed() const { return removed_.size(); }
+  void bring_back_to(size_t number) {
+    for (; removed_.size() > number; removed_.pop_back()) *removed_.back() = kNobody;
   }
   bool have_in_common(size_t a, size_t b) const {
     for (const Member& x : members_[a])
@@ -88,7 +98,7 @@ class CommonWeights {
   }
 
  private:
-  static constexpr int64_t kNobody = -1;
+  static constexpr int32_t kNobody = -1;
   struct Member {
     size_t parameter;  ///< index into gone_with_
     MaskLayout layout;
@@ -101,19 +111,22 @@ class CommonWeights {
       for (const int64_t unit : member.units[static_cast<size_t>(site_unit)]) {
         const MaskLayout& layout = member.layout;
         const int64_t first = unit % layout.grid_columns * layout.block_columns;
-        for (int64_t row = 0; row < layout.rows; ++row) {
-          const bool own_row = row % layout.row_period / layout.block_rows == unit / layout.grid_columns;
-          if (own_row)
+        const int64_t own = unit / layout.grid_columns * layout.block_rows;  // its first row of each period
+        for (int64_t period = 0; period < layout.rows; period += layout.row_period) {
+          for (int64_t row = period + own; row < period + own + layout.block_rows; ++row)
             for (int64_t column = first; column < first + layout.block_columns; ++column)
               f(member.parameter, static_cast<size_t>(row * layout.columns + column));
-          else if (layout.recurrent)
-            f(member.parameter, static_cast<size_t>(row * layout.columns + unit));
+          if (!layout.recurrent) continue;
+          for (int64_t row = period; row < period + layout.row_period; ++row)
+            if (row < period + own || row >= period + own + layout.block_rows)
+              f(member.parameter, static_cast<size_t>(row * layout.columns + unit));
         }
       }
   }
 
   std::vector<std::vector<Member>> members_;     ///< of each site, those that others mask too
-  std::vector<std::vector<int64_t>> gone_with_;  ///< the site, by parameter and weight
+  std::vector<std::vector<int32_t>> gone_with_;  ///< the site, by parameter and weight
+  std::vector<int32_t*> removed_;                ///< entries of gone_with_ that aren't kNobody, in the order of removal
 };
 
 /// Weights that go with each unit of `order` when those before it have gone. Two hidden units of an LSTM share weights
@@ -163,22 +176,16 @@ Queue make_queue(const Site& site, const std::vector<double>& scores, const std:
   const auto units = static_cast<size_t>(site.units);
   const bool is_protected = names_include(options.protect, site.name);
   const std::vector<bool> forced = is_protected ? std::vector<bool>(units, false) : forced_out(site, scores);
-  Queue queue{.order = std::vector<int64_t>(units), .score = scores, .weights = {}};
-  double mean = 0;
-  int64_t gone = 0;
-  for (size_t i = 0; i < units; ++i) {
+  for (size_t i = 0; i < units; ++i)
     if (std::isnan(scores[i]))
       fail<NumericError>("allocate", "the score of unit {} of '{}' is NaN; did the training diverge?", i, site.name);
-    if (!candidates[i] || forced[i])
-      ++gone;
-    else
-      mean += std::abs(scores[i]);
-  }
-  mean /= static_cast<double>(std::max<int64_t>(site.units - gone, 1));
-  if (options.normalize && mean > 0)
-    for (double& score : queue.score) score /= mean;
+  std::vector<bool> may_stay = candidates;
+  for (size_t i = 0; i < units; ++i) may_stay[i] = may_stay[i] && !forced[i];
+  const int64_t gone = std::count(may_stay.begin(), may_stay.end(), false);
+  Queue queue{.order = std::vector<int64_t>(units), .score = scores, .weights = {}};
+  if (options.normalize) normalize(queue.score, may_stay);
   for (size_t i = 0; i < units; ++i)
-    if (!candidates[i] || forced[i]) queue.score[i] = -std::numeric_limits<double>::infinity();
+    if (!may_stay[i]) queue.score[i] = -std::numeric_limits<double>::infinity();
   std::iota(queue.order.begin(), queue.order.end(), int64_t{0});
   std::sort(queue.order.begin(), queue.order.end(), [&](int64_t a, int64_t b) {
     const double x = queue.score[static_cast<size_t>(a)], y = queue.score[static_cast<size_t>(b)];
@@ -234,18 +241,13 @@ std::vector<std::vector<bool>> allocate_equal_units(const std::vector<Site>& sit
                                                     const std::vector<std::vector<bool>>& candidates, double sparsity,
                                                     const AllocationOptions& options) {
   std::vector<Candidates> sets;
-  const auto one_each = [&](size_t i) { return Shape{sites[i].units}; };
   for (size_t i = 0; i < sites.size(); ++i) {
     check_sizes(sites[i], scores[i], candidates[i]);
-    sets.push_back({Tensor::from(scores[i], one_each(i)),
-                    Mask::from_units(one_each(i), Pattern::element(), candidates[i]).words()});
+    sets.push_back(candidates_of(scores[i], candidates[i]));
   }
+  const std::vector<Tensor> words = allocate_words(sites, std::move(sets), sparsity, options);
   std::vector<std::vector<bool>> exists;
-  for (const Tensor& words : allocate_words(sites, std::move(sets), sparsity, options)) {
-    std::vector<bool>& bits = exists.emplace_back(static_cast<size_t>(sites[exists.size()].units));
-    for (size_t i = 0; i < bits.size(); ++i)
-      bits[i] = static_cast<uint64_t>(words.data<int64_t>()[i / 64]) >> (i % 64) & 1;
-  }
+  for (size_t i = 0; i < sites.size(); ++i) exists.push_back(units_of_words(sites[i], words[i]));
   return exists;
 }
 
@@ -263,8 +265,8 @@ class RemovalProgress {
     queues_[i].remove();
   }
   /// The weights that sites still have, or, of those, what may go.
-  int64_t weights_left(const std::vector<size_t>& which) const { return count(which, false); }
-  int64_t weights_removable(const std::vector<size_t>& which) const { return count(which, true); }
+  int64_t weights_left(const std::vector<size_t>& which) { return count(which, false); }
+  int64_t weights_removable(const std::vector<size_t>& which) { return count(which, true); }
 
   /// Removes what is gone already or has to go.
   void remove_gone() {
@@ -316,8 +318,8 @@ class RemovalProgress {
   }
 
  private:
-  int64_t count(const std::vector<size_t>& which, bool only_removable) const {
-    CommonWeights later = common_;
+  int64_t count(const std::vector<size_t>& which, bool only_removable) {
+    const size_t now = common_.number_removed();
     int64_t weights = 0;
     for (const size_t i : which) {
       const Queue& queue = queues_[i];
@@ -328,10 +330,11 @@ class RemovalProgress {
         continue;
       }
       for (auto k = static_cast<size_t>(queue.removed); k < end; ++k) {
-        weights += queue.weights[k] - later.gone(i, queue.order[k]);
-        later.remove(i, queue.order[k]);
+        weights += queue.weights[k] - common_.gone(i, queue.order[k]);
+        common_.remove(i, queue.order[k]);
       }
     }
+    common_.bring_back_to(now);
     return weights;
   }
 
@@ -344,6 +347,18 @@ class RemovalProgress {
 const char* name_of(Scope scope) { return kScopes[static_cast<size_t>(scope)].second; }
 
 Scope parse_scope(const std::string& text) { return value_of_name("scope", "scope", kScopes, text); }
+
+bool is_scale(double mean) { return mean > 0 && std::isfinite(mean); }
+
+void normalize(std::vector<double>& scores, const std::vector<bool>& candidates) {
+  double sum = 0;
+  for (size_t i = 0; i < scores.size(); ++i)
+    if (candidates[i]) sum += std::abs(scores[i]);
+  const auto count = std::count(candidates.begin(), candidates.end(), true);
+  const double mean = sum / static_cast<double>(std::max<std::ptrdiff_t>(count, 1));
+  if (!is_scale(mean)) return;
+  for (double& score : scores) score /= mean;
+}
 
 void check_names(const std::vector<Site>& sites, const AllocationOptions& options) {
   check_names("allocate", sites, options.protect);

@@ -34,6 +34,11 @@ struct AllocationOptions {
   bool as_far_as_possible = false;
 };
 
+/// Whether scores can be divided by this mean: it is finite, and above 0.
+bool is_scale(double mean);
+/// AllocationOptions::normalize: divides a site's scores by the mean size of the candidates', if it is_scale.
+void normalize(std::vector<double>& scores, const std::vector<bool>& candidates);
+
 /// Throws unless every name given by hand (protect, sparsity_of) fits a site and has a sparsity in [0,1).
 void check_names(const std::vector<Site>& sites, const AllocationOptions& options);
 

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <optional>
 
 #include "layers/snapshot.h"
+#include "pruning/equal_units.h"
 #include "pruning/names.h"
 #include "pruning/structure/compact.h"
 #include "pruning/structure/costs.h"
@@ -95,58 +95,6 @@ std::vector<Item> items_of(const Units& among, const std::vector<std::vector<dou
   return items;
 }
 
-/// Where units cost the same whichever others exist: the lowest go until `freed` has gone with them. Protected sites
-/// lose none, the others keep `min_units`. One pass over the units, where a sort would take longer than a training
-/// step.
-void remove_lowest(Units& exists, const std::vector<std::vector<double>>& ranks,
-                   const std::vector<std::vector<double>>& costs, const std::vector<Site>& sites,
-                   const AllocationOptions& options, double freed) {
-  struct Candidate {
-    double rank, cost;
-    uint32_t site, unit;
-    bool operator<(const Candidate& other) const {
-      if (rank != other.rank) return rank < other.rank;
-      return site != other.site ? site < other.site : unit > other.unit;
-    }
-  };
-  std::vector<Candidate> all;
-  for (size_t s = 0; s < exists.size(); ++s) {
-    if (names_include(options.protect, sites[s].name)) continue;
-    const size_t first = all.size();
-    for (size_t unit = 0; unit < exists[s].size(); ++unit) {
-      if (!exists[s][unit]) continue;
-      if (std::isnan(ranks[s][unit]))
-        fail<NumericError>("BudgetPruner", "the score of unit {} of '{}' is NaN; did the training diverge?", unit,
-                           sites[s].name);
-      all.push_back({ranks[s][unit], costs[s][unit], static_cast<uint32_t>(s), static_cast<uint32_t>(unit)});
-    }
-    const auto stay = std::min<int64_t>(options.min_units, static_cast<int64_t>(all.size() - first));
-    std::nth_element(all.begin() + static_cast<std::ptrdiff_t>(first), all.end() - stay, all.end());
-    all.erase(all.end() - stay, all.end());
-  }
-  auto begin = all.begin(), end = all.end();  // the last to go is in here, all before `begin` go
-  const auto sum = [](auto from, auto to) {
-    return std::accumulate(from, to, 0.0, [](double total, const Candidate& c) { return total + c.cost; });
-  };
-  double rest = sum(begin, end);
-  for (bool guess = true; end - begin > 1; guess = !guess) {
-    // A little past where it would be if all cost the same: most prunings take a few of many. Then by halves.
-    const auto size = static_cast<double>(end - begin), place = guess ? 1.2 * size * freed / rest + 1 : size / 2;
-    const auto middle = begin + static_cast<std::ptrdiff_t>(std::clamp(place, 1.0, size - 1));
-    std::nth_element(begin, middle, end);
-    const double lower = sum(begin, middle);
-    if (lower < freed) {
-      freed -= lower;
-      rest -= lower;
-      begin = middle;
-    } else {
-      rest = lower;
-      end = middle;
-    }
-  }
-  for (auto gone = all.begin(); gone != end; ++gone) exists[gone->site][gone->unit] = false;
-}
-
 /// Sets a network back to a snapshot where a block is left, by an exception too.
 class SetsBack {
  public:
@@ -219,36 +167,38 @@ void BudgetPruner::apply(const Units& exists) const {
 /// Scores as units are to be compared, lowest first, where they cost as much.
 BudgetPruner::Scores BudgetPruner::ranked(const Scores& costs, const Scores& scores, const Units& candidates) const {
   Scores ranks = scores;
-  if (pruner_->options().allocation.normalize)
-    for (size_t s = 0; s < ranks.size(); ++s) {
-      double sum = 0;
-      int64_t number = 0;
-      for (size_t unit = 0; unit < ranks[s].size(); ++unit)
-        if (candidates[s][unit]) sum += std::abs(ranks[s][unit]), ++number;
-      if (sum == 0) continue;
-      for (double& score : ranks[s]) score *= static_cast<double>(number) / sum;
-    }
-  if (budget_.ranking == Ranking::score) return ranks;
-  for (size_t s = 0; s < ranks.size(); ++s)
+  for (size_t s = 0; s < ranks.size(); ++s) {
+    if (pruner_->options().allocation.normalize) normalize(ranks[s], candidates[s]);
+    if (budget_.ranking == Ranking::score) continue;
     for (size_t unit = 0; unit < ranks[s].size(); ++unit) {
-      const double cost = costs[s][unit];
-      double& rank = ranks[s][unit];
-      if (cost > 0)
-        rank = rank < 0 ? rank * cost : rank / cost;  // the dearer is the lower, whichever the sign
-      else
-        rank = std::numeric_limits<double>::infinity();  // a unit that frees nothing stays
+      const double cost = costs[s][unit];  // a unit that frees nothing stays
+      ranks[s][unit] = cost > 0 ? Ranks{.cost = cost}(ranks[s][unit]) : std::numeric_limits<double>::infinity();
     }
+  }
   return ranks;
 }
 
-/// Whether units of all sites go in one order, one by one.
-bool BudgetPruner::has_plain_units() const {
+/// What a unit of each site costs, where units of all sites go in one order, one by one, and their number says what is
+/// left; else empty.
+std::vector<double> BudgetPruner::piece_costs(const CostModel& model) const {
   const AllocationOptions& options = pruner_->options().allocation;
-  if (options.scope != Scope::global || !options.sparsity_of.empty() || options.round_to != 1) return false;
-  for (const Site& site : pruner_->sites())
-    for (const SiteMember& member : site.members)
-      if (member.pattern.kind() == Pattern::Kind::n_of_m) return false;
-  return true;
+  const std::vector<Site>& sites = pruner_->sites();
+  const bool one_by_one = options.scope == Scope::global && options.sparsity_of.empty() && options.round_to == 1;
+  const bool of_groups = std::any_of(sites.begin(), sites.end(), [](const Site& site) {
+    return site.members.front().pattern.kind() == Pattern::Kind::n_of_m;
+  });
+  if (!one_by_one || of_groups || !are_pieces_of_weights(sites)) return {};
+  return model.piece_costs();
+}
+
+/// The words of the pieces that stay when the lowest go until `cost` has gone with them.
+std::vector<Tensor> BudgetPruner::cut_pieces(std::vector<Candidates> candidates, const std::vector<double>& costs,
+                                             double cost) const {
+  for (size_t s = 0; s < candidates.size(); ++s) {
+    candidates[s].cost = costs[s];
+    if (budget_.ranking == Ranking::score_per_cost && costs[s] > 0) candidates[s].ranks.cost = costs[s];
+  }
+  return cut_words(pruner_->sites(), std::move(candidates), cost, pruner_->options().allocation);
 }
 
 /// Which of the candidates stay when the lowest go until the model says at most `wanted`; as few as there can be when
@@ -257,15 +207,16 @@ BudgetPruner::Cut BudgetPruner::cut(const CostModel& model, const Scores& scores
                                     double wanted, double by_hand) const {
   const double now = model.cost(candidates);
   Cut result{.exists = candidates};
-  if (model.is_a_sum() && has_plain_units()) {
-    const Scores costs = model.unit_costs(candidates);
-    result.ranks = ranked(costs, scores, candidates);
-    if (now > wanted)
-      remove_lowest(result.exists, result.ranks, costs, pruner_->sites(), pruner_->options().allocation, now - wanted);
+  if (const std::vector<double> costs = piece_costs(model); !costs.empty()) {
+    if (pruner_->has_record()) result.ranks = ranked(model.unit_costs(candidates), scores, candidates);
+    std::vector<Candidates> sets;
+    for (size_t s = 0; s < candidates.size(); ++s) sets.push_back(candidates_of(scores[s], candidates[s]));
+    const std::vector<Tensor> words = cut_pieces(std::move(sets), costs, now - wanted);
+    for (size_t s = 0; s < words.size(); ++s) result.exists[s] = units_of_words(pruner_->sites()[s], words[s]);
     return result;
   }
   int64_t rounds = 1;
-  if (budget_.ranking == Ranking::score_per_cost && wanted > 0 && wanted < now)
+  if (budget_.ranking == Ranking::score_per_cost && wanted > 0 && wanted < now && !model.is_a_sum())
     rounds = static_cast<int64_t>(std::ceil(std::log(wanted / now) / std::log(1 - kRankAnewAfter)));
   for (int64_t i = 1; i <= rounds; ++i) {
     const double target = i == rounds ? wanted : now * std::pow(wanted / now, static_cast<double>(i) / rounds);
@@ -495,9 +446,25 @@ void BudgetPruner::begin() {
   final_share_ = 1 - budget_.amount / start_;
 }
 
+/// prune() for many units without a record; false when it isn't for them, or when units have to come back.
+bool BudgetPruner::prune_pieces(const CostModel& model, double wanted) const {
+  const std::vector<double> costs = pruner_->has_record() ? std::vector<double>() : piece_costs(model);
+  if (costs.empty()) return false;
+  std::vector<int64_t> number;
+  double dearest = 0;
+  for (size_t s = 0; s < costs.size(); ++s) {
+    number.push_back(Candidates{.scores = {}, .words = pruner_->candidate_words(pruner_->sites()[s])}.count());
+    if (number.back() > 0) dearest = std::max(dearest, costs[s]);
+  }
+  const double now = model.cost_of_pieces(number);
+  if (now > wanted) pruner_->keep(cut_pieces(pruner_->candidates(), costs, now - wanted));
+  return now > wanted || wanted - now <= dearest;
+}
+
 void BudgetPruner::prune(double share, double by_hand) {
   const double wanted = start_ * (1 - share) / ratio_;
   const CostModel model = this->model();
+  if (prune_pieces(model, wanted)) return;
   Units candidates = existing();
   if (pruner_->options().regrow)
     for (std::vector<bool>& units : candidates) units.assign(units.size(), true);

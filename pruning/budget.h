@@ -119,7 +119,10 @@ class BudgetPruner {
            const Evaluate& evaluate) const;
   /// The record of removals says what is asked for and compared.
   void describe_record() const;
-  bool has_plain_units() const;
+  std::vector<double> piece_costs(const CostModel& model) const;
+  std::vector<Tensor> cut_pieces(std::vector<Candidates> candidates, const std::vector<double>& costs,
+                                 double cost) const;
+  bool prune_pieces(const CostModel& model, double wanted) const;
   Units may_return(const Units& exists) const;
   Cut deep_enough(const CostModel& model, const Scores& scores, const Units& candidates, double cost,
                   const Evaluate& evaluate);

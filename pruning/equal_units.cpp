@@ -31,25 +31,14 @@ struct Entry {
   bool is_protected = false;
 
   int64_t limit() const { return removable - gone; }  ///< of what may be removed
+  double cost_of(int64_t count) const { return static_cast<double>(count) * candidates.cost; }
   void remove(int64_t count) {
-    Border border = border_of_lowest(std::span(&candidates, 1), count);
+    Candidates one_each = candidates;  // counted, not by costs that may be no whole numbers
+    one_each.cost = 1;
+    Border border = border_of_lowest(std::span(&one_each, 1), static_cast<double>(count));
     remove_lowest(border, candidates);
   }
 };
-
-/// Scores divided by the mean size of those of the candidates.
-Tensor normalized(const Candidates& candidates, int64_t count) {
-  const Tensor scores = candidates.scores.to(DType::f64).clone();
-  double* const values = scores.data<double>();
-  const int64_t* const words = candidates.words.data<int64_t>();
-  double mean = 0;
-  for (int64_t i = 0; i < scores.numel(); ++i)
-    if (static_cast<uint64_t>(words[i / 64]) >> (i % 64) & 1) mean += std::abs(values[i]);
-  mean /= static_cast<double>(std::max<int64_t>(count, 1));
-  if (mean > 0)
-    for (int64_t i = 0; i < scores.numel(); ++i) values[i] /= mean;
-  return scores;
-}
 
 Entry make_entry(const Site& site, Candidates candidates, const AllocationOptions& options) {
   if (const int64_t nan = find_nan(candidates.scores); nan >= 0)
@@ -61,10 +50,10 @@ Entry make_entry(const Site& site, Candidates candidates, const AllocationOption
     const Tensor best = best_of_groups(candidates.scores, pattern.first(), pattern.second());
     for (int64_t w = 0; w < words.numel(); ++w) words.data<int64_t>()[w] &= best.data<int64_t>()[w];
   }
-  Entry entry{.candidates = {candidates.scores, words}, .units = site.units};
-  const int64_t count = entry.candidates.count();
-  if (options.normalize) entry.candidates.scores = normalized(entry.candidates, count);
-  entry.gone = site.units - count;
+  candidates.words = words;
+  if (const double mean = options.normalize ? candidates.mean_size() : 0; is_scale(mean)) candidates.ranks.mean = mean;
+  Entry entry{.candidates = std::move(candidates), .units = site.units};
+  entry.gone = site.units - entry.candidates.count();
   entry.is_protected = is_protected;
   entry.removable =
       is_protected ? entry.gone : std::max(entry.gone, site.units - std::min(options.min_units, site.units));
@@ -81,14 +70,15 @@ int64_t nearest_units(double wanted, int64_t each) {
   return units;
 }
 
-/// Removes the `count` lowest of all entries together. One that reaches its limit stops there, and the others make up
-/// for it; of equal scores the units of earlier entries go first.
-void remove_together(std::vector<Entry*> entries, int64_t count) {
-  std::erase_if(entries, [](const Entry* entry) { return entry->limit() == 0; });
+/// Removes the lowest of all entries together, as few as cost at least `cost`, or as many as may go. An entry that
+/// reaches its limit stops there, and the others make up for it; of equal ranks the units of earlier entries go first.
+/// Units that cost nothing stay.
+void remove_together(std::vector<Entry*> entries, double cost) {
+  std::erase_if(entries, [](const Entry* entry) { return entry->limit() == 0 || entry->candidates.cost <= 0; });
   for (;;) {
     std::vector<Candidates> sets;
     for (const Entry* entry : entries) sets.push_back(entry->candidates);
-    Border border = border_of_lowest(sets, count);
+    Border border = border_of_lowest(sets, cost);
     std::vector<Entry*> full, open;
     for (size_t i = 0; i < entries.size(); ++i) {
       const int64_t before = entries[i]->units - entries[i]->gone;
@@ -101,7 +91,7 @@ void remove_together(std::vector<Entry*> entries, int64_t count) {
       return;
     }
     for (Entry* entry : full) {
-      count -= entry->limit();
+      cost -= entry->cost_of(entry->limit());
       entry->remove(entry->limit());
     }
     entries = std::move(open);
@@ -117,17 +107,21 @@ void check_allocation(const std::vector<Site>& sites, double sparsity, const All
   check_names(sites, options);
 }
 
-bool have_equal_units(const std::vector<Site>& sites, const AllocationOptions& options) {
-  if (sites.empty() || options.scope == Scope::erk || !options.sparsity_of.empty()) return false;
+bool are_pieces_of_weights(const std::vector<Site>& sites) {
   std::unordered_set<const void*> parameters;
   for (const Site& site : sites) {
     if (site.members.size() != 1 || site.units == 0) return false;
     const SiteMember& member = site.members.front();
     if (!member.masked || !member.site_units.empty() || !are_pieces_of_a_weight(member.pattern)) return false;
     if (!parameters.insert(member.parameter.id()).second) return false;
-    if (weights_of_a_unit(site) != weights_of_a_unit(sites.front())) return false;
   }
-  return true;
+  return !sites.empty();
+}
+
+bool have_equal_units(const std::vector<Site>& sites, const AllocationOptions& options) {
+  if (options.scope == Scope::erk || !options.sparsity_of.empty() || !are_pieces_of_weights(sites)) return false;
+  return std::all_of(sites.begin(), sites.end(),
+                     [&](const Site& site) { return weights_of_a_unit(site) == weights_of_a_unit(sites.front()); });
 }
 
 std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<Candidates> candidates, double sparsity,
@@ -135,12 +129,7 @@ std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<C
   const int64_t each = weights_of_a_unit(sites.front());
   const auto weights_of = [each](int64_t units) { return static_cast<double>(each * units); };
   std::vector<Entry> entries;
-  for (size_t i = 0; i < sites.size(); ++i) {
-    // Borders are found in one type; a float is a double.
-    if (candidates[i].scores.dtype() != candidates[0].scores.dtype())
-      for (Candidates& other : candidates) other.scores = other.scores.to(DType::f64);
-  }
-  for (size_t i = 0; i < sites.size(); ++i) entries.push_back(make_entry(sites[i], candidates[i], options));
+  for (size_t i = 0; i < sites.size(); ++i) entries.push_back(make_entry(sites[i], std::move(candidates[i]), options));
   std::vector<Entry*> which;  // that share out the sparsity; by layers what is protected takes no part
   int64_t units = 0, gone = 0, removable = 0;
   for (Entry& entry : entries) {
@@ -161,7 +150,7 @@ std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<C
   for (const Entry& entry : entries) before.push_back(entry.candidates.words.clone());
   if (options.scope == Scope::global) {
     const int64_t count = std::min(nearest_units(wanted, each), removable) - gone;
-    if (count > 0) remove_together(which, count);
+    remove_together(which, static_cast<double>(count));
   } else {
     for (Entry* entry : which) {
       const double part = sparsity * weights_of(entry->units);
@@ -181,6 +170,30 @@ std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<C
     words.push_back(entry.candidates.words);
   }
   return words;
+}
+
+std::vector<Tensor> cut_words(const std::vector<Site>& sites, std::vector<Candidates> candidates, double cost,
+                              const AllocationOptions& options) {
+  std::vector<Entry> entries;
+  for (size_t i = 0; i < sites.size(); ++i) entries.push_back(make_entry(sites[i], std::move(candidates[i]), options));
+  std::vector<Entry*> which;
+  for (Entry& entry : entries) which.push_back(&entry);
+  remove_together(std::move(which), cost);
+  std::vector<Tensor> words;
+  for (const Entry& entry : entries) words.push_back(entry.candidates.words);
+  return words;
+}
+
+Candidates candidates_of(const std::vector<double>& scores, const std::vector<bool>& exists) {
+  const Shape one_each{static_cast<int64_t>(exists.size())};
+  return {Tensor::from(scores, one_each), Mask::from_units(one_each, Pattern::element(), exists).words()};
+}
+
+std::vector<bool> units_of_words(const Site& site, const Tensor& words) {
+  std::vector<bool> units(static_cast<size_t>(site.units));
+  for (size_t i = 0; i < units.size(); ++i)
+    units[i] = static_cast<uint64_t>(words.data<int64_t>()[i / 64]) >> (i % 64) & 1;
+  return units;
 }
 
 Tensor existing_words(const Site& site) {

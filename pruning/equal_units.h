@@ -1,5 +1,5 @@
 // Allocation in linear time, for the sites with the most units: those whose units are single weights, blocks or kernels
-// of one weight each, all of one size. Units that exist are bits of words, scores are tensors.
+// of one parameter each. Units that exist are bits of words, scores are tensors.
 #pragma once
 
 #include <vector>
@@ -12,6 +12,8 @@ namespace espalier {
 /// What allocate() checks first: throws unless the sparsity is in [0,1) and the options make sense for these sites.
 void check_allocation(const std::vector<Site>& sites, double sparsity, const AllocationOptions& options);
 
+/// Whether each site is of single weights, blocks, kernels or n of m of one parameter, which no other site has.
+bool are_pieces_of_weights(const std::vector<Site>& sites);
 /// Whether allocate_words can take these sites, with these options (no Scope::erk, no sparsities by hand).
 bool have_equal_units(const std::vector<Site>& sites, const AllocationOptions& options);
 
@@ -20,7 +22,17 @@ bool have_equal_units(const std::vector<Site>& sites, const AllocationOptions& o
 std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<Candidates> candidates, double sparsity,
                                    const AllocationOptions& options);
 
-/// A site's units as one bit each, for sites that have_equal_units.
+/// The words of the units that stay when the lowest of all sites go, as few as cost at least `cost` together or as many
+/// as protect and min_units allow; units that cost nothing stay. sites: are_pieces_of_weights; candidates: with the
+/// costs of their units and, in `ranks`, what scores are divided by beside normalize. Throws when a score is NaN.
+std::vector<Tensor> cut_words(const std::vector<Site>& sites, std::vector<Candidates> candidates, double cost,
+                              const AllocationOptions& options);
+
+/// A site's scores and which units exist, as tensors; and units from words.
+Candidates candidates_of(const std::vector<double>& scores, const std::vector<bool>& exists);
+std::vector<bool> units_of_words(const Site& site, const Tensor& words);
+
+/// A site's units as one bit each, for are_pieces_of_weights.
 Tensor existing_words(const Site& site);
 /// The mask of a site's parameter in which these units exist, on the parameter's device.
 Mask mask_of_words(const Site& site, const Tensor& words);

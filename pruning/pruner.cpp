@@ -43,6 +43,17 @@ std::vector<std::vector<double>> Pruner::scores() const {
   return scores;
 }
 
+Tensor Pruner::candidate_words(const Site& site) const {
+  return options_.regrow ? Mask::all({site.units}).words() : existing_words(site);
+}
+
+std::vector<Candidates> Pruner::candidates() const {
+  const Saliencies saliencies = saliencies_of(sites_, *options_.criterion, input());
+  std::vector<Candidates> candidates;
+  for (const Site& site : sites_) candidates.push_back({score_tensor(site, saliencies), candidate_words(site)});
+  return candidates;
+}
+
 double Pruner::removed_share() const {
   if (have_equal_units(sites_, options_.allocation)) {
     int64_t units = 0, existing = 0;
@@ -95,6 +106,10 @@ void Pruner::keep(const std::vector<std::vector<bool>>& exists, const std::vecto
   for (size_t i = 0; i < sites_.size(); ++i) set_existing_units(sites_[i], exists[i], options_.flow);
 }
 
+void Pruner::keep(const std::vector<Tensor>& words) {
+  for (size_t i = 0; i < sites_.size(); ++i) set_existing_words(sites_[i], words[i], options_.flow);
+}
+
 std::vector<std::vector<bool>> Pruner::existing() const {
   std::vector<std::vector<bool>> exists;
   for (const Site& site : sites_) exists.push_back(existing_units(site));
@@ -127,13 +142,7 @@ void Pruner::prune(double sparsity, double share) {
   // The record wants to know each unit's score.
   if (record_ || !have_equal_units(sites_, options_.allocation)) return remove(scores(), sparsity, share);
   check_allocation(sites_, sparsity, options_.allocation);
-  const Saliencies saliencies = saliencies_of(sites_, *options_.criterion, input());
-  std::vector<Candidates> candidates;
-  for (const Site& site : sites_)
-    candidates.push_back(
-        {score_tensor(site, saliencies), options_.regrow ? Mask::all({site.units}).words() : existing_words(site)});
-  const std::vector<Tensor> words = allocate_words(sites_, std::move(candidates), sparsity, options_.allocation);
-  for (size_t i = 0; i < sites_.size(); ++i) set_existing_words(sites_[i], words[i], options_.flow);
+  keep(allocate_words(sites_, candidates(), sparsity, options_.allocation));
 }
 
 void Pruner::prune_by(const std::vector<std::vector<double>>& scores, double sparsity, double share) {

@@ -1,6 +1,7 @@
 // Pruner: ties a network's sites, a criterion and an allocation together.
 #pragma once
 
+#include "core/selection.h"
 #include "pruning/allocation.h"
 #include "pruning/criteria/criterion.h"
 #include "pruning/removals.h"
@@ -35,6 +36,8 @@ class Pruner {
   /// Makes exactly these units of each site exist, for what chooses by more than a sparsity; the record gets what went
   /// by these scores. `asked`: what takes the sparsity's place there, a share of a cost.
   void keep(const std::vector<std::vector<bool>>& exists, const std::vector<std::vector<double>>& scores, double asked);
+  /// The same without a record, of sites that are_pieces_of_weights: one bit for each unit.
+  void keep(const std::vector<Tensor>& words);
   /// Of the sites' weights.
   double sparsity() const { return count_sparsity(sites_).sparsity(); }
   /// The same without single weights that are masked inside of units that exist: what prune goes by.
@@ -45,6 +48,7 @@ class Pruner {
   void record_to(std::shared_ptr<RemovalRecord> record);
   /// The record, if there is one, is of prunings to a budget: RemovalRecord::set_budget.
   void describe_record(const std::string& budget, bool per_cost);
+  bool has_record() const { return record_ != nullptr; }
   /// The record as the masks are now; null when none is attached.
   std::shared_ptr<const RemovalRecord> record() const;
   /// Takes back RemovalRecord::state(), if there is a record: a training goes on.
@@ -52,6 +56,10 @@ class Pruner {
 
   /// Scores of all units, as prune sees them.
   std::vector<std::vector<double>> scores() const;
+  /// The same with the units that may stay, for sites that are_pieces_of_weights.
+  std::vector<Candidates> candidates() const;
+  /// The bits of the units of such a site that may stay: those that exist; all with regrow.
+  Tensor candidate_words(const Site& site) const;
 
   const ModulePtr& module() const { return module_; }
   const std::vector<Site>& sites() const { return sites_; }

@@ -158,6 +158,21 @@ double CostModel::cost(const Units& exists) const {
   return cost;
 }
 
+std::vector<double> CostModel::piece_costs() const {
+  std::vector<double> costs(units_.size(), 0.0);
+  for (const Loose& loose : loose_) {
+    if (!loose.counts.empty()) return {};
+    costs[loose.site] += loose.price * loose.each;
+  }
+  return is_a_sum() ? costs : std::vector<double>();
+}
+
+double CostModel::cost_of_pieces(const std::vector<int64_t>& existing) const {
+  double cost = constant_;
+  for (const Loose& loose : loose_) cost += loose.price * (loose.each * static_cast<double>(existing[loose.site]));
+  return cost;
+}
+
 std::vector<std::vector<double>> CostModel::unit_costs(const Units& exists) const {
   std::vector<std::vector<double>> costs;
   for (const size_t units : units_) costs.emplace_back(units, 0.0);

@@ -38,6 +38,11 @@ class CostModel {
   double cost(const Units& exists) const;
   /// Whether a unit frees the same whichever others exist: single weights, blocks, kernels.
   bool is_a_sum() const { return matrices_.empty(); }
+  /// What a unit of each site costs, where that is the same for all of a site's, whichever others exist: pieces of
+  /// weights without finer masks. Else empty.
+  std::vector<double> piece_costs() const;
+  /// The cost with so many units of each site, where piece_costs() says what they cost.
+  double cost_of_pieces(const std::vector<int64_t>& existing) const;
   /// For each unit what the network would cost less without it (of a unit that is gone: more with it), when exactly
   /// these units exist.
   std::vector<std::vector<double>> unit_costs(const Units& exists) const;

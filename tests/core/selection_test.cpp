@@ -77,12 +77,42 @@ TEST(Selection, OneBorderGoesThroughSeveralSetsAndTiesGoToTheFirst) {
   std::vector<Candidates> sets = {{tensor_of({1, 2, 2}, DType::f32), words_of({true, true, true})},
                                   {tensor_of({2, 0, 2, 3}, DType::f32), words_of({true, true, true, true})}};
   Border border = border_of_lowest(sets, 5);  // 0, 1, and three of the four twos
-  EXPECT_EQ(border.score, 2);
+  EXPECT_EQ(border.rank, 2);
   EXPECT_EQ(border.ties, 3);
   for (Candidates& set : sets) remove_lowest(border, set);
   EXPECT_EQ(sets[0].words.to_vector<int64_t>(), std::vector<int64_t>{0b000});
   EXPECT_EQ(sets[1].words.to_vector<int64_t>(), std::vector<int64_t>{0b1001});
-  EXPECT_THROW(border_of_lowest(sets, 3), ArgumentError);
+  border = border_of_lowest(sets, 3);  // of the two that are left
+  for (Candidates& set : sets) remove_lowest(border, set);
+  EXPECT_EQ(sets[1].count(), 0);
+}
+
+TEST(Selection, UnitsGoByRankUntilTheirCostIsReached) {
+  // Ranks: scores / 4, those below 0 times 4; scores; scores / 2, as doubles.
+  const auto sets = [] {
+    return std::vector<Candidates>{{tensor_of({4, -1, 12}, DType::f32), words_of({true, true, true}), {.cost = 4}, 4},
+                                   {tensor_of({-4, 1, 2}, DType::f32), words_of({true, true, true})},
+                                   {tensor_of({3, 2, 6}, DType::f64), words_of({true, true, true}), {.mean = 2}, 0.5}};
+  };
+  const auto left = [&](double cost) {
+    std::vector<Candidates> candidates = sets();
+    Border border = border_of_lowest(candidates, cost);
+    std::vector<int64_t> words;
+    for (Candidates& set : candidates) {
+      remove_lowest(border, set);
+      words.push_back(set.words.to_vector<int64_t>().front());
+    }
+    return words;
+  };
+  // -1 and -4 both rank -4, then 1 of each set, 1.5, 2, and 3 twice.
+  EXPECT_EQ(left(0), (std::vector<int64_t>{0b111, 0b111, 0b111}));
+  EXPECT_EQ(left(4), (std::vector<int64_t>{0b101, 0b111, 0b111}));
+  EXPECT_EQ(left(4.5), (std::vector<int64_t>{0b101, 0b110, 0b111}));
+  EXPECT_EQ(left(9), (std::vector<int64_t>{0b100, 0b110, 0b111}));
+  EXPECT_EQ(left(10.5), (std::vector<int64_t>{0b100, 0b100, 0b101}));
+  EXPECT_EQ(left(10.6), (std::vector<int64_t>{0b100, 0b100, 0b100}));
+  EXPECT_EQ(left(12.1), (std::vector<int64_t>{0b000, 0b000, 0b100}));
+  EXPECT_EQ(left(100), (std::vector<int64_t>{0, 0, 0}));
 }
 
 TEST(Selection, CutsBelowAndSplicesAbove) {

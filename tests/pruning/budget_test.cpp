@@ -21,6 +21,7 @@ namespace {
 
 using namespace testing_support;
 using Units = CostModel::Units;
+using Scores = std::vector<std::vector<double>>;
 
 const Tensor& example() {
   static const Tensor image = Tensor::zeros({1, 1, 8, 8});
@@ -268,6 +269,96 @@ TEST(Budget, ADearUnitGoesBeforeACheapOneOfTheSameNegativeScore) {
   const std::vector<bool> first = existing_units(sites[0]);
   EXPECT_EQ(std::count(first.begin(), first.end(), true), 3);  // 330 - 69 = 261 is enough
   EXPECT_EQ(existing_units(sites[1]), std::vector<bool>(4, true));
+}
+
+/// What is left of pieces of weights when the lowest ranks go until `freed` of the cost has gone with them. Protected
+/// sites lose none, the others keep their `min_units` highest.
+Units without_lowest(const Scores& scores, const std::vector<double>& costs, Units exists, double freed,
+                     const std::vector<Site>& sites, const AllocationOptions& options, Ranking ranking) {
+  struct Piece {
+    double rank;
+    size_t site, unit;
+    bool operator<(const Piece& other) const {
+      if (rank != other.rank) return rank < other.rank;
+      return site != other.site ? site < other.site : unit > other.unit;
+    }
+  };
+  std::vector<Piece> all;
+  for (size_t s = 0; s < exists.size(); ++s) {
+    std::vector<Piece> own;
+    const auto number = static_cast<double>(std::count(exists[s].begin(), exists[s].end(), true));
+    double sizes = 0;
+    for (size_t unit = 0; unit < exists[s].size(); ++unit)
+      if (exists[s][unit]) sizes += std::abs(scores[s][unit]);
+    const double mean = options.normalize && sizes > 0 ? sizes / number : 1;
+    for (size_t unit = 0; unit < exists[s].size(); ++unit) {
+      const double score = scores[s][unit] / mean, cost = ranking == Ranking::score ? 1 : costs[s];
+      if (exists[s][unit]) own.push_back({score < 0 ? score * cost : score / cost, s, unit});
+    }
+    std::sort(own.begin(), own.end());
+    const bool is_protected = options.protect == std::vector<std::string>{sites[s].name};
+    own.resize(is_protected ? 0 : own.size() - std::min(own.size(), static_cast<size_t>(options.min_units)));
+    all.insert(all.end(), own.begin(), own.end());
+  }
+  std::sort(all.begin(), all.end());
+  for (auto piece = all.begin(); piece != all.end() && freed > 0; ++piece) {
+    exists[piece->site][piece->unit] = false;
+    freed -= costs[piece->site];
+  }
+  return exists;
+}
+
+TEST(Budget, PiecesOfWeightsGoAsTheRuleSays) {
+  Generator generator(7);
+  const auto below = [&](int64_t n) { return static_cast<int64_t>(generator.next_uniform() * static_cast<double>(n)); };
+  for (const Pattern& pattern : {Pattern::element(), Pattern::block(2, 1), Pattern::kernel()})
+    for (int round = 0; round < 60; ++round) {
+      // A weight takes part in 36 multiplications in the first layer, in 4 in the second, in one in the last.
+      const ModulePtr net =
+          share(Sequential(Conv2d(1, 4, {.kernel = 3}), MaxPool2d(), ReLU(), Conv2d(4, 6, {.kernel = 2}), MaxPool2d(),
+                           ReLU(), Flatten(), Linear(6, 10)));
+      for (const Parameter& p : net->parameters()) {
+        std::vector<float> values;
+        for (int64_t i = 0; i < p.numel(); ++i)
+          values.push_back(below(2) == 0 ? static_cast<float>(below(5) - 1)
+                                         : static_cast<float>(generator.next_uniform()));
+        Tensor data = p.data();
+        data.copy_(Tensor::from(values, p.shape()));
+      }
+      const std::vector<Site> sites = weight_sites(*net, pattern);
+      AllocationOptions allocation{.normalize = below(3) == 0, .min_units = below(4)};
+      if (below(4) == 0)
+        allocation.protect = {sites[static_cast<size_t>(below(static_cast<int64_t>(sites.size())))].name};
+      const BudgetKind kind = below(2) == 0 ? BudgetKind::macs : BudgetKind::parameters;
+      const Ranking ranking = below(3) == 0 ? Ranking::score : Ranking::score_per_cost;
+      const auto pruner = std::make_shared<Pruner>(
+          net, sites, PrunerOptions{.criterion = std::make_shared<OwnValue>(), .allocation = allocation});
+      WeightPrices prices = mac_prices(*net, example());
+      if (kind == BudgetKind::parameters)
+        for (const Parameter& p : net->parameters()) prices[p.id()] = 1;
+      const CostModel model(*net, sites, prices);
+      std::vector<double> costs;
+      for (const Site& site : sites)
+        costs.push_back(prices[site.members[0].parameter.id()] *
+                        static_cast<double>(site.members[0].parameter.numel() / site.units));
+      const auto existing = [&] {
+        Units exists;
+        for (const Site& site : sites) exists.push_back(existing_units(site));
+        return exists;
+      };
+      const double all = model.cost(existing());
+      BudgetPruner budget(pruner, {.kind = kind, .amount = 0.999 * all, .ranking = ranking}, example(),
+                          [&](Module&) { return model.cost(existing()); });
+      budget.begin();
+      for (double share = 0.2; share < 0.9; share += 0.2) {
+        SCOPED_TRACE(fmt::format("{} round {}, {} less {}", pattern.to_string(), round, share, name_of(kind)));
+        const Units before = existing();
+        const double freed = model.cost(before) - all * (1 - share);
+        const Units expected = without_lowest(pruner->scores(), costs, before, freed, sites, allocation, ranking);
+        budget.prune(share);
+        ASSERT_EQ(existing(), expected);
+      }
+    }
 }
 
 /// Trained while it is pruned. Time: MACs and a fixed part, so that the test knows what is right.
