@@ -114,19 +114,22 @@ void time_events(Training& dense, int64_t rounds) {
     }
   };
   // From 70 to 75 % of a cost, as on the way to a budget.
-  for (const BudgetKind kind : {BudgetKind::parameters, BudgetKind::macs}) {
+  const auto time_budget = [&](BudgetKind kind, Scope scope) {
     std::vector<double> events;
     for (int64_t round = 0; round < rounds; ++round) {
       const ModulePtr network = dense.network->clone();
-      const auto pruner = std::make_shared<Pruner>(network, weight_sites(*network));
+      const auto pruner =
+          std::make_shared<Pruner>(network, weight_sites(*network), PrunerOptions{.allocation = {.scope = scope}});
       const double all = cost_function(kind, example)(*network);
       BudgetPruner budget(pruner, {.kind = kind, .amount = 0.2 * all}, example);
       budget.begin();
       budget.prune(0.7);
       events.push_back(seconds_of([&] { budget.prune(0.75); }));
     }
-    print(fmt::format("weights, {}", name_of(kind)), "global", events);
-  }
+    print(fmt::format("weights, {}", name_of(kind)), name_of(scope), events);
+  };
+  for (const BudgetKind kind : {BudgetKind::parameters, BudgetKind::macs})
+    for (const Scope scope : {Scope::global, Scope::layer}) time_budget(kind, scope);
   time("weights, 0 to 75 %", false, true);
   time("weights, 70 to 75 %", false, false);
   time("channels, 0 to 75 %", true, true);

@@ -178,12 +178,11 @@ BudgetPruner::Scores BudgetPruner::ranked(const Scores& costs, const Scores& sco
   return ranks;
 }
 
-/// What a unit of each site costs, where units of all sites go in one order, one by one, and their number says what is
-/// left; else empty.
+/// What a unit of each site costs, where units go one by one and their number says what is left; else empty.
 std::vector<double> BudgetPruner::piece_costs(const CostModel& model) const {
   const AllocationOptions& options = pruner_->options().allocation;
   const std::vector<Site>& sites = pruner_->sites();
-  const bool one_by_one = options.scope == Scope::global && options.sparsity_of.empty() && options.round_to == 1;
+  const bool one_by_one = options.scope != Scope::erk && options.sparsity_of.empty() && options.round_to == 1;
   const bool of_groups = std::any_of(sites.begin(), sites.end(), [](const Site& site) {
     return site.members.front().pattern.kind() == Pattern::Kind::n_of_m;
   });
@@ -280,6 +279,26 @@ Units BudgetPruner::cut_once(const CostModel& model, const Scores& ranks, const 
     (model.cost(without(middle)) <= wanted ? enough : too_few) = middle;
   }
   return without(enough);
+}
+
+/// Throws when n of m alone takes the cost below the budget: it leaves n of every m from the first pruning on.
+void BudgetPruner::check_groups(const Scores& scores) const {
+  const AllocationOptions& options = pruner_->options().allocation;
+  const std::vector<Site>& sites = pruner_->sites();
+  const auto grouped = std::find_if(sites.begin(), sites.end(), [&](const Site& site) {
+    return site.members.front().pattern.kind() == Pattern::Kind::n_of_m && !names_include(options.protect, site.name);
+  });
+  if (grouped == sites.end()) return;
+  const Snapshot before(*pruner_->module());
+  const SetsBack sets_back(before);
+  apply(allocate(sites, scores, existing(), 0, {.protect = options.protect, .as_far_as_possible = true}));
+  const double left = cost_(*pruner_->module());
+  check(
+      budget_.amount <= left, "prune_to_budget",
+      "expected a budget of at most the {:.6g} {} that {} leaves, got {:.6g}; it keeps exactly {} of every {}: protect "
+      "layers that are to keep all, or take another pattern",
+      left, name_of(budget_.kind), grouped->members.front().pattern.to_string(), budget_.amount,
+      grouped->members.front().pattern.first(), grouped->members.front().pattern.second());
 }
 
 /// Brings units back that were there at the start, the highest first, as long as the cost stays within `wanted`.
@@ -386,6 +405,7 @@ std::optional<BudgetPruner::Cut> BudgetPruner::nearest(bool as_far_as_possible, 
 
   const Snapshot before(module);
   const Scores scores = pruner_->scores();
+  if (!fits) check_groups(scores);
   const Evaluate evaluate = [&](const Units& exists) {
     const SetsBack sets_back(before);
     apply(exists);
@@ -433,6 +453,7 @@ void BudgetPruner::begin() {
     final_share_ = found ? 1 - model.cost(found->exists) / start_ : 0;
     return;
   }
+  check_groups(pruner_->scores());
   Scores none;  // which units go makes no difference to how many can
   for (const std::vector<bool>& units : at_start_) none.emplace_back(units.size(), 0.0);
   const Snapshot before(*pruner_->module());

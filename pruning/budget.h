@@ -73,7 +73,8 @@ class BudgetPruner {
   BudgetPruner(std::shared_ptr<Pruner> pruner, const Budget& budget, const Tensor& example, CostFunction cost = {});
 
   /// What the network costs now; the way to the budget starts here. Throws when it can't be met, naming the nearest
-  /// cost that can. Throws what the cost throws. The network and the record of removals stay as they are, then too.
+  /// cost that can, and when n of m alone takes the cost below it. Throws what the cost throws. The network and the
+  /// record of removals stay as they are, then too.
   void begin();
   /// The share of the cost that is gone at the end of the way; 0 for a network within its budget.
   double final_share() const { return final_share_; }
@@ -123,6 +124,7 @@ class BudgetPruner {
   std::vector<Tensor> cut_pieces(std::vector<Candidates> candidates, const std::vector<double>& costs,
                                  double cost) const;
   bool prune_pieces(const CostModel& model, double wanted) const;
+  void check_groups(const Scores& scores) const;
   Units may_return(const Units& exists) const;
   Cut deep_enough(const CostModel& model, const Scores& scores, const Units& candidates, double cost,
                   const Evaluate& evaluate);

@@ -33,6 +33,7 @@ struct Entry {
   int64_t limit() const { return removable - gone; }  ///< of what may be removed
   double cost_of(int64_t count) const { return static_cast<double>(count) * candidates.cost; }
   void remove(int64_t count) {
+    if (count == 0) return;
     Candidates one_each = candidates;  // counted, not by costs that may be no whole numbers
     one_each.cost = 1;
     Border border = border_of_lowest(std::span(&one_each, 1), static_cast<double>(count));
@@ -96,6 +97,34 @@ void remove_together(std::vector<Entry*> entries, double cost) {
     }
     entries = std::move(open);
   }
+}
+
+/// Removes the lowest of each entry, the same share of all their units to the nearest unit, as few as cost at least
+/// `cost` together, or as many as may go. Of units with which entries reach that share at once the lowest go.
+void remove_shares(std::vector<Entry*> entries, double cost) {
+  const auto count = [](const Entry& entry, double share) {
+    const int64_t nearest = nearest_units(share * static_cast<double>(entry.units), 1);
+    return std::clamp(nearest, entry.gone, entry.removable) - entry.gone;
+  };
+  const auto freed = [&](double share) {
+    double sum = 0;
+    for (const Entry* entry : entries) sum += entry->cost_of(count(*entry, share));
+    return sum;
+  };
+  double too_few = 0, enough = 1;
+  for (;;) {
+    const double middle = (too_few + enough) / 2;
+    if (middle <= too_few || middle >= enough) break;
+    (freed(middle) < cost ? too_few : enough) = middle;
+  }
+  for (Entry* entry : entries) {
+    const int64_t first = count(*entry, too_few), last = count(*entry, enough);
+    entry->remove(first);
+    cost -= entry->cost_of(first);
+    entry->removable = entry->gone + last;
+    entry->gone += first;
+  }
+  remove_together(std::move(entries), cost);
 }
 
 }  // namespace
@@ -178,7 +207,7 @@ std::vector<Tensor> cut_words(const std::vector<Site>& sites, std::vector<Candid
   for (size_t i = 0; i < sites.size(); ++i) entries.push_back(make_entry(sites[i], std::move(candidates[i]), options));
   std::vector<Entry*> which;
   for (Entry& entry : entries) which.push_back(&entry);
-  remove_together(std::move(which), cost);
+  options.scope == Scope::global ? remove_together(std::move(which), cost) : remove_shares(std::move(which), cost);
   std::vector<Tensor> words;
   for (const Entry& entry : entries) words.push_back(entry.candidates.words);
   return words;

@@ -22,9 +22,10 @@ bool have_equal_units(const std::vector<Site>& sites, const AllocationOptions& o
 std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<Candidates> candidates, double sparsity,
                                    const AllocationOptions& options);
 
-/// The words of the units that stay when the lowest of all sites go, as few as cost at least `cost` together or as many
-/// as protect and min_units allow; units that cost nothing stay. sites: are_pieces_of_weights; candidates: with the
-/// costs of their units and, in `ranks`, what scores are divided by beside normalize. Throws when a score is NaN.
+/// The words of the units that stay when the lowest go, as few as cost at least `cost` together or as many as protect
+/// and min_units allow. Scope::global: the lowest of all sites; units that cost nothing stay. Scope::layer: the same
+/// share of every site. sites: are_pieces_of_weights; candidates: with the costs of their units and, in `ranks`, what
+/// scores are divided by beside normalize. Throws when a score is NaN.
 std::vector<Tensor> cut_words(const std::vector<Site>& sites, std::vector<Candidates> candidates, double cost,
                               const AllocationOptions& options);
 

@@ -361,6 +361,81 @@ TEST(Budget, PiecesOfWeightsGoAsTheRuleSays) {
     }
 }
 
+TEST(Budget, PiecesOfWeightsOfEveryLayerGoByTheSameShare) {
+  for (const Pattern& pattern : {Pattern::element(), Pattern::kernel()})
+    for (const BudgetKind kind : {BudgetKind::parameters, BudgetKind::macs})
+      for (const double share : {0.1, 0.37, 0.5, 0.81}) {
+        SCOPED_TRACE(fmt::format("{} less {} {}", pattern.to_string(), share, name_of(kind)));
+        const ModulePtr net = model("vgg");
+        const std::vector<Site> sites = weight_sites(*net, pattern);
+        const auto pruner =
+            std::make_shared<Pruner>(net, sites, PrunerOptions{.allocation = {.scope = Scope::layer, .min_units = 0}});
+        const Scores scores = pruner->scores();
+        const auto cost = [&](Module& m) {
+          double sum = 0;
+          WeightPrices prices = mac_prices(m, example());
+          for (const Parameter& p : m.parameters())
+            sum += (kind == BudgetKind::macs ? prices[p.id()] : 1) * static_cast<double>(count_existing(p));
+          return sum;
+        };
+        const double all = cost(*net), dear = dearest(*net, sites, kind);
+        BudgetPruner budget(pruner, {.kind = kind, .amount = 0.1 * all}, example(), cost);
+        budget.begin();
+        budget.prune(share);
+        EXPECT_LE(cost(*net), all * (1 - share) + 1e-6);
+        EXPECT_GT(cost(*net), all * (1 - share) - dear);
+        double least = 0, most = 1;  // a share of which all are the nearest number of units
+        for (size_t s = 0; s < sites.size(); ++s) {
+          const std::vector<bool> exists = existing_units(sites[s]);
+          const auto units = static_cast<double>(exists.size());
+          const auto gone = static_cast<double>(std::count(exists.begin(), exists.end(), false));
+          least = std::max(least, (gone - 0.5) / units);
+          most = std::min(most, (gone + 0.5) / units);
+          double highest = -1, lowest = 1e9;
+          for (size_t unit = 0; unit < exists.size(); ++unit)
+            exists[unit] ? lowest = std::min(lowest, scores[s][unit]) : highest = std::max(highest, scores[s][unit]);
+          EXPECT_LE(highest, lowest) << sites[s].name;
+        }
+        EXPECT_LE(least, most + 1e-12);
+      }
+}
+
+TEST(Budget, AboveWhatNOfMLeavesIsRefused) {
+  // 1,536 + 24 + 240 + 10 parameters; 2 of 4 leaves half of the weights: 768 + 24 + 120 + 10 = 922. With the first
+  // layer protected 1,536 + 24 + 120 + 10 = 1,690.
+  const auto cost = [](Module& m) { return existing_parameters(m); };
+  for (const bool protects : {false, true})
+    for (const bool gradual : {false, true})
+      for (const double more : {1.0, 0.0, -50.0}) {
+        set_seed(1);
+        const ModulePtr net = share(Sequential(Flatten(), Linear(64, 24), ReLU(), Linear(24, 10)));
+        const NamedTensors before = copy_of(state_of(*net));
+        AllocationOptions allocation;
+        if (protects) allocation.protect = {"1.weight"};
+        const auto pruner = std::make_shared<Pruner>(net, weight_sites(*net, Pattern::n_of_m(2, 4)),
+                                                     PrunerOptions{.allocation = allocation});
+        const double left = protects ? 1690 : 922;
+        BudgetPruner budget(pruner, {.amount = left + more}, example(), cost);
+        const auto prune = [&] {
+          if (!gradual) return budget.at_once();
+          budget.begin();
+          budget.prune(budget.final_share());
+          return budget.finish();
+        };
+        if (more > 0) {
+          const std::string message = message_of<ArgumentError>([&] { prune(); });
+          expect_contains(message,
+                          fmt::format("at most the {} parameters that 2 of 4 leaves, got {}", left, left + more));
+          expect_contains(message, "2 of every 4");
+          expect_identical(state_of(*net), before);
+          EXPECT_FALSE(net->parameters()[0].mask().defined());
+        } else {
+          EXPECT_EQ(prune().cost, left + more);
+          EXPECT_EQ(existing_parameters(*net), left + more);
+        }
+      }
+}
+
 /// Trained while it is pruned. Time: MACs and a fixed part, so that the test knows what is right.
 double time_of(Module& net) { return 0.02 + 1e-5 * exact(BudgetKind::macs, net); }
 
