@@ -61,6 +61,7 @@
 // Pruning.
 #include "pruning/allocation.h"
 #include "pruning/budget.h"
+#include "pruning/budget_pruner.h"
 #include "pruning/criteria/criterion.h"
 #include "pruning/criteria/slimming.h"
 #include "pruning/criteria/woodfisher.h"

@@ -162,7 +162,7 @@ std::string accuracies(const Dense& dense, const F& prune) {
   std::string cell;
   for (size_t i = 0; i < dense.networks.size(); ++i) {
     const Trained t = prune(dense.networks[i], i + 1);
-    const bool gone = !collapsed_sites(channel_sites(DependencyGraph::trace(*t.network, t.example))).empty();
+    const bool gone = !find_collapses(channel_sites(DependencyGraph::trace(*t.network, t.example))).empty();
     cell += fmt::format("{}{:.2f}{}", i == 0 ? "" : ", ", 100 * evaluate(*t.network, t.data.test).accuracy(),
                         gone ? "*" : "");
   }

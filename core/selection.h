@@ -1,4 +1,7 @@
-// Choosing the lowest of many scores in time proportional to their number.
+// Choosing the lowest of many scores in time proportional to their number, on the CPU: of a network on a GPU the scores
+// come to the host at each pruning (four bytes a weight), and masks go back (a bit a weight). Nothing in between does:
+// masks are applied where the weights are. On the device itself it would take kernels in the contract of core/kernels.h
+// for the histogram, the border's bin and the words.
 #pragma once
 
 #include <cstdint>

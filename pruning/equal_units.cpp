@@ -213,9 +213,12 @@ std::vector<Tensor> cut_words(const std::vector<Site>& sites, std::vector<Candid
   return words;
 }
 
+Tensor words_of_units(const std::vector<bool>& exists) {
+  return Mask::from_units({static_cast<int64_t>(exists.size())}, Pattern::element(), exists).words();
+}
+
 Candidates candidates_of(const std::vector<double>& scores, const std::vector<bool>& exists) {
-  const Shape one_each{static_cast<int64_t>(exists.size())};
-  return {Tensor::from(scores, one_each), Mask::from_units(one_each, Pattern::element(), exists).words()};
+  return {Tensor::from(scores, {static_cast<int64_t>(scores.size())}), words_of_units(exists)};
 }
 
 std::vector<bool> units_of_words(const Site& site, const Tensor& words) {

@@ -29,7 +29,8 @@ std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<C
 std::vector<Tensor> cut_words(const std::vector<Site>& sites, std::vector<Candidates> candidates, double cost,
                               const AllocationOptions& options);
 
-/// A site's scores and which units exist, as tensors; and units from words.
+/// Units as one bit each, with their scores, and back.
+Tensor words_of_units(const std::vector<bool>& exists);
 Candidates candidates_of(const std::vector<double>& scores, const std::vector<bool>& exists);
 std::vector<bool> units_of_words(const Site& site, const Tensor& words);
 

@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "pruning/budget.h"
+#include "pruning/budget_pruner.h"
 #include "training/trainer.h"
 
 namespace espalier {

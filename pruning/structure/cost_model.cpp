@@ -221,4 +221,13 @@ std::vector<std::vector<double>> CostModel::unit_costs(const Units& exists) cons
   return costs;
 }
 
+double CostModel::dearest(const Units& exists) const {
+  const std::vector<std::vector<double>> costs = unit_costs(exists);
+  double most = 0;
+  for (size_t s = 0; s < costs.size(); ++s)
+    for (size_t unit = 0; unit < costs[s].size(); ++unit)
+      if (exists[s][unit]) most = std::max(most, costs[s][unit]);
+  return most;
+}
+
 }  // namespace espalier

@@ -46,6 +46,8 @@ class CostModel {
   /// For each unit what the network would cost less without it (of a unit that is gone: more with it), when exactly
   /// these units exist.
   std::vector<std::vector<double>> unit_costs(const Units& exists) const;
+  /// The most that one of the units that exist would free.
+  double dearest(const Units& exists) const;
 
  private:
   /// The unit that an index of an axis belongs to; site -1: to none.

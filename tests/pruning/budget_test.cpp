@@ -1,5 +1,5 @@
 // Budgets: the cost model against what compaction leaves, pruning to a budget at once, and while a network trains.
-#include "pruning/budget.h"
+#include "pruning/budget_pruner.h"
 
 #include <cmath>
 #include <filesystem>
@@ -357,6 +357,26 @@ TEST(Budget, PiecesOfWeightsGoAsTheRuleSays) {
         const Units expected = without_lowest(pruner->scores(), costs, before, freed, sites, allocation, ranking);
         budget.prune(share);
         ASSERT_EQ(existing(), expected);
+      }
+      // Less was to go: the highest come back, of what was there at the start; rounds end within the dearest unit.
+      const Units deepest = existing();
+      budget.prune(0.1);
+      const Units filled = existing();
+      const double left = model.cost(filled), dear = *std::max_element(costs.begin(), costs.end());
+      const Scores scores = pruner->scores();
+      double lowest_back = 1e9, highest_gone = -1e9;
+      for (size_t s = 0; s < sites.size(); ++s)
+        for (size_t unit = 0; unit < filled[s].size(); ++unit) {
+          EXPECT_TRUE(filled[s][unit] || !deepest[s][unit]);
+          const double score = scores[s][unit], cost = ranking == Ranking::score ? 1 : costs[s];
+          const double rank = score < 0 ? score * cost : score / cost;
+          if (filled[s][unit] && !deepest[s][unit]) lowest_back = std::min(lowest_back, rank);
+          if (!filled[s][unit]) highest_gone = std::max(highest_gone, rank);
+        }
+      EXPECT_LE(left, 0.9 * all);
+      EXPECT_GT(left, 0.9 * all - dear);
+      if (!allocation.normalize) {
+        EXPECT_LE(highest_gone, lowest_back);
       }
     }
 }
