@@ -123,24 +123,36 @@ Border border_of_lowest(std::span<const Candidates> sets, double cost) {
   if (bin == kBins) return {kInfinity, std::numeric_limits<int64_t>::max()};
 
   using Place = std::pair<double, size_t>;                       // the rank, then the set
-  std::vector<Place> inside(static_cast<size_t>(all[bin]) + 1);  // the last place takes what is in other bins
+  std::vector<double> ranks(static_cast<size_t>(all[bin]) + 1);  // the last place takes what is in other bins
+  std::vector<Place> inside;
+  inside.reserve(ranks.size());
   size_t size = 0;
-  for (size_t set = 0; set < sets.size(); ++set)
+  for (size_t set = 0; set < sets.size(); ++set) {
     for_each_rank(sets[set], [&](auto rank) {
-      inside[size] = {static_cast<double>(rank), set};
+      ranks[size] = static_cast<double>(rank);
       size += bin_of(rank) == bin;
     });
-  inside.pop_back();
+    while (inside.size() < size) inside.emplace_back(ranks[inside.size()], set);
+  }
   auto last = inside.begin(), end = inside.end();  // the last to go is in here, all before it go
-  while (end - last > 1) {
-    const auto middle = last + (end - last) / 2;
+  const auto cost_of = [&](auto from, auto to) {
+    return std::accumulate(from, to, 0.0,
+                           [&](double sum, const Place& place) { return sum + sets[place.second].cost; });
+  };
+  double total = cost_of(last, end);
+  for (int round = 1; end - last > 1; ++round) {
+    // Where it would be if all cost the same, which is often so; else by halves.
+    const auto candidates = static_cast<double>(end - last);
+    const double place = round % 3 == 0 ? candidates / 2 : std::ceil(rest / total * candidates) - 1;
+    const auto middle = last + static_cast<std::ptrdiff_t>(std::clamp(place, 1.0, candidates - 1));
     std::nth_element(last, middle, end);
-    const double lower = std::accumulate(last, middle, 0.0,
-                                         [&](double sum, const Place& place) { return sum + sets[place.second].cost; });
+    const double lower = cost_of(last, middle);
     if (lower < rest) {
       rest -= lower;
+      total -= lower;
       last = middle;
     } else {
+      total = lower;
       end = middle;
     }
   }
