@@ -1,6 +1,7 @@
 // JSON from outside: files, and texts in them.
 #pragma once
 
+#include <optional>
 #include <string_view>
 
 #include <nlohmann/json.hpp>
@@ -25,5 +26,11 @@ nlohmann::json parse_json(std::string_view text);
 
 /// The same, for what is useful but not needed: an empty object in place of an error, and of what is no object.
 nlohmann::json parse_json_object_or_empty(std::string_view text);
+
+/// What is not known is null.
+template <class T>
+nlohmann::json json_or_null(const std::optional<T>& value) {
+  return value ? nlohmann::json(*value) : nlohmann::json();
+}
 
 }  // namespace espalier

@@ -45,6 +45,16 @@ void set_help_flags(CLI::App& app) {
   for (CLI::App* command : app.get_subcommands({})) set_help_flags(*command);
 }
 
+/// An empty value is what a shell makes of a variable that isn't set: it is no default.
+void refuse_empty_values(CLI::App& app) {
+  for (CLI::Option* option : app.get_options({}))
+    if (option->get_items_expected_max() > 0)
+      option->check(CLI::Validator(
+          [](std::string& text) { return std::string(text.empty() ? "expected a value, got '', an empty one" : ""); },
+          ""));
+  for (CLI::App* command : app.get_subcommands({})) refuse_empty_values(*command);
+}
+
 /// The innermost subcommand that the line named.
 const CLI::App& innermost(const CLI::App& app) {
   const auto parsed = app.get_subcommands();
@@ -206,6 +216,7 @@ int parse_and_run(const std::vector<std::string>& arguments, Output& output) {
   add_datasets(app, commands);
   add_models(app, commands);
   app.set_version_flag("--version", "espalier " ESPALIER_VERSION)->group(kGeneralGroup);
+  refuse_empty_values(app);
   set_help_flags(app);
 
   try {

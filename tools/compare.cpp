@@ -72,7 +72,7 @@ std::string milliseconds(const std::vector<Latency>& times) {
   const auto p50 = over(times, [](const Latency& t) { return 1e3 * t.p50; });
   const auto p95 = over(times, [](const Latency& t) { return 1e3 * t.p95; });
   if (times.size() == 1) return fmt::format("{:.2f} / {:.2f}", p50.mean, p95.mean);
-  return fmt::format("{:.2f} +- {:.2f} / {:.2f} +- {:.2f}", p50.mean, p50.deviation, p95.mean, p95.deviation);
+  return fmt::format("{:.2f} +- {:.2f} / {:.2f} +- {:.2f}", p50.mean, *p50.deviation, p95.mean, *p95.deviation);
 }
 
 double mean_p50(const std::vector<Latency>& times) {
@@ -94,7 +94,7 @@ nlohmann::json to_json(const Row& row) {
     using Pointer = nlohmann::json::json_pointer;
     const auto figure = over(seeds, [&](const nlohmann::json& seed) { return seed.at(Pointer(key)).get<double>(); });
     json[Pointer(key)] = figure.mean;
-    json[Pointer(key + "_std")] = figure.deviation;
+    json[Pointer(key + "_std")] = *figure.deviation;
   };
   if (seeds.size() > 1) {
     const nlohmann::json figures = to_json(row.reports.front());
@@ -127,8 +127,7 @@ int run(const CompareFlags& options, Output& output) {
       if (!data.contains(name)) data[name] = load_dataset(name, {.data_dir = options.data_dir});
       modules.push_back(file.module);
       images.push_back(file.data->image);
-      row.reports.push_back(
-          measure(*file.module, file.data->image, static_cast<int64_t>(fs::file_size(path)), &data[name].test));
+      row.reports.push_back(measure(*file.module, static_cast<int64_t>(fs::file_size(path)), data[name].test));
       check_finite(path, row.reports.back().loss);
     }
   const std::vector<Latency> one = latencies(modules, images, 1, 10 * options.rounds);

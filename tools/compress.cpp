@@ -188,26 +188,27 @@ std::shared_ptr<CompressFlags> add_stage_command(CLI::App* app, const char* type
 struct CompactOptionsOnLine {
   std::string model, out;
   double tolerance = 1e-5;
+  bool overwrite = false;
 };
 
 int run_compact(const CompactOptionsOnLine& options, Output& output) {
   const std::string file = find_model(options.model);
+  const std::string out =
+      options.out.empty() ? (std::filesystem::path(file).parent_path() / "compact.safetensors").string() : options.out;
+  check_replaces_nothing("compact", out, file, options.overwrite);
   ModelFile model = open_model(file);
   check(model.data.has_value(), "compact", "{} doesn't say what images it takes: it was not written by a training",
         file);
   const Shape& image = model.data->image;
   const auto size = [](const std::string& path) { return static_cast<int64_t>(std::filesystem::file_size(path)); };
-  std::vector<std::pair<std::string, ModelReport>> rows = {
-      {"before", measure(*model.module, image, size(file), nullptr)}};
+  std::vector<std::pair<std::string, NetworkSize>> rows = {{"before", measure_size(*model.module, image, size(file))}};
   const CompactionReport report = compact(*model.module, Tensor::zeros({1, image[0], image[1], image[2]}),
                                           {.tolerance = options.tolerance, .earlier = index_map_of(model)});
-  const std::string out =
-      options.out.empty() ? (std::filesystem::path(file).parent_path() / "compact.safetensors").string() : options.out;
   model.metadata["data"] = to_text(*model.data);
   model.metadata["compaction"] = report.to_json().dump();
   for (const char* stale : {"training", "metrics"}) model.metadata.erase(stale);
   save_checkpoint(out, *model.module, nullptr, model.metadata);
-  rows.emplace_back("after", measure(*model.module, image, size(out), nullptr));
+  rows.emplace_back("after", measure_size(*model.module, image, size(out)));
   output.say("{}", report.to_table());
   std::vector<std::vector<std::string>> cells = {{"", "parameters", "MACs", "file"}};
   for (const auto& [name, r] : rows)
@@ -256,6 +257,7 @@ void add_compact(CLI::App& parent, Commands& commands) {
   add_model(*app, options->model);
   app->add_option("--out,-o", options->out, "The compacted network (default: compact.safetensors\nbeside the model)")
       ->type_name("FILE");
+  app->add_flag("--overwrite", options->overwrite, "Replace the file that is there");
   app->add_option("--tolerance", options->tolerance,
                   "Largest relative difference of the outputs;\nwhat would differ by more stays (default: 1e-5)")
       ->type_name("X");

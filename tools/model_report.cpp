@@ -19,53 +19,44 @@ void check_finite(const std::string& file, double loss) {
         file, loss);
 }
 
-ModelReport measure(Module& module, const Shape& image, int64_t bytes, const Dataset* data) {
-  ModelReport report;
-  report.bytes = bytes;
+NetworkSize measure_size(Module& module, const Shape& image, int64_t bytes) {
+  NetworkSize size;
+  size.bytes = bytes;
   const Tensor example = Tensor::zeros({1, image[0], image[1], image[2]}, DType::f32, module.device());
   const Costs costs = count_costs(module, DependencyGraph::trace(module, example), example);
-  report.parameters = costs.parameters;
-  report.remaining_parameters = costs.remaining_parameters;
-  report.macs = costs.macs;
-  report.remaining_macs = costs.remaining_macs;
+  size.parameters = costs.parameters;
+  size.remaining_parameters = costs.remaining_parameters;
+  size.macs = costs.macs;
+  size.remaining_macs = costs.remaining_macs;
   int64_t weights = 0, masked = 0;
   for (const Parameter& parameter : module.parameters()) {
     if (parameter.shape().rank() < 2) continue;
     weights += parameter.numel();
     if (parameter.mask().defined()) masked += parameter.numel() - parameter.mask().count_elements();
   }
-  report.sparsity = weights == 0 ? 0 : static_cast<double>(masked) / static_cast<double>(weights);
-  if (data != nullptr) {
-    const Evaluation result = evaluate(module, *data);
-    report.accuracy = result.accuracy();
-    report.loss = result.loss;
-    report.macro_f1 = result.confusion.macro_f1();
-  }
-  return report;
+  size.sparsity = weights == 0 ? 0 : static_cast<double>(masked) / static_cast<double>(weights);
+  return size;
+}
+
+ModelReport measure(Module& module, int64_t bytes, const Dataset& data) {
+  const NetworkSize size = measure_size(module, {data.channels(), data.height(), data.width()}, bytes);
+  const Evaluation result = evaluate(module, data);
+  return {size, result.accuracy(), result.loss, result.confusion.macro_f1()};
+}
+
+nlohmann::json to_json(const NetworkSize& size) {
+  return {{"sparsity", size.sparsity},
+          {"parameters", size.parameters},
+          {"remaining_parameters", size.remaining_parameters},
+          {"macs", size.macs},
+          {"remaining_macs", size.remaining_macs},
+          {"bytes", size.bytes}};
 }
 
 nlohmann::json to_json(const ModelReport& r) {
-  return {{"sparsity", r.sparsity},
-          {"parameters", r.parameters},
-          {"remaining_parameters", r.remaining_parameters},
-          {"macs", r.macs},
-          {"remaining_macs", r.remaining_macs},
-          {"bytes", r.bytes},
-          {"accuracy", r.accuracy},
-          {"loss", r.loss},
-          {"macro_f1", r.macro_f1}};
-}
-
-ModelReport model_report_from_json(const nlohmann::json& json) {
-  return {.sparsity = json.at("sparsity"),
-          .parameters = json.at("parameters"),
-          .remaining_parameters = json.at("remaining_parameters"),
-          .macs = json.at("macs"),
-          .remaining_macs = json.at("remaining_macs"),
-          .bytes = json.at("bytes"),
-          .accuracy = json.at("accuracy"),
-          .loss = json.at("loss"),
-          .macro_f1 = json.at("macro_f1")};
+  nlohmann::json json = to_json(static_cast<const NetworkSize&>(r));
+  json.update({{"accuracy", r.accuracy}, {"loss", r.loss}, {"macro_f1", r.macro_f1}});
+  return json;
 }
 
 }  // namespace espalier::tools

@@ -6,8 +6,7 @@
 #include <filesystem>
 #include <map>
 
-#include <nlohmann/json.hpp>
-
+#include "core/json.h"
 #include "core/threads.h"
 #include "layers/models/zoo.h"
 #include "tools/commands.h"
@@ -159,7 +158,7 @@ nlohmann::json to_json(const SeedResult& r) {
           {"before", r.before ? to_json(*r.before) : nlohmann::json()},
           {"after", to_json(r.after)},
           {"changes", r.changes ? to_json(*r.changes) : nlohmann::json()},
-          {"validation_accuracy", r.validation_accuracy},
+          {"validation_accuracy", json_or_null(r.validation_accuracy)},
           {"seconds", r.seconds}};
 }
 
@@ -173,10 +172,10 @@ void say_results(const Output& output, const std::vector<SeedResult>& results) {
   output.result("\n{}", report_table(rows));
   if (results.size() > 1) {
     const auto after = over(results, [](const SeedResult& r) { return 100 - 100 * r.after.accuracy; });
-    std::string text = fmt::format("test error {:.2f} +- {:.2f} %", after.mean, after.deviation);
+    std::string text = fmt::format("test error {:.2f} +- {:.2f} %", after.mean, *after.deviation);
     if (results.front().before) {
       const auto before = over(results, [](const SeedResult& r) { return 100 - 100 * r.before->accuracy; });
-      text += fmt::format(", before {:.2f} +- {:.2f} %", before.mean, before.deviation);
+      text += fmt::format(", before {:.2f} +- {:.2f} %", before.mean, *before.deviation);
     }
     output.result("{} (mean and standard deviation of {} seeds)", text, results.size());
   }
@@ -201,7 +200,7 @@ std::string report_table(const std::vector<ReportRow>& rows) {
     const auto figure = [&, &of = reports](int digits, const char* unit, auto value) {
       const MeanAndDeviation f = over(of, value);
       return of.size() == 1 ? fmt::format("{:.{}f}{}", f.mean, digits, unit)
-                            : fmt::format("{:.{}f} +- {:.{}f}{}", f.mean, digits, f.deviation, digits, unit);
+                            : fmt::format("{:.{}f} +- {:.{}f}{}", f.mean, digits, *f.deviation, digits, unit);
     };
     const auto size = [&, &of = reports](auto value) { return std::llround(mean(of, value)); };
     const auto ratio = [&, &of = reports](auto all, auto left) {
@@ -245,10 +244,8 @@ int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& out
   if (!options.resume) {
     folder = options.make_new ? RunFolder::make_new(options.out) : RunFolder(options.out);
     if (!options.overwrite) check_holds_no_run(options.command.c_str(), folder.path());
-    std::error_code ignored;
-    check(recipe.start.empty() || !fs::equivalent(find_model(recipe.start), folder.file(kModelFile), ignored),
-          options.command, "{}: the run would replace the network that it starts from; choose another --out",
-          folder.path());
+    if (!recipe.start.empty())
+      check_replaces_nothing(options.command.c_str(), folder.file(kModelFile), find_model(recipe.start), true);
     forget_older_run(recipe, folder);
     write_file_atomically(folder.file(kRecipeIdentity), to_toml(recipe));
   }
@@ -282,7 +279,7 @@ int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& out
                                {"recipe", recipe.source},
                                {"folder", folder.path()},
                                {"test_error", error_after.mean},
-                               {"test_error_std", error_after.deviation},
+                               {"test_error_std", json_or_null(error_after.deviation)},
                                {"runs", list}};
   forget_other_networks(folder, written);
   folder.write_json(kResultFile, json);

@@ -29,7 +29,7 @@ struct SeedResult {
   std::string before_file = {};               ///< where `before` is
   std::optional<AnswerChanges> changes = {};  ///< of the answers to the test set, where there is a `before`
   std::vector<std::string> class_names = {};
-  double validation_accuracy = 0;  ///< of the final network, what choices are made by; 0 without validation data
+  std::optional<double> validation_accuracy = {};  ///< of the final network; choices are made by it
   double seconds = 0;
 };
 

@@ -57,6 +57,14 @@ void check_holds_no_run(const char* command, const std::string& folder) {
           folder);
 }
 
+void check_replaces_nothing(const char* command, const std::string& file, const std::string& source, bool overwrite) {
+  std::error_code ignored;
+  check(!fs::equivalent(source, file, ignored), command,
+        "{} would replace the network that it is made from; choose another --out", file);
+  check(overwrite || !fs::exists(file, ignored), command,
+        "{} is there already; add --overwrite to replace it, or choose another --out", file);
+}
+
 RunFolder open_run(const char* command, const std::string& folder, const char* identity) {
   const std::string file = fmt::format("{}/{}", folder, identity);
   if (folder.empty() || !fs::exists(file))

@@ -22,6 +22,9 @@ std::vector<RunFolder> places_in(const RunFolder& out);
 
 /// Throws, in the name of `command`, when the folder holds a run, saying what can be done with it.
 void check_holds_no_run(const char* command, const std::string& folder);
+/// Throws, in the name of `command`, when a network for `file` would replace the one in `source` that it is made from,
+/// or, unless the user said so, any other file.
+void check_replaces_nothing(const char* command, const std::string& file, const std::string& source, bool overwrite);
 /// The folder of a run that is resumed; `identity` is the file that every such run has. Throws when there is none.
 RunFolder open_run(const char* command, const std::string& folder, const char* identity);
 

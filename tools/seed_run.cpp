@@ -175,8 +175,7 @@ class SeedRun {
   std::string rounds_folder(const Stage& stage) const { return stage_folder(stage) + "/rounds"; }
   std::string compaction_file(const Stage& stage) const { return stage_folder(stage) + "/compaction.json"; }
   ModelReport report(const std::string& file) const {
-    const ModelReport report = measure(*network_, {train_.channels(), train_.height(), train_.width()},
-                                       static_cast<int64_t>(fs::file_size(file)), &test_);
+    const ModelReport report = measure(*network_, static_cast<int64_t>(fs::file_size(file)), test_);
     check_finite(file, report.loss);
     return report;
   }

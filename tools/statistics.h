@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 namespace espalier::tools {
 
 struct MeanAndDeviation {
-  double mean = 0, deviation = 0;  ///< deviation: divided by n - 1; 0 for one value
+  double mean = 0;
+  std::optional<double> deviation = {};  ///< divided by n - 1; nothing for one value
 };
 
 /// Of value(run) over the runs.
@@ -16,8 +18,10 @@ MeanAndDeviation over(const std::vector<Run>& runs, F&& value) {
   MeanAndDeviation result;
   const auto n = static_cast<double>(runs.size());
   for (const Run& run : runs) result.mean += value(run) / n;
-  for (const Run& run : runs) result.deviation += std::pow(value(run) - result.mean, 2);
-  result.deviation = runs.size() > 1 ? std::sqrt(result.deviation / (n - 1)) : 0;
+  if (runs.size() < 2) return result;
+  double squares = 0;
+  for (const Run& run : runs) squares += std::pow(value(run) - result.mean, 2);
+  result.deviation = std::sqrt(squares / (n - 1));
   return result;
 }
 

@@ -174,7 +174,7 @@ nlohmann::json to_json(const std::vector<RunResult>& runs, const TrainSettings& 
           {"data", settings.data},
           {"folder", folder},
           {"test_accuracy", accuracy.mean},
-          {"test_accuracy_std", accuracy.deviation},
+          {"test_accuracy_std", json_or_null(accuracy.deviation)},
           {"test_loss", over(runs, [](const RunResult& r) { return r.test_loss; }).mean},
           {"macro_f1", over(runs, [](const RunResult& r) { return r.macro_f1; }).mean},
           {"parameters", model.parameters},
@@ -202,7 +202,7 @@ void say_result(const Output& output, const std::vector<RunResult>& runs, const 
   if (runs.size() > 1) {
     const auto accuracy = over(runs, [](const RunResult& r) { return r.test_accuracy; });
     output.result("test accuracy {:.2f} % +- {:.2f} (mean and standard deviation of {} seeds)\n", 100 * accuracy.mean,
-                  100 * accuracy.deviation, runs.size());
+                  100 * *accuracy.deviation, runs.size());
   }
 }
 

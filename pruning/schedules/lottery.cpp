@@ -31,9 +31,6 @@ class Capture : public Callback {
   NamedTensors values_;
 };
 
-nlohmann::json optional_json(const std::optional<double>& value) {
-  return value ? nlohmann::json(*value) : nlohmann::json(nullptr);
-}
 std::optional<double> optional_of(const nlohmann::json& json) {
   return json.is_null() ? std::nullopt : std::optional<double>(json.get<double>());
 }
@@ -41,10 +38,10 @@ std::optional<double> optional_of(const nlohmann::json& json) {
 nlohmann::json to_json(const LotteryRound& r) {
   return {{"round", r.round},
           {"sparsity", r.sparsity},
-          {"validation_loss", optional_json(r.validation_loss)},
-          {"validation_accuracy", optional_json(r.validation_accuracy)},
-          {"test_loss", optional_json(r.test_loss)},
-          {"test_accuracy", optional_json(r.test_accuracy)}};
+          {"validation_loss", json_or_null(r.validation_loss)},
+          {"validation_accuracy", json_or_null(r.validation_accuracy)},
+          {"test_loss", json_or_null(r.test_loss)},
+          {"test_accuracy", json_or_null(r.test_accuracy)}};
 }
 
 LotteryRound lottery_round(const nlohmann::json& json) {

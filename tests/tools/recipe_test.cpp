@@ -392,6 +392,26 @@ TEST(Run, IndicesOfTheOriginalOutliveStagesAndCommands) {
   EXPECT_GT(*second.rbegin(), 7) << "rows of the original network, not of the eight that were left";
 }
 
+TEST(Compact, ReplacesNothingUnasked) {
+  const Folder folder;
+  for (const char* name : {"a", "b"})
+    ASSERT_EQ(run(folder, fmt::format("train --model mlp:8 --data digits --epochs 1 --out {}", name)).status, 0);
+  const std::string a = read_file(folder / "a/model.safetensors"), b = read_file(folder / "b/model.safetensors");
+  fs::create_hard_link(folder / "a/model.safetensors", folder / "link.safetensors");
+  for (const auto& [line, message] : std::vector<std::pair<std::string, std::string>>{
+           {"compact a -o b/model.safetensors", "b/model.safetensors is there already; add --overwrite"},
+           {"compact a -o a/model.safetensors --overwrite", "would replace the network that it is made from"},
+           {"compact a -o link.safetensors --overwrite", "would replace the network that it is made from"}}) {
+    const Said said = run(folder, line);
+    EXPECT_EQ(said.status, 2) << line << said.all();
+    EXPECT_TRUE(contains(said.err, message)) << line << said.err;
+  }
+  EXPECT_TRUE(read_file(folder / "a/model.safetensors") == a && read_file(folder / "b/model.safetensors") == b);
+  EXPECT_EQ(run(folder, "compact a").status, 0);
+  EXPECT_EQ(run(folder, "compact a").status, 2);
+  EXPECT_EQ(run(folder, "compact a --overwrite").status, 0);
+}
+
 TEST(Prune, OnTheCommandLine) {
   const Folder folder;
   ASSERT_EQ(run(folder, "train --model mlp:32 --data digits --epochs 3 --out m").status, 0);
@@ -411,6 +431,7 @@ TEST(Prune, OnTheCommandLine) {
   const Said compacted = run(folder, "compact c --out small.safetensors --json");
   ASSERT_EQ(compacted.status, 0) << compacted.err;
   EXPECT_EQ(compacted.json()["after"]["parameters"], 64 * 16 + 16 + 16 * 10 + 10);
+  EXPECT_FALSE(compacted.json()["after"].contains("accuracy")) << "it looks at no image";
   const Said eval = run(folder, "eval small.safetensors --json");
   EXPECT_EQ(eval.json()["test_accuracy"], channels.json()["runs"][0]["after"]["accuracy"]);
 

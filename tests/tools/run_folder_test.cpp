@@ -227,7 +227,8 @@ TEST(Folders, TheAdvisedLineGoesOnWithEveryKindOfRun) {
   }
   const Said onto_itself = run(folder, "prune m --sparsity 0.5 --epochs 0 --out m --overwrite");
   EXPECT_EQ(onto_itself.status, 2);
-  EXPECT_TRUE(contains(onto_itself.err, "replace the network that it starts from")) << onto_itself.err;
+  EXPECT_TRUE(contains(onto_itself.err, "m/model.safetensors would replace the network that it is made from"))
+      << onto_itself.err;
 }
 
 TEST(Limits, TooLittleMemoryIsAnErrorAndNoEndlessLoop) {

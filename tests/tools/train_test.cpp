@@ -21,6 +21,7 @@ TEST(Train, LearnsDigitsAndEvalAgrees) {
        {"test_accuracy", "test_loss", "macro_f1", "parameters", "macs", "seconds", "images_per_second", "peak_bytes"})
     EXPECT_TRUE(result[key].is_number()) << key;
   EXPECT_GT(result["test_accuracy"], 0.8);
+  EXPECT_TRUE(result["test_accuracy_std"].is_null()) << "one seed has no deviation";
   EXPECT_EQ(result["parameters"], 64 * 32 + 32 + 32 * 10 + 10);
   EXPECT_EQ(result["folder"], "runs/mlp-32-digits");
   EXPECT_EQ(std::count(train.out.begin(), train.out.end(), '\n'), 1) << train.out;
