@@ -47,6 +47,9 @@ EpochRecord epoch_record_from_json(const nlohmann::json& json);
 class Callback {
  public:
   virtual ~Callback() = default;
+  /// What of it decides the result of a training: its type and options, as JSON. A checkpoint goes on with the same
+  /// ones only. Null, the default: nothing that could differ.
+  virtual nlohmann::json config() const;
   virtual void on_train_begin(Trainer&) {}
   virtual void on_epoch_begin(Trainer&, int64_t /*epoch*/) {}
   /// After backward, before clipping: the gradients are those of the loss.

@@ -113,6 +113,8 @@ Trainer::Trainer(ModulePtr module, std::shared_ptr<Optimizer> optimizer, Trainer
 
 Trainer::~Trainer() = default;
 
+nlohmann::json Callback::config() const { return {}; }
+
 nlohmann::json Trainer::identity(const TrainValidation& data) const {
   const auto contents = [](const Dataset& set) {
     if (set.size() == 0) return nlohmann::json();
@@ -124,6 +126,8 @@ nlohmann::json Trainer::identity(const TrainValidation& data) const {
   };
   std::vector<std::string> augmentations;
   for (const Augmentation& augmentation : options_.augmentations) augmentations.push_back(to_text(augmentation));
+  nlohmann::json callbacks = nlohmann::json::array();
+  for (const std::shared_ptr<Callback>& callback : options_.callbacks) callbacks.push_back(callback->config());
   return {{"model", module_->config()},
           {"training_data", contents(data.train)},
           {"validation_data", contents(data.validation)},
@@ -141,6 +145,7 @@ nlohmann::json Trainer::identity(const TrainValidation& data) const {
           {"clip_norm", options_.clip_norm},
           {"clip_value", options_.clip_value},
           {"patience", options_.patience},
+          {"callbacks", callbacks},
           {"restore_best", options_.restore_best}};
 }
 

@@ -94,8 +94,8 @@ class Trainer {
   /// checkpoint stays. Throws FileError when the run folder cannot be written or does not fit.
   TrainingResult fit(const Dataset& train, const Dataset& validation = {});
 
-  /// All that decides the result of a training on this data but for the weights at its start and what callbacks do, as
-  /// JSON: a checkpoint is resumed by the same training only.
+  /// All that decides the result of a training on this data but for the weights at its start, as JSON: a
+  /// checkpoint is resumed by the same training only.
   nlohmann::json identity(const TrainValidation& data) const;
 
   /// Evaluates the module as it is.

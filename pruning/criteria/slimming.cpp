@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include <nlohmann/json.hpp>
+
 #include "pruning/criteria/criterion.h"
 #include "training/trainer.h"
 
@@ -65,6 +67,10 @@ std::vector<Parameter> SlimmingPenalty::scales(const Module& module) const {
   for (const auto& [name, weight] : batch_norm_weights(module))
     if (!names_include(options_.exclude, name)) result.push_back(weight);
   return result;
+}
+
+nlohmann::json SlimmingPenalty::config() const {
+  return {{"type", "SlimmingPenalty"}, {"strength", options_.strength}, {"exclude", options_.exclude}};
 }
 
 void SlimmingPenalty::on_train_begin(Trainer& trainer) { check_fits(*trainer.module()); }

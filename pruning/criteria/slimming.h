@@ -22,6 +22,7 @@ struct SlimmingOptions {
 class SlimmingPenalty : public Callback {
  public:
   explicit SlimmingPenalty(const SlimmingOptions& options = {});
+  nlohmann::json config() const override;
   void on_train_begin(Trainer& trainer) override;
   /// Throws what the start of a training would.
   void check_fits(const Module& module) const;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <nlohmann/json.hpp>
+
 namespace espalier {
 
 namespace {
@@ -106,6 +108,17 @@ NamedParameters Distillation::parameters() const {
   NamedParameters result = student_->named_parameters();
   for (auto& projection : projections()) result.push_back(std::move(projection));
   return result;
+}
+
+nlohmann::json Distillation::config() const {
+  nlohmann::json terms = nlohmann::json::array();
+  for (const auto& [weight, term] : terms_)
+    terms.push_back({{"type", term->name()},
+                     {"weight", weight},
+                     {"options", term->options()},
+                     {"student_layers", term->student_layers()},
+                     {"teacher_layers", term->teacher_layers()}});
+  return {{"type", "Distillation"}, {"teacher", fmt::format("{:016x}", teacher_->fingerprint())}, {"terms", terms}};
 }
 
 void Distillation::on_train_begin(Trainer& trainer) {

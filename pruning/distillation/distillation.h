@@ -50,6 +50,7 @@ class Distillation : public Callback {
   /// Layers of the teacher that the terms look at.
   const std::vector<std::string>& teacher_layers() const { return teacher_layers_; }
 
+  nlohmann::json config() const override;
   void on_train_begin(Trainer& trainer) override;
   std::vector<std::pair<std::string, Tensor>> state() const override;
   void load_state(const std::vector<std::pair<std::string, Tensor>>& state) override;

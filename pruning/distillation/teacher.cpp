@@ -17,16 +17,6 @@ std::vector<uint64_t> image_checksums(const Batch& batch) {
     sums[i] = checksum(static_cast<const char*>(images.raw()) + i * bytes, bytes);
   return sums;
 }
-
-/// Of all weights and buffers: the same in every process.
-uint64_t fingerprint(const Module& module) {
-  uint64_t hash = checksum(nullptr, 0);
-  for (const auto& [name, tensor] : state_of(module)) {
-    const Tensor values = tensor.to(Device::cpu()).contiguous();
-    hash = checksum(values.raw(), values.bytes(), checksum(name.data(), name.size(), hash));
-  }
-  return hash;
-}
 }  // namespace
 
 const Variable& NetworkView::feature(const std::string& layer) const {
@@ -163,11 +153,20 @@ std::vector<std::pair<const void*, uint64_t>> Teacher::versions() const {
   return result;
 }
 
+uint64_t Teacher::fingerprint() const {
+  uint64_t hash = checksum(nullptr, 0);
+  for (const auto& [name, tensor] : state_of(*module_)) {
+    const Tensor values = tensor.to(Device::cpu()).contiguous();
+    hash = checksum(values.raw(), values.bytes(), checksum(name.data(), name.size(), hash));
+  }
+  return hash;
+}
+
 NamedTensors Teacher::state() const {
   if (cached_ == 0) return {};
   const auto count = static_cast<int64_t>(checksums_.size());
   const auto bits = [](const std::vector<uint64_t>& words) { return std::vector<int64_t>(words.begin(), words.end()); };
-  return {{"teacher", Tensor::from<int64_t>({static_cast<int64_t>(fingerprint(*module_))}, {1})},
+  return {{"teacher", Tensor::from<int64_t>({static_cast<int64_t>(fingerprint())}, {1})},
           {"teacher_outputs", Tensor::from<float>(outputs_, {count, classes_})},
           {"teacher_images", Tensor::from<int64_t>(bits(checksums_), {count})}};
 }
@@ -176,7 +175,7 @@ void Teacher::load_state(const NamedTensors& state) {
   forget();
   for (const auto& [name, tensor] : state) {
     if (name == "teacher") {
-      if (static_cast<uint64_t>(tensor.to_vector<int64_t>().at(0)) != fingerprint(*module_))
+      if (static_cast<uint64_t>(tensor.to_vector<int64_t>().at(0)) != fingerprint())
         fail<FileError>("Teacher", "the checkpoint was distilled from another teacher; go on with the same one");
     } else if (name == "teacher_outputs") {
       outputs_ = tensor.to_vector<float>();

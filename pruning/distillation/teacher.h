@@ -59,6 +59,8 @@ class Teacher {
   /// throws.
   void expect_augmentations(bool augmented);
 
+  /// A checksum of its weights and buffers, the same in every process.
+  uint64_t fingerprint() const;
   /// What it remembers, for checkpoints: outputs (N,C), checksums (N), and which teacher it was.
   NamedTensors state() const;
   /// Throws FileError when the state is another teacher's.

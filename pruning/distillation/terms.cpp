@@ -2,10 +2,14 @@
 
 #include <utility>
 
+#include <nlohmann/json.hpp>
+
 #include "layers/conv.h"
 #include "layers/linear.h"
 
 namespace espalier {
+
+nlohmann::json DistillationTerm::options() const { return {}; }
 
 namespace {
 
@@ -38,6 +42,11 @@ class KnowledgeDistillation : public DistillationTerm {
           options_.alpha);
   }
   std::string name() const override { return "knowledge_distillation"; }
+  nlohmann::json options() const override {
+    return {{"temperature", options_.temperature},
+            {"alpha", options_.alpha},
+            {"label_smoothing", options_.label_smoothing}};
+  }
   Variable loss(const DistillationInput& input) override {
     const double t = options_.temperature, alpha = options_.alpha;
     Variable total;
@@ -61,6 +70,7 @@ class LabelLoss : public DistillationTerm {
  public:
   explicit LabelLoss(double smoothing) : smoothing_(smoothing) {}
   std::string name() const override { return "label_loss"; }
+  nlohmann::json options() const override { return {{"label_smoothing", smoothing_}}; }
   Variable loss(const DistillationInput& input) override {
     return cross_entropy(input.student.outputs, input.labels, {.label_smoothing = smoothing_});
   }

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "pruning/distillation/teacher.h"
 
 namespace espalier {
@@ -22,6 +24,8 @@ class DistillationTerm {
  public:
   virtual ~DistillationTerm() = default;
   virtual std::string name() const = 0;
+  /// Its options, but for the layers; null: none.
+  virtual nlohmann::json options() const;
   /// Layers, by full module name, whose outputs it needs.
   virtual std::vector<std::string> student_layers() const { return {}; }
   virtual std::vector<std::string> teacher_layers() const { return {}; }

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include <nlohmann/json.hpp>
+
 #include "core/ops.h"
 #include "core/random.h"
+#include "pruning/identity.h"
 #include "pruning/learned/units.h"
 
 namespace espalier {
@@ -132,6 +135,21 @@ void HardConcreteGates::harden() {
     set_existing_units(sites_[s], exists);
     log_alphas_[s].second.zero_grad();
   }
+}
+
+nlohmann::json HardConcreteGates::config() const {
+  const HardConcreteOptions& o = options_;
+  return {{"type", "HardConcreteGates"},
+          {"sites", identity_of(sites_)},
+          {"lambda", o.lambda},
+          {"examples", o.examples},
+          {"open", o.open},
+          {"beta", o.beta},
+          {"gamma", o.gamma},
+          {"zeta", o.zeta},
+          {"harden", o.harden},
+          {"min_units", o.min_units},
+          {"seed", o.seed}};
 }
 
 void HardConcreteGates::on_gradients(Trainer& trainer, const StepRecord& record) {

@@ -54,6 +54,7 @@ class HardConcreteGates : public Callback {
   void harden();
   bool is_hard() const { return hard_; }
 
+  nlohmann::json config() const override;
   void on_gradients(Trainer& trainer, const StepRecord& record) override;
   void on_step_end(Trainer& trainer, const StepRecord& record) override;
   bool is_settled(const Trainer&, const EpochRecord&) const override { return hard_; }

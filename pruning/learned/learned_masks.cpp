@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include <nlohmann/json.hpp>
+
 #include "core/ops.h"
+#include "pruning/identity.h"
 #include "pruning/learned/units.h"
 
 namespace espalier {
@@ -105,6 +108,24 @@ void LearnedMasks::on_gradients(Trainer&, const StepRecord&) {
     Variable leaf = score.variable();
     leaf.set_grad(Variable(score.grad().defined() ? score.grad() + slope : slope));
   }
+}
+
+nlohmann::json LearnedMasks::config() const {
+  const LearnedMaskOptions& o = options_;
+  return {{"type", "LearnedMasks"},
+          {"sites", identity_of(sites_)},
+          {"selection", o.selection == Selection::top_k ? "top-k" : "threshold"},
+          {"initial", o.initial == InitialScores::zero ? "zero" : "magnitude"},
+          {"sparsity", o.sparsity},
+          {"curve", name_of(o.curve)},
+          {"begin", o.begin},
+          {"end", o.end},
+          {"allocation", identity_of(o.allocation)},
+          {"threshold", o.threshold},
+          {"penalty", o.penalty},
+          {"dense_gradients", o.flow == GradientFlow::dense},
+          {"every", o.every},
+          {"harden", o.harden}};
 }
 
 void LearnedMasks::on_epoch_begin(Trainer& trainer, int64_t epoch) {

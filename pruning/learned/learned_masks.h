@@ -74,6 +74,7 @@ class LearnedMasks : public Callback {
   void harden();
   bool is_hard() const { return hard_; }
 
+  nlohmann::json config() const override;
   void on_epoch_begin(Trainer& trainer, int64_t epoch) override;
   void on_gradients(Trainer& trainer, const StepRecord& record) override;
   void on_step_end(Trainer& trainer, const StepRecord& record) override;

@@ -1,5 +1,7 @@
 #include "pruning/learned/movement.h"
 
+#include <nlohmann/json.hpp>
+
 #include "core/ops.h"
 
 namespace espalier {
@@ -21,6 +23,10 @@ Saliencies MovementCriterion::score(const std::vector<Parameter>& parameters, co
     result[wanted.id()] = scores_[i].clone();
   }
   return result;
+}
+
+nlohmann::json MovementCriterion::config() const {
+  return {{"type", "MovementCriterion"}, {"parameters", parameters_.size()}};
 }
 
 void MovementCriterion::on_gradients(Trainer&, const StepRecord& record) {

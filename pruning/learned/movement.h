@@ -23,6 +23,7 @@ class MovementCriterion : public Criterion, public Callback {
   /// Throws before the first step, and for a parameter that it doesn't watch.
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override;
 
+  nlohmann::json config() const override;
   void on_gradients(Trainer& trainer, const StepRecord& record) override;
   std::vector<std::pair<std::string, Tensor>> state() const override;
   void load_state(const std::vector<std::pair<std::string, Tensor>>& state) override;

@@ -250,6 +250,14 @@ double VariationalPenalty::weight_at(int64_t step, int64_t total) const {
   return options_.weight * (t - options_.warmup_begin) / (options_.warmup_end - options_.warmup_begin);
 }
 
+nlohmann::json VariationalPenalty::config() const {
+  return {{"type", "VariationalPenalty"},
+          {"weight", options_.weight},
+          {"warmup_begin", options_.warmup_begin},
+          {"warmup_end", options_.warmup_end},
+          {"examples", options_.examples}};
+}
+
 void VariationalPenalty::on_gradients(Trainer& trainer, const StepRecord& record) {
   const double weight = weight_at(record.step, record.steps);
   if (weight == 0) return;

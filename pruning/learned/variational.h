@@ -106,6 +106,7 @@ struct VariationalPenaltyOptions {
 class VariationalPenalty : public Callback {
  public:
   explicit VariationalPenalty(ModulePtr network, const VariationalPenaltyOptions& options = {});
+  nlohmann::json config() const override;
   void on_gradients(Trainer& trainer, const StepRecord& record) override;
   /// The factor of KL/examples in step `step` (from 1) of `total`.
   double weight_at(int64_t step, int64_t total) const;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include <nlohmann/json.hpp>
+
+#include "pruning/identity.h"
 #include "pruning/names.h"
 
 namespace espalier {
@@ -64,6 +67,19 @@ double GradualPruning::sparsity_after(int64_t step, int64_t total) const {
   if (step < begin) return 0;
   if (step >= end) return goal();
   return sparsity_at(options_.curve, static_cast<double>(step - begin) / static_cast<double>(end - begin), 0, goal());
+}
+
+nlohmann::json GradualPruning::config() const {
+  nlohmann::json config = {{"type", "GradualPruning"}, {"curve", name_of(options_.curve)},
+                           {"begin", options_.begin},  {"end", options_.end},
+                           {"every", options_.every},  {"pruner", identity_of(*pruner_)}};
+  if (budget_)
+    config["budget"] = {{"kind", name_of(budget_->budget().kind)},
+                        {"amount", budget_->budget().amount},
+                        {"ranking", name_of(budget_->budget().ranking)}};
+  else
+    config["sparsity"] = options_.sparsity;
+  return config;
 }
 
 void GradualPruning::on_train_begin(Trainer&) {

@@ -39,6 +39,7 @@ class GradualPruning : public Callback {
   GradualPruning(std::shared_ptr<Pruner> pruner, const GradualOptions& options);
   /// The cost falls to the budget, in place of a sparsity that rises.
   GradualPruning(std::shared_ptr<BudgetPruner> budget, const GradualOptions& options);
+  nlohmann::json config() const override;
   void on_train_begin(Trainer& trainer) override;
   void on_epoch_begin(Trainer& trainer, int64_t epoch) override;
   void on_step_end(Trainer& trainer, const StepRecord& record) override;

@@ -5,8 +5,11 @@
 #include <numbers>
 #include <numeric>
 
+#include <nlohmann/json.hpp>
+
 #include "core/ops.h"
 #include "core/random.h"
+#include "pruning/identity.h"
 #include "pruning/names.h"
 
 namespace espalier {
@@ -119,6 +122,19 @@ void SparseTraining::set_flow(GradientFlow flow) {
       if (member.masked && parameter.mask().defined() && parameter.gradient_flow() != flow)
         parameter.set_mask(parameter.mask(), flow);
     }
+}
+
+nlohmann::json SparseTraining::config() const {
+  const SparseTrainingOptions& o = options_;
+  return {{"type", "SparseTraining"},
+          {"sites", identity_of(sites_)},
+          {"growth", name_of(o.growth)},
+          {"sparsity", o.sparsity},
+          {"allocation", identity_of(o.allocation)},
+          {"fraction", o.fraction},
+          {"every", o.every},
+          {"end", o.end},
+          {"seed", o.seed}};
 }
 
 void SparseTraining::on_epoch_begin(Trainer& trainer, int64_t epoch) {

@@ -55,6 +55,7 @@ class SparseTraining : public Callback {
   const std::vector<Site>& sites() const { return sites_; }
   double sparsity() const { return count_sparsity(sites_).sparsity(); }
 
+  nlohmann::json config() const override;
   void on_epoch_begin(Trainer& trainer, int64_t epoch) override;
   void on_gradients(Trainer& trainer, const StepRecord& record) override;
   void on_step_end(Trainer& trainer, const StepRecord& record) override;

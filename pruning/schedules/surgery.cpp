@@ -4,9 +4,12 @@
 #include <bit>
 #include <cmath>
 
+#include <nlohmann/json.hpp>
+
 #include "core/ops.h"
 #include "core/random.h"
 #include "pruning/equal_units.h"
+#include "pruning/identity.h"
 #include "pruning/learned/units.h"
 
 namespace espalier {
@@ -131,6 +134,22 @@ void NetworkSurgery::harden() {
   detach();
   hard_ = true;
   for (size_t s = 0; s < sites_.size(); ++s) set_existing_units(sites_[s], exists_[s]);
+}
+
+nlohmann::json NetworkSurgery::config() const {
+  const SurgeryOptions& o = options_;
+  return {{"type", "NetworkSurgery"},
+          {"sites", identity_of(sites_)},
+          {"c", o.c},
+          {"c_of", o.c_of},
+          {"low", o.low},
+          {"high", o.high},
+          {"min_units", o.min_units},
+          {"gamma", o.gamma},
+          {"power", o.power},
+          {"begin", o.begin},
+          {"harden", o.harden},
+          {"seed", o.seed}};
 }
 
 void NetworkSurgery::on_step_end(Trainer&, const StepRecord& record) {

@@ -52,6 +52,7 @@ class NetworkSurgery : public Callback {
   /// mean + c*stddev of each site, at least 0; empty before surgery began.
   const std::vector<double>& thresholds() const { return thresholds_; }
 
+  nlohmann::json config() const override;
   void on_step_end(Trainer& trainer, const StepRecord& record) override;
   bool is_settled(const Trainer&, const EpochRecord&) const override { return hard_; }
   std::vector<std::pair<std::string, Tensor>> state() const override;
