@@ -1,6 +1,9 @@
 #include "training/step.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include <nlohmann/json.hpp>
 
 #include "training/clip.h"
 #include "training/interrupt.h"
@@ -18,12 +21,14 @@ Training::Training(Trainer& trainer, int64_t batches, std::string operation)
       operation_(std::move(operation)),
       base_lr_(trainer.optimizer().lr()),
       base_momentum_(trainer.optimizer().momentum()),
+      schedule_before_(trainer.options().schedule->state().dump()),
       was_training_(trainer.module()->is_training()) {}
 
 Training::~Training() {
   Optimizer& optimizer = trainer_.optimizer();
   optimizer.set_lr(base_lr_);
   if (optimizer.momentum() != base_momentum_) optimizer.set_momentum(base_momentum_);
+  options().schedule->load_state(nlohmann::json::parse(schedule_before_));
   module().train(was_training_);
 }
 
@@ -44,6 +49,7 @@ void Training::begin() {
 
 void Training::begin_epoch() {
   module().train();
+  reset_peak_memory(options().device);
   if (state.batch > 0) return;
   for (const auto& callback : options().callbacks) callback->on_epoch_begin(trainer_, state.epoch + 1);
 }
@@ -88,6 +94,7 @@ void Training::update(const Batch& batch, const TrainingStepFunction& forward) {
   ++state.step;
   for (const auto& callback : options().callbacks) callback->on_step_end(trainer_, record);
   optimizer.zero_grad();
+  state.peak_bytes = std::max(state.peak_bytes, static_cast<int64_t>(memory_stats(options().device).peak));
 }
 
 std::optional<EpochRecord> Training::measure_epoch(const Dataset& validation) const {

@@ -12,8 +12,8 @@
 namespace espalier {
 
 /// What a Trainer does with batches. It sets the learning rate, goes forward and backward, tells the Trainer's
-/// callbacks, clips, updates and counts; when it goes away, the optimiser's learning rate and momentum and the module's
-/// mode are put back. Internal to whoever trains.
+/// callbacks, clips, updates and counts; when it goes away, the optimiser's learning rate and momentum, the schedule
+/// and the module's mode are put back. Internal to whoever trains.
 class Training {
  public:
   /// `batches`: of a whole epoch. `operation` begins the messages of errors.
@@ -40,7 +40,7 @@ class Training {
   std::optional<StopReason> stop_reason() const;
 
   void begin();
-  /// Sets the training mode; callbacks hear of the epoch unless it was begun before a stop.
+  /// Sets the training mode and counts memory anew; callbacks hear of the epoch unless it was begun before a stop.
   void begin_epoch();
   /// One update. Throws NumericError, before the update, when the loss or the gradients' norm is NaN or infinite.
   void update(const Batch& batch, const TrainingStepFunction& forward);
@@ -64,6 +64,7 @@ class Training {
   int64_t batches_;
   std::string operation_;
   double base_lr_, base_momentum_;
+  std::string schedule_before_;  ///< its state, as JSON
   bool was_training_;
   struct Place {
     int64_t epoch, step, batch;

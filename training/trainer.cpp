@@ -108,7 +108,6 @@ Trainer::Trainer(ModulePtr module, std::shared_ptr<Optimizer> optimizer, Trainer
   check(!options_.resume || !options_.overwrite, "Trainer", "expected resume or overwrite, got both");
   if (!options_.schedule) options_.schedule = constant_schedule();
   total_steps_ = options_.steps;
-  fresh_schedule_ = options_.schedule->state().dump();
 }
 
 Trainer::~Trainer() = default;
@@ -178,7 +177,6 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
   if (run.folder.is_used()) run.identity = identity(data);
   stop_requested_ = false;
   const InterruptGuard guard(options_.handle_signals);
-  options_.schedule->load_state(nlohmann::json::parse(fresh_schedule_));
   const bool holds_run = run.folder.has(kCheckpointFile);
   if (options_.resume && holds_run) {
     resume(run);
@@ -224,17 +222,13 @@ TrainingResult Trainer::fit(const Dataset& train, const Dataset& validation) {
 bool Trainer::train_epoch(Run& run) const {
   Training& training = run.training;
   RunState& state = training.state;
-  reset_peak_memory(options_.device);
   training.begin_epoch();
 
   run.progress.begin(fmt::format("epoch {}/{}", state.epoch + 1, training.epochs()), run.loader.dataset().size(),
                      state.loss.examples());
   const Clock::time_point started = Clock::now();
   const double seconds_before = state.seconds;
-  const auto note_costs = [&] {
-    state.seconds = seconds_before + seconds_since(started);
-    state.peak_bytes = std::max(state.peak_bytes, static_cast<int64_t>(memory_stats(options_.device).peak));
-  };
+  const auto note_time = [&] { state.seconds = seconds_before + seconds_since(started); };
   if (training.has_batches()) {
     const TrainingStepFunction forward = forward_of(options_);
     BatchStream stream = run.loader.batches(state.epoch, state.batch);
@@ -245,17 +239,17 @@ bool Trainer::train_epoch(Run& run) const {
                            100.0 * static_cast<double>(state.correct) / static_cast<double>(state.loss.examples()));
       });
       if (training.should_stop()) {
-        note_costs();
+        note_time();
         return false;
       }
       if (options_.checkpoint_every > 0 && state.step % options_.checkpoint_every == 0) {
-        note_costs();
+        note_time();
         save(run);
       }
       if (!training.has_batches()) break;
     }
   }
-  note_costs();
+  note_time();
   return true;
 }
 

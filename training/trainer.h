@@ -127,7 +127,6 @@ class Trainer {
   ModulePtr module_;
   std::shared_ptr<Optimizer> optimizer_;
   TrainerOptions options_;
-  std::string fresh_schedule_;  ///< the schedule's state at the start, as JSON
   int64_t total_steps_ = 0;
   bool stop_requested_ = false;
 };

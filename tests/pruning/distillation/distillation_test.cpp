@@ -313,6 +313,25 @@ TEST(DistillMany, AStudentEndsAsWithATrainer) {
   EXPECT_EQ(results[0].step, 6);
 }
 
+TEST(DistillMany, StartsSchedulesAnewAndTracksMemory) {
+  // Nothing is better by nine tenths: the rate falls after the second epoch.
+  const SchedulePtr schedule = parse_schedule("plateau:gamma=0.5,patience=0,threshold=0.9");
+  const auto rates = [&] {
+    const auto d = std::make_shared<Distillation>(small_network(2), small_network(1), digits(64));
+    const auto results = distill_many({{.distillation = d, .optimizer = sgd(d->parameters()), .schedule = schedule}},
+                                      options_for(3), digits(64));
+    std::vector<double> rates;
+    for (const EpochRecord& record : results[0].history) {
+      rates.push_back(record.lr);
+      EXPECT_GT(record.peak_bytes, 0);
+    }
+    return rates;
+  };
+  const std::vector<double> first = rates();
+  EXPECT_EQ(first, (std::vector<double>{0.05, 0.05, 0.025}));
+  EXPECT_EQ(rates(), first);
+}
+
 TEST(DistillMany, AValidationLossThatIsNaNThrows) {
   struct Breaks : Callback {
     void on_step_end(Trainer& trainer, const StepRecord&) override {
