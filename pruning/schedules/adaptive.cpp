@@ -1,14 +1,11 @@
 #include "pruning/schedules/adaptive.h"
 
 #include <cmath>
-#include <cstring>
-#include <filesystem>
-#include <utility>
 
 #include "core/json.h"
 #include "layers/snapshot.h"
-#include "training/checkpoint.h"
-#include "training/run_folder.h"
+#include "pruning/identity.h"
+#include "pruning/schedules/search_folder.h"
 
 namespace espalier {
 
@@ -32,62 +29,10 @@ AdaptiveRound adaptive_round(const nlohmann::json& json) {
           .accepted = json.at("accepted").get<bool>()};
 }
 
-constexpr char kSearchFile[] = "rounds.json";
-std::string accepted_file(int64_t round) { return fmt::format("accepted-{}.safetensors", round); }
-
-/// What decides which units a round removes, besides the sparsity.
-nlohmann::json identity_of(const Pruner& pruner) {
-  const AllocationOptions& o = pruner.options().allocation;
-  nlohmann::json units = nlohmann::json::object();
-  for (const Site& site : pruner.sites()) units[site.name] = site.units;
-  return {{"sites", units},
-          {"scope", name_of(o.scope)},
-          {"sparsity_of", o.sparsity_of},
-          {"protect", o.protect},
-          {"normalize", o.normalize},
-          {"min_units", o.min_units},
-          {"round_to", o.round_to},
-          {"as_far_as_possible", o.as_far_as_possible},
-          {"regrow", pruner.options().regrow}};
-}
-
-/// Removes the trainings and networks of an older search, however many rounds it had: a round of this one would take
-/// its own number's training up.
-void forget_rounds(const RunFolder& folder) {
-  std::vector<std::string> names;
-  std::error_code error;
-  std::filesystem::directory_iterator at(folder.path(), error);
-  for (const std::filesystem::directory_iterator end; !error && at != end; at.increment(error)) {
-    const std::string name = at->path().filename().string();
-    for (const auto& [before, behind] : {std::pair("round-", ""), std::pair("accepted-", ".safetensors")}) {
-      const size_t affixes = std::strlen(before) + std::strlen(behind);
-      if (!name.starts_with(before) || !name.ends_with(behind) || name.size() <= affixes) continue;
-      const std::string number = name.substr(std::strlen(before), name.size() - affixes);
-      if (number.find_first_not_of("0123456789") == std::string::npos) names.push_back(name);
-    }
-  }
-  if (error) fail<FileError>("prune_adaptively", "cannot read {}: {}", folder.path(), error.message());
-  folder.forget(names);
-}
-
-/// Reads the rounds so far. False when the folder holds none.
-bool load_search(const RunFolder& folder, const nlohmann::json& identity, AdaptiveResult& search) {
-  const nlohmann::json saved = folder.read_json(kSearchFile);
-  if (saved.is_null()) return false;
-  try {
-    check_same_run("prune_adaptively", folder.file(kSearchFile), saved.at("settings"), identity);
-    search.start_loss = saved.at("start_loss").get<double>();
-    for (const nlohmann::json& round : saved.at("rounds")) search.rounds.push_back(adaptive_round(round));
-  } catch (const nlohmann::json::exception& error) {
-    fail<FileError>("prune_adaptively", "{} is not what a search writes: {}", folder.file(kSearchFile), error.what());
-  }
-  return true;
-}
-
-void save_search(const RunFolder& folder, const nlohmann::json& identity, const AdaptiveResult& search) {
+void save(const SearchFolder& folder, const AdaptiveResult& search) {
   nlohmann::json list = nlohmann::json::array();
   for (const AdaptiveRound& round : search.rounds) list.push_back(to_json(round));
-  folder.write_json(kSearchFile, {{"settings", identity}, {"start_loss", search.start_loss}, {"rounds", list}});
+  folder.save({{"start_loss", search.start_loss}, {"rounds", list}});
 }
 
 void check_options(const AdaptiveOptions& o) {
@@ -128,30 +73,30 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
                      .device = options.training.options.device,
                      .loss = options.training.options.loss});
   };
-  const RunFolder folder(options.folder);
+  SearchFolder folder("prune_adaptively", options.folder);
   nlohmann::json identity;
   if (folder.is_used())
     identity = {{"step", options.step},
                 {"smallest_step", options.smallest_step},
                 {"tolerance", options.tolerance},
                 {"retrain", options.retrain},
-                {"criterion", pruner.options().criterion->name()},
                 {"pruner", identity_of(pruner)},
                 {"largest_sparsity", options.largest_sparsity},
                 {"training", identity_of(options.training, network, data)}};
   AdaptiveResult search;
-  if (load_search(folder, identity, search)) {
+  const bool goes_on = folder.go_on(identity, {}, [&](const nlohmann::json& list) {
+    search.start_loss = list.at("start_loss").get<double>();
+    for (const nlohmann::json& round : list.at("rounds")) search.rounds.push_back(adaptive_round(round));
+  });
+  if (goes_on) {
     int64_t accepted = 0;
     for (const AdaptiveRound& round : search.rounds)
       if (round.accepted) accepted = round.round;
-    restore(load_checkpoint(folder.file(accepted_file(accepted))), *network);
+    folder.load_network(accepted, *network);
   } else {
     search.start_loss = measure().loss;
-    if (folder.is_used()) {
-      forget_rounds(folder);
-      save_checkpoint(folder.file(accepted_file(0)), *network);
-      save_search(folder, identity, search);
-    }
+    folder.save_network(0, *network);
+    save(folder, search);
   }
   double step = options.step;
   for (const AdaptiveRound& round : search.rounds) step = round.accepted ? round.step : round.step / 2;
@@ -182,7 +127,7 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
     }
     TrainingPlan plan = options.training;
     plan.options.validation_fraction = 0;
-    plan.options.run_folder = folder.file(fmt::format("round-{}", round.round));
+    plan.options.run_folder = folder.training(round.round);
     if (!retrain(network, plan, data.train, data.validation, first).finished) {
       search.finished = false;
       break;
@@ -197,9 +142,8 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
       before.restore();
       step /= 2;
     }
-    if (!folder.is_used()) continue;
-    if (round.accepted) save_checkpoint(folder.file(accepted_file(round.round)), *network);
-    save_search(folder, identity, search);
+    if (round.accepted) folder.save_network(round.round, *network);
+    save(folder, search);
   }
   search.sparsity = pruner.sparsity();
   return search;

@@ -1,9 +1,12 @@
 #include "pruning/schedules/lottery.h"
 
+#include <algorithm>
+
 #include "core/json.h"
 #include "layers/snapshot.h"
+#include "pruning/identity.h"
+#include "pruning/schedules/search_folder.h"
 #include "training/checkpoint.h"
-#include "training/run_folder.h"
 
 namespace espalier {
 
@@ -38,6 +41,7 @@ std::optional<double> optional_of(const nlohmann::json& json) {
 nlohmann::json to_json(const LotteryRound& r) {
   return {{"round", r.round},
           {"sparsity", r.sparsity},
+          {"untouched", r.untouched},
           {"validation_loss", json_or_null(r.validation_loss)},
           {"validation_accuracy", json_or_null(r.validation_accuracy)},
           {"test_loss", json_or_null(r.test_loss)},
@@ -47,44 +51,34 @@ nlohmann::json to_json(const LotteryRound& r) {
 LotteryRound lottery_round(const nlohmann::json& json) {
   return {.round = json.at("round").get<int64_t>(),
           .sparsity = json.at("sparsity").get<double>(),
+          .untouched = json.at("untouched").get<std::vector<std::string>>(),
           .validation_loss = optional_of(json.at("validation_loss")),
           .validation_accuracy = optional_of(json.at("validation_accuracy")),
           .test_loss = optional_of(json.at("test_loss")),
           .test_accuracy = optional_of(json.at("test_accuracy"))};
 }
 
-constexpr char kRoundsFile[] = "rounds.json", kRewindFile[] = "rewind.safetensors";
-std::string network_file(int64_t round) { return fmt::format("round-{}.safetensors", round); }
-std::string round_folder(int64_t round) { return fmt::format("round-{}", round); }
+constexpr char kRewindFile[] = "rewind.safetensors";
 
-void save(const RunFolder& folder, const nlohmann::json& identity, const std::vector<LotteryRound>& rounds) {
+void save(const SearchFolder& folder, const std::vector<LotteryRound>& rounds) {
   nlohmann::json list = nlohmann::json::array();
   for (const LotteryRound& round : rounds) list.push_back(to_json(round));
-  folder.write_json(kRoundsFile, {{"settings", identity}, {"rounds", list}});
+  folder.save({{"rounds", list}});
 }
 
-/// The rounds so far of the search that the folder holds, or begins one there.
-std::vector<LotteryRound> load_or_begin(const RunFolder& folder, const nlohmann::json& identity, int64_t rounds) {
-  const nlohmann::json saved = folder.read_json(kRoundsFile);
-  if (saved.is_null()) {
-    folder.forget({kRewindFile});
-    for (int64_t round = 0; round <= rounds; ++round) folder.forget({round_folder(round)});
-    save(folder, identity, {});
-    return {};
+/// Units of each site that exist.
+std::vector<int64_t> count_units(const std::vector<Site>& sites) {
+  std::vector<int64_t> counts;
+  for (const Site& site : sites) {
+    const std::vector<bool> exists = existing_units(site);
+    counts.push_back(std::count(exists.begin(), exists.end(), true));
   }
-  try {
-    check_same_run("find_lottery_ticket", folder.file(kRoundsFile), saved.at("settings"), identity);
-    std::vector<LotteryRound> done;
-    for (const nlohmann::json& round : saved.at("rounds")) done.push_back(lottery_round(round));
-    return done;
-  } catch (const nlohmann::json::exception& error) {
-    fail<FileError>("find_lottery_ticket", "{} is not what a search writes: {}", folder.file(kRoundsFile),
-                    error.what());
-  }
+  return counts;
 }
 
-void prune_round(const ModulePtr& network, const std::vector<Site>& sites, const Dataset& train,
-                 const LotteryOptions& options) {
+/// The sites that the rates should have made smaller and that lost no unit.
+std::vector<std::string> prune_round(const ModulePtr& network, const std::vector<Site>& sites, const Dataset& train,
+                                     const LotteryOptions& options) {
   PrunerOptions pruning{.criterion = options.criterion, .allocation = {.scope = options.scope}};
   if (options.criterion->needs_data()) pruning.data = train;
   pruning.loss = options.training.options.loss;
@@ -93,20 +87,26 @@ void prune_round(const ModulePtr& network, const std::vector<Site>& sites, const
     return 1 - (1 - Pruner(network, of, pruning).removed_share()) * (1 - rate);
   };
   double sparsity = 0;
+  std::vector<double> rates(sites.size(), options.rate);
   std::map<std::string, double> sparsity_of;
   if (options.scope == Scope::layer) {
+    rates.back() *= options.output_rate;
     for (size_t i = 0; i < sites.size(); ++i) {
-      const auto own = options.rate_of.find(sites[i].name);
-      const double rate = own != options.rate_of.end() ? own->second
-                          : i + 1 == sites.size()      ? options.rate * options.output_rate
-                                                       : options.rate;
-      sparsity_of[sites[i].name] = after({sites[i]}, rate);
+      if (const auto own = options.rate_of.find(sites[i].name); own != options.rate_of.end()) rates[i] = own->second;
+      sparsity_of[sites[i].name] = after({sites[i]}, rates[i]);
     }
   } else {
     sparsity = after(sites, options.rate);
   }
   pruning.allocation.sparsity_of = std::move(sparsity_of);
+  const std::vector<int64_t> before = count_units(sites);
   Pruner(network, sites, pruning).prune(sparsity);
+  const std::vector<int64_t> left = count_units(sites);
+  if (options.scope == Scope::global && left != before) return {};
+  std::vector<std::string> untouched;
+  for (size_t i = 0; i < sites.size(); ++i)
+    if (rates[i] > 0 && left[i] == before[i]) untouched.push_back(sites[i].name);
+  return untouched;
 }
 
 }  // namespace
@@ -140,38 +140,39 @@ LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Si
   check(options.rewind_step >= 0 && options.rewind_step < std::max<int64_t>(total, 1), "find_lottery_ticket",
         "expected rewind_step in [0,{}), the steps of a training, got {}", total, options.rewind_step);
 
-  std::vector<std::string> names;
-  for (const Site& site : sites) names.push_back(site.name);
-  const RunFolder folder(options.folder);
+  SearchFolder folder("find_lottery_ticket", options.folder);
   nlohmann::json identity;
   LotteryResult search;
-  if (folder.is_used()) {
+  if (folder.is_used())
     identity = {{"rate", options.rate},
                 {"rate_of", options.rate_of},
                 {"output_rate", options.output_rate},
                 {"scope", name_of(options.scope)},
                 {"criterion", options.criterion->name()},
                 {"rewind_step", options.rewind_step},
-                {"sites", names},
+                {"sites", identity_of(sites)},
                 {"training", identity_of(options.training, network, data)}};
-    search.rounds = load_or_begin(folder, identity, options.rounds);
-  }
+  const bool goes_on = folder.go_on(identity, {kRewindFile}, [&](const nlohmann::json& list) {
+    for (const nlohmann::json& round : list.at("rounds")) search.rounds.push_back(lottery_round(round));
+  });
+  if (!goes_on) save(folder, {});
   const auto start = std::make_shared<Capture>(options.rewind_step, folder.file(kRewindFile));
   if (!search.rounds.empty())
-    restore(load_checkpoint(folder.file(network_file(search.rounds.back().round))), *network);
+    folder.load_network(search.rounds.back().round, *network);
   else if (options.rewind_step == 0 && !folder.has(kRewindFile))
     start->take(*network);
   else if (options.rewind_step == 0)
     load_state(*network, start->values());  // stopped in the first training
 
   for (auto round = static_cast<int64_t>(search.rounds.size()); round <= options.rounds; ++round) {
+    std::vector<std::string> untouched;
     if (round > 0) {
-      prune_round(network, sites, data.train, options);
+      untouched = prune_round(network, sites, data.train, options);
       load_state(*network, start->values());
     }
     TrainingPlan plan = options.training;
     plan.options.validation_fraction = 0;
-    plan.options.run_folder = folder.file(round_folder(round));
+    plan.options.run_folder = folder.training(round);
     std::vector<std::shared_ptr<Callback>> callbacks;
     if (round == 0 && options.rewind_step > 0) callbacks.push_back(start);
     const Retraining trained =
@@ -180,7 +181,8 @@ LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Si
       search.finished = false;
       return search;
     }
-    LotteryRound record{.round = round, .sparsity = count_sparsity(sites).sparsity()};
+    LotteryRound record{
+        .round = round, .sparsity = count_sparsity(sites).sparsity(), .untouched = std::move(untouched)};
     const EvaluateOptions how{
         .batch_size = plan.options.validation_batch_size, .device = plan.options.device, .loss = plan.options.loss};
     if (data.validation.size() > 0) {
@@ -194,9 +196,8 @@ LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Si
       record.test_accuracy = result.accuracy();
     }
     search.rounds.push_back(record);
-    if (!folder.is_used()) continue;
-    save_checkpoint(folder.file(network_file(round)), *network);
-    save(folder, identity, search.rounds);
+    folder.save_network(round, *network);
+    save(folder, search.rounds);
   }
   return search;
 }

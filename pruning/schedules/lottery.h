@@ -32,6 +32,8 @@ struct LotteryOptions {
 struct LotteryRound {
   int64_t round = 0;    ///< 0: the dense network
   double sparsity = 0;  ///< of the sites' weights
+  /// Sites of which the round removed no unit though it should have: its rate is less than half of one.
+  std::vector<std::string> untouched = {};
   std::optional<double> validation_loss = {}, validation_accuracy = {};
   std::optional<double> test_loss = {}, test_accuracy = {};
 };

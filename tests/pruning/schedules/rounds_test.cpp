@@ -245,10 +245,11 @@ TEST(LotteryTicket, NothingOfAnotherSearchIsTakenForItsOwn) {
   NamedTensors alone, among;
   search("alone", 0.1, &alone);
   // Initial weights without an identity: whose they are nobody knows.
-  std::filesystem::create_directories(folder.file("among"));
+  std::filesystem::create_directories(folder.file("among/round-40"));
   save_checkpoint(folder.file("among/rewind.safetensors"), *small_network(9));
   search("among", 0.1, &among);
   expect_identical(among, alone);
+  EXPECT_FALSE(std::filesystem::exists(folder.file("among/round-40"))) << "of a longer search";
   expect_contains(message_of<FileError>([&] { search("alone", 0.2); }), "training.optimizer.lr: was 0.1, is 0.2");
 }
 
@@ -273,6 +274,25 @@ TEST(LotteryTicket, WeightsMaskedInsideOfUnitsAreNoUnits) {
     find_lottery_ticket(net, sites, training(), {}, {},
                         {.training = plan(watch, 1), .rounds = 1, .rate = 0.25, .scope = scope, .output_rate = 1});
     EXPECT_EQ(units_left(sites[0]), before - std::llround(0.25 * static_cast<double>(before))) << name_of(scope);
+  }
+}
+
+TEST(LotteryTicket, SitesThatARateDoesNotTouchAreNamed) {
+  // 24 rows and 10: 2 % of either are less than half of one, 6 % of 24 are one.
+  const TemporaryFolder folder;
+  auto watch = std::make_shared<Watch>();
+  const ModulePtr net = small_network(1);
+  const LotteryOptions options{.training = plan(watch, 1),
+                               .rounds = 1,
+                               .rate = 0.02,
+                               .output_rate = 1,
+                               .rate_of = {{"1.weight", 0.06}},
+                               .folder = folder.path()};
+  for (int again = 0; again < 2; ++again) {  // from the list too
+    const LotteryResult result =
+        find_lottery_ticket(net, weight_sites(*net, Pattern::channel(0)), training(), {}, {}, options);
+    EXPECT_TRUE(result.rounds[0].untouched.empty());
+    EXPECT_EQ(result.rounds[1].untouched, std::vector<std::string>{"5.weight"});
   }
 }
 
@@ -367,15 +387,17 @@ TEST(AdaptivePruning, NothingOfAnotherSearchIsTakenForItsOwn) {
   };
   const NamedTensors straight = search("straight", {.scope = Scope::layer});
   search("other", {.scope = Scope::global});
-  expect_contains(message_of<FileError>([&] { search("other", {.scope = Scope::layer}); }), "pruner.scope: was ");
-  expect_contains(message_of<FileError>([&] { search("other", {.min_units = 2}); }), "pruner.min_units: was 1, is 2");
+  expect_contains(message_of<FileError>([&] { search("other", {.scope = Scope::layer}); }),
+                  "pruner.allocation.scope: was ");
+  expect_contains(message_of<FileError>([&] { search("other", {.min_units = 2}); }),
+                  "pruner.allocation.min_units: was 1, is 2");
   // Without the list of rounds there is no search to go on with: its trainings are another's.
   std::filesystem::remove(folder.file("other/rounds.json"));
   std::ofstream(folder.file("other/round-notes")) << "a user's own";
-  std::ofstream(folder.file("other/accepted-40.safetensors")) << "of a longer search";
+  std::ofstream(folder.file("other/round-40.safetensors")) << "of a longer search";
   expect_identical(search("other", {.scope = Scope::layer}), straight);
   EXPECT_TRUE(std::filesystem::exists(folder.file("other/round-notes")));
-  EXPECT_FALSE(std::filesystem::exists(folder.file("other/accepted-40.safetensors")));
+  EXPECT_FALSE(std::filesystem::exists(folder.file("other/round-40.safetensors")));
 }
 
 TEST(AdaptivePruning, EndsWhenAStepRemovesNoUnit) {
