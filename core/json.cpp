@@ -6,7 +6,7 @@
 
 namespace espalier {
 
-JsonDepthError::JsonDepthError(const std::string& what) : nlohmann::json::exception(0, what.c_str()) {}
+JsonError::JsonError(const std::string& what) : nlohmann::json::exception(0, what.c_str()) {}
 
 int64_t json_depth(std::string_view text) {
   int64_t depth = 0, deepest = 0;
@@ -29,7 +29,7 @@ int64_t json_depth(std::string_view text) {
 
 nlohmann::json parse_json(std::string_view text) {
   if (const int64_t depth = json_depth(text); depth > kDeepestJson)
-    throw JsonDepthError(fmt::format("expected objects and arrays at most {} deep, found {}", kDeepestJson, depth));
+    throw JsonError(fmt::format("expected objects and arrays at most {} deep, found {}", kDeepestJson, depth));
   return nlohmann::json::parse(text);
 }
 
@@ -40,6 +40,13 @@ nlohmann::json parse_json_object_or_empty(std::string_view text) {
     // as promised
   }
   return nlohmann::json::object();
+}
+
+std::vector<int64_t> whole_numbers(const nlohmann::json& list) {
+  for (const nlohmann::json& number : list)
+    if (!number.is_number_integer())
+      throw JsonError(fmt::format("expected whole numbers, found {}", number.dump().substr(0, 40)));
+  return list.get<std::vector<int64_t>>();
 }
 
 }  // namespace espalier

@@ -3,15 +3,16 @@
 
 #include <optional>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 namespace espalier {
 
-/// Thrown by parse_json for JSON that is nested too deeply; caught where the library's own errors are.
-class JsonDepthError : public nlohmann::json::exception {
+/// JSON that the library itself refuses; caught where the JSON library's own errors are.
+class JsonError : public nlohmann::json::exception {
  public:
-  explicit JsonDepthError(const std::string& what);
+  explicit JsonError(const std::string& what);
 };
 
 /// Networks of 64 modules in each other need 200.
@@ -26,6 +27,9 @@ nlohmann::json parse_json(std::string_view text);
 
 /// The same, for what is useful but not needed: an empty object in place of an error, and of what is no object.
 nlohmann::json parse_json_object_or_empty(std::string_view text);
+
+/// A list of whole numbers. Throws JsonError for others: get<int64_t> would take 16.5 for 16.
+std::vector<int64_t> whole_numbers(const nlohmann::json& list);
 
 /// What is not known is null.
 template <class T>

@@ -29,7 +29,7 @@ void require_defined(const Tensor& x, const char* operation) {
 void require_dtype(const Tensor& x, DType dtype, const char* operation, const char* what) {
   require_defined(x, operation);
   check(x.dtype() == dtype, operation, "expected {} of dtype {}, got {}; convert it with .to(DType::{})", what,
-        name_of(dtype), describe(x), name_of(dtype));
+        name_of(dtype), describe(x), dtype == DType::boolean ? "boolean" : name_of(dtype));  // bool is a keyword
 }
 
 void require_same_kind(const Tensor& a, const Tensor& b, const char* operation) {

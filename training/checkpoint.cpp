@@ -61,7 +61,7 @@ std::vector<SavedMask> unpack_masks(const nlohmann::json& described, uint64_t st
     return found;
   };
   for (const auto& [name, entry] : described.items()) {
-    const Shape shape(entry.at("shape").get<std::vector<int64_t>>());
+    const Shape shape(whole_numbers(entry.at("shape")));
     double bytes = sizeof(float);
     for (const int64_t size : shape) bytes *= static_cast<double>(size);
     claimed += bytes;

@@ -5,8 +5,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include <nlohmann/json.hpp>
-
+#include "core/json.h"
 #include "pruning/structure/blocks.h"
 #include "pruning/structure/compaction_plan.h"
 #include "pruning/structure/training_run.h"
@@ -21,6 +20,8 @@ nlohmann::json to_json(const IndexMap& map) {
 
 IndexMap index_map_from_json(const nlohmann::json& json) {
   try {
+    for (const nlohmann::json& axes : json)
+      for (const nlohmann::json& kept : axes) whole_numbers(kept);
     return json.get<IndexMap>();
   } catch (const nlohmann::json::exception& error) {
     fail<FileError>("index_map_from_json", "expected for each parameter a list of index lists, one for each axis: {}",

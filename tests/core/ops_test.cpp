@@ -157,7 +157,8 @@ TEST(Where, ChoosesAndBroadcasts) {
   // What is not chosen does not matter.
   EXPECT_EQ(values(where(condition, row({1, kNan, 3}), row({kNan, 5, kInf}))), (Values{1, 5, 3}));
   EXPECT_EQ(values(where(condition, counting({3}, DType::i8), Tensor::zeros({3}, DType::i8))), (Values{0, 0, 2}));
-  expect_contains(message_of([&] { where(row({1}), row({1}), row({1})); }), {"[where]", "bool", "f32"});
+  expect_contains(message_of([&] { where(row({1}), row({1}), row({1})); }),
+                  {"[where]", "bool", "f32", ".to(DType::boolean)"});
   expect_contains(message_of([&] { where(condition, row({1, 2}), row({1})); }), {"[where]", "(3)", "(2)"});
 }
 

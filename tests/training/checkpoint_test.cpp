@@ -219,6 +219,18 @@ TEST(Checkpoint, AMaskOfSomethingElseThanAParameterIsRefused) {
   expect_identical(state_of(*net), before);
 }
 
+TEST(Checkpoint, AMaskOfAShapeThatIsNoWholeNumberIsRefused) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("masked.safetensors");
+  for (const char* size : {"16.5", "16.0", "\"16\"", "null"}) {
+    save_safetensors(
+        path, {{"weight", Tensor::ones({16})}, {"weight.mask", Tensor::full({2}, 255, DType::u8)}},
+        {{"masks", fmt::format(R"({{"weight":{{"shape":[{}],"pattern":"element","flow":"masked"}}}})", size)}});
+    expect_contains(message_of<FileError>([&] { load_checkpoint(path); }),
+                    fmt::format("expected whole numbers, found {}", size));
+  }
+}
+
 TEST(Checkpoint, SmallFilesThatClaimMuchTakeNoMemory) {
   const TemporaryFolder folder;
   const std::string path = folder.file("claims.safetensors");
