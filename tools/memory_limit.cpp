@@ -1,5 +1,6 @@
 // Under a tight limit of memory (ulimit -v) OpenBLAS asks for a buffer for each of its threads, for ever, while it is
-// being loaded: before main() and before any constructor of ours. Only what stands in .preinit_array runs earlier.
+// being loaded: before main() and before any constructor of ours. Only what stands in .preinit_array runs earlier. The
+// first product needs one buffer more.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -10,9 +11,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-namespace {
+#include "core/matmul_memory.h"
 
-constexpr size_t kBufferBytes = size_t{32} << 22;  // OpenBLAS's BUFFER_SIZE on 64-bit machines
+namespace {
 
 /// Threads that OpenBLAS will prepare for: what the first of its variables says, at most one for each processor.
 int openblas_threads(char** environment) {
@@ -29,8 +30,8 @@ int openblas_threads(char** environment) {
 void check_room_for_openblas(int, char**, char** environment) {
   struct rlimit limit = {};
   if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
-  const int threads = openblas_threads(environment);
-  const size_t bytes = static_cast<size_t>(threads) * kBufferBytes;
+  const int threads = openblas_threads(environment), buffers = threads + 1;
+  const size_t bytes = static_cast<size_t>(buffers) * espalier::kMatmulBufferBytes;
   void* room = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (room != MAP_FAILED) {
     munmap(room, bytes);
@@ -39,10 +40,10 @@ void check_room_for_openblas(int, char**, char** environment) {
   char text[400];
   const int length = std::snprintf(
       text, sizeof(text),
-      "espalier: [espalier] expected room for %d buffer%s of %zu MiB, which OpenBLAS needs for as many threads, found "
-      "less: the limit of memory, %zu MiB, is too tight; raise it (ulimit -v), or take fewer threads "
-      "(OMP_NUM_THREADS=1)\n",
-      threads, threads == 1 ? "" : "s", kBufferBytes >> 20, static_cast<size_t>(limit.rlim_cur >> 20));
+      "espalier: [espalier] expected room for %d buffers of %zu MiB, which OpenBLAS needs for %d thread%s, found less: "
+      "the limit of memory, %zu MiB, is too tight; raise it (ulimit -v), or take fewer threads (OMP_NUM_THREADS=1)\n",
+      buffers, espalier::kMatmulBufferBytes >> 20, threads, threads == 1 ? "" : "s",
+      static_cast<size_t>(limit.rlim_cur >> 20));
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text, static_cast<size_t>(length));
   _exit(2);  // as when a device is missing: this machine can't do it
 }

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "core/cpu/table.h"
+#include "core/matmul_memory.h"
 #include "core/matrix_layout.h"
 #include "core/threads.h"
 
@@ -21,17 +22,15 @@ extern "C" void blas_memory_free(void* buffer);
 namespace espalier {
 namespace {
 
-constexpr size_t kBufferBytes = size_t{32} << 22;  // OpenBLAS's BUFFER_SIZE on 64-bit machines, what a call packs into
-
 /// Whether so many buffers find room; they are given back.
 bool have_room_for(int buffers) {
   std::vector<void*> taken;
   for (int i = 0; i < buffers; ++i) {
-    void* address = mmap(nullptr, kBufferBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* address = mmap(nullptr, kMatmulBufferBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address == MAP_FAILED) break;
     taken.push_back(address);
   }
-  for (void* address : taken) munmap(address, kBufferBytes);
+  for (void* address : taken) munmap(address, kMatmulBufferBytes);
   return static_cast<int>(taken.size()) == buffers;
 }
 
@@ -55,7 +54,7 @@ void reserve_matmul_memory() {
         "expected room for {} more buffer{} of {} MiB, which OpenBLAS needs for {} thread{}, found less: "
         "the limit of memory is too tight; raise it (ulimit -v), or take fewer threads "
         "(OMP_NUM_THREADS=1)",
-        buffers, buffers == 1 ? "" : "s", kBufferBytes >> 20, threads, threads == 1 ? "" : "s");
+        buffers, buffers == 1 ? "" : "s", kMatmulBufferBytes >> 20, threads, threads == 1 ? "" : "s");
   std::vector<void*> taken;
   for (int i = 0; i < threads; ++i) taken.push_back(blas_memory_alloc(0));
   for (void* buffer : taken) blas_memory_free(buffer);
