@@ -5,6 +5,7 @@
 namespace espalier::fuzz {
 
 const char* const kName = "cifar";
+void (*const kRepair)(std::string&, const std::string&) = nullptr;
 
 namespace {
 /// A tar archive of one file, in the old format.

@@ -91,7 +91,7 @@ int main(int argc, char** argv) {
   Generator random(seed);
   const Clock::time_point end =
       Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  int64_t inputs = 0;
+  int64_t inputs = 0, accepted = 0;
   int status = 0;
   try {
     for (const std::string& good : seeds) {  // without an error
@@ -99,11 +99,13 @@ int main(int argc, char** argv) {
       fuzz::read(good, fuzz::scratch_file());
     }
     for (; Clock::now() < end; ++inputs) {
-      std::string input = seeds[below(random, seeds.size())];
+      const std::string& good = seeds[below(random, seeds.size())];
+      std::string input = good;
       for (uint64_t left = 1 + random.next_below(6); left > 0; --left)
         mutate(input, seeds[below(random, seeds.size())], random);
+      if (fuzz::kRepair != nullptr && random.next_below(4) > 0) fuzz::kRepair(input, good);
       fuzz::write_file(finding, input);  // stays there if the process dies
-      fuzz::read_one(input);
+      accepted += fuzz::read_one(input) ? 1 : 0;
     }
     std::filesystem::remove(finding);
   } catch (const std::exception& error) {
@@ -112,7 +114,15 @@ int main(int argc, char** argv) {
     status = 1;
   }
   std::filesystem::remove(fuzz::scratch_file());
-  fmt::print("{}: {} inputs from {} seeds in {:g} s, random seed {}\n", fuzz::kName, inputs, seeds.size(), seconds,
-             seed);
+  fmt::print("{}: {} inputs from {} seeds in {:g} s, {} of them read without an error, random seed {}\n", fuzz::kName,
+             inputs, seeds.size(), seconds, accepted, seed);
+  constexpr int64_t kEnough = 1000;  // to judge by
+  if (fuzz::kRepair != nullptr && inputs >= kEnough && accepted * 10 < inputs) {
+    fmt::print(
+        stderr,
+        "[fuzz] {}: expected a tenth of the inputs or more to be read: hardly anything behind the header is tried\n",
+        fuzz::kName);
+    status = 1;
+  }
   return status;
 }

@@ -7,6 +7,7 @@
 namespace espalier::fuzz {
 
 const char* const kName = "idx";
+void (*const kRepair)(std::string&, const std::string&) = nullptr;
 
 namespace {
 std::string compressed(const std::string& bytes) {

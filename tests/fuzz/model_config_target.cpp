@@ -11,6 +11,7 @@
 namespace espalier::fuzz {
 
 const char* const kName = "model_config";
+void (*const kRepair)(std::string&, const std::string&) = nullptr;
 
 std::vector<std::string> seeds() {
   std::vector<std::string> configs = {R"({"model": "lenet5"})", R"({"model": "mlp:4,3", "classes": 3})"};

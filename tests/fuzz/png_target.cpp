@@ -5,6 +5,7 @@
 namespace espalier::fuzz {
 
 const char* const kName = "png";
+void (*const kRepair)(std::string&, const std::string&) = nullptr;
 
 std::vector<std::string> seeds() {
   const std::string path = scratch_file();

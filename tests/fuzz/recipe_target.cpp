@@ -8,6 +8,7 @@
 namespace espalier::fuzz {
 
 const char* const kName = "recipe";
+void (*const kRepair)(std::string&, const std::string&) = nullptr;
 
 std::vector<std::string> seeds() {
   const std::string head = "title = \"a story\"\nmodel = \"lenet5\"\ndata = \"mnist\"\n";

@@ -5,6 +5,7 @@
 namespace espalier::fuzz {
 
 const char* const kName = "removals";
+void (*const kRepair)(std::string&, const std::string&) = repair_safetensors;
 
 std::vector<std::string> seeds() {
   const std::string path = scratch_file();

@@ -4,6 +4,7 @@
 namespace espalier::fuzz {
 
 const char* const kName = "safetensors";
+void (*const kRepair)(std::string&, const std::string&) = repair_safetensors;
 
 std::vector<std::string> seeds() {
   const std::string path = scratch_file();
