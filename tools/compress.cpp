@@ -153,12 +153,13 @@ int run_stage(const CompressFlags& options, Output& output) {
     return run_recipe(recipe, pipeline, output);
   }
   const std::string file = find_model(options.model);
-  const Recipe recipe = recipe_of(options, file, open_model(file));
   if (pipeline.out.empty()) {
     const std::string parent = std::filesystem::path(file).parent_path().string();
     pipeline.out = (parent.empty() ? "." : parent) + "/" + options.type;
     pipeline.make_new = !options.resume && !options.overwrite;
   }
+  if (options.resume) open_run(options.type.c_str(), pipeline.out, kRecipeIdentity);
+  const Recipe recipe = recipe_of(options, file, open_model(file));
   return run_recipe(recipe, pipeline, output);
 }
 
@@ -196,7 +197,9 @@ int run_compact(const CompactOptionsOnLine& options, Output& output) {
   const std::string out =
       options.out.empty() ? (std::filesystem::path(file).parent_path() / "compact.safetensors").string() : options.out;
   check_replaces_nothing("compact", out, file, options.overwrite);
+  warn_of_training(file, output);
   ModelFile model = open_model(file);
+  check_finite_weights(model);
   check(model.data.has_value(), "compact", "{} doesn't say what images it takes: it was not written by a training",
         file);
   const Shape& image = model.data->image;

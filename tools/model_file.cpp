@@ -4,8 +4,8 @@
 #include <filesystem>
 
 #include "core/json.h"
-#include "tools/output.h"
 #include "training/checkpoint.h"
+#include "training/run_folder.h"
 
 namespace espalier::tools {
 
@@ -21,7 +21,7 @@ DataDescription parse_description(const std::string& path, const std::string& te
                          .classes = json.at("classes"),
                          .mean = json.at("mean"),
                          .stddev = json.at("stddev"),
-                         .image = Shape(json.at("shape").get<std::vector<int64_t>>())};
+                         .image = Shape(whole_numbers(json.at("shape")))};
     bool good = data.image.rank() == 3 && !data.classes.empty();
     for (int64_t size : data.image) good = good && size > 0 && size <= kMaxSide;
     const auto channels = good ? static_cast<size_t>(data.image[0]) : 0;
@@ -117,6 +117,20 @@ std::optional<ValidationSplit> validation_split_of(const std::string& path) {
     fail<FileError>("load_model", "{}: the metadata entry 'settings' is not what a checkpoint holds: {}", path,
                     error.what());
   }
+}
+
+void check_finite_weights(const ModelFile& file) {
+  if (const auto name = find_nonfinite(*file.module))
+    fail<NumericError>("load_model",
+                       "{}: expected weights that are numbers, found NaN or infinity in '{}'; train the network again, "
+                       "with a lower learning rate or clip_norm",
+                       file.path, *name);
+}
+
+void warn_of_training(const std::string& file, const Output& output) {
+  const std::string folder = fs::path(file).parent_path().string();
+  if (const std::string holder = RunFolder::holder_of(folder.empty() ? "." : folder); !holder.empty())
+    output.result("warning: {} is still being trained by {}; what it will be is another network", file, holder);
 }
 
 ModelFile open_model(const std::string& path) {

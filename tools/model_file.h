@@ -9,6 +9,7 @@
 #include "datasets/dataset.h"
 #include "layers/module.h"
 #include "pruning/structure/compact.h"
+#include "tools/output.h"
 
 namespace espalier::tools {
 
@@ -48,6 +49,10 @@ std::optional<ValidationSplit> validation_split_of(const std::string& path);
 
 /// Which indices of its original a compacted network still has; empty for one that was never compacted.
 IndexMap index_map_of(const ModelFile& file);
+/// Throws NumericError when a weight of the network is NaN or infinite, naming the parameter.
+void check_finite_weights(const ModelFile& file);
+/// A warning when another process still trains the network in that file: it is not the one that will be left.
+void warn_of_training(const std::string& file, const Output& output);
 /// Throws FileError for a file that is bad in any way.
 ModelFile open_model(const std::string& path);
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <sstream>
 
 #include <nlohmann/json.hpp>
 
@@ -80,14 +78,6 @@ void Output::hint(const std::string& text) const noexcept {
     write(stderr, clean(text));
   } catch (...) {  // as above
   }
-}
-
-std::optional<std::string> read_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return std::nullopt;
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
 }
 
 std::string grouped(int64_t value) {

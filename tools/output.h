@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <cstdio>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -68,9 +67,6 @@ class Output {
   bool json_, quiet_ = false;
   mutable std::string lost_ = {};
 };
-
-/// The contents of a file; nothing when it cannot be read.
-std::optional<std::string> read_text(const std::string& path);
 
 /// 1234567 -> "1,234,567".
 std::string grouped(int64_t value);

@@ -5,10 +5,12 @@
 #include <exception>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "core/json.h"
 #include "core/threads.h"
 #include "layers/models/zoo.h"
+#include "pruning/schedules/search_folder.h"
 #include "tools/commands.h"
 #include "tools/diff.h"
 #include "tools/model_file.h"
@@ -33,7 +35,7 @@ void forget_older_run(const Recipe& recipe, const RunFolder& folder) {
       if (!place.has(stage.name)) continue;
       const RunFolder of_stage(place.file(stage.name));
       of_stage.forget_training();
-      of_stage.forget({"budget.json", "compaction.json", "removals.safetensors", "rounds"});
+      of_stage.forget({"budget.json", "compaction.json", "removals.safetensors", kRoundsFolder});
     }
   }
 }
@@ -41,6 +43,7 @@ void forget_older_run(const Recipe& recipe, const RunFolder& folder) {
 /// A network of a file takes the recipe's images and knows its classes.
 void check_fits(const Recipe& recipe, const std::string& whose, const std::string& path) {
   const ModelFile file = open_model(find_model(path));
+  check_finite_weights(file);
   if (!file.data) return;
   const DatasetInfo& data = dataset_info(recipe.data);
   const Shape image{data.channels, data.height, data.width};
@@ -48,6 +51,13 @@ void check_fits(const Recipe& recipe, const std::string& whose, const std::strin
   check(file.data->image == image && classes == data.num_classes(), "run",
         "{}: expected {} for {}, images {} in {} classes; {} was trained on {}, images {} in {} classes", recipe.source,
         whose, recipe.data, image, data.num_classes(), path, file.data->name, file.data->image, classes);
+}
+
+/// Whether a stage's teacher stands in a file of its own: it is neither the network before the stage nor that of one.
+bool has_own_teacher(const Recipe& recipe, const Stage& stage) {
+  const std::string& name = stage.distill->teacher;
+  return name != "start" && std::none_of(recipe.stages.begin(), recipe.stages.end(),
+                                         [&](const Stage& other) { return other.name == name; });
 }
 
 /// Teachers that stand in files can be read: a mistake is told before anything is trained.
@@ -105,24 +115,28 @@ void check_layers(const Recipe& recipe) {
   }
 }
 
-/// Takes recipe.toml back when a run fails before its first epoch or stage is saved: the folder holds no run then.
+/// Takes recipe.toml back when a run fails before its first epoch or stage is saved: the folder holds no run then, and
+/// goes if nothing else is in it.
 class RunMark {
  public:
-  RunMark(const Recipe& recipe, const std::string& out, bool armed) : recipe_(recipe), out_(out), armed_(armed) {}
+  RunMark(const Recipe& recipe, const RunFolder& out, bool armed) : recipe_(recipe), out_(out), armed_(armed) {}
   ~RunMark() {
     if (!armed_ || std::uncaught_exceptions() == 0) return;
-    const std::string folder = seed_folder(out_, recipe_.seeds, recipe_.seed) + "/" + recipe_.stages.front().name;
-    std::error_code ignored;
-    const auto has = [&](const char* name) { return fs::exists(fmt::format("{}/{}", folder, name), ignored); };
-    if (!has("done") && !has("checkpoint.safetensors") && !has("rounds/rounds.json"))
-      fs::remove(out_ + "/recipe.toml", ignored);
+    try {
+      const RunFolder seed(seed_folder(out_.path(), recipe_.seeds, recipe_.seed));
+      const RunFolder stage(seed.file(recipe_.stages.front().name));
+      if (stage.has_begun() || stage.has(fmt::format("{}/{}", kRoundsFolder, SearchFolder::kList))) return;
+      out_.forget({kRecipeIdentity});
+      for (const RunFolder* folder : {&stage, &seed, &out_}) folder->remove_if_empty();
+    } catch (const Error&) {  // the one that is under way says more
+    }
   }
   RunMark(const RunMark&) = delete;
   RunMark& operator=(const RunMark&) = delete;
 
  private:
   const Recipe& recipe_;
-  const std::string& out_;
+  const RunFolder& out_;
   bool armed_;
 };
 
@@ -143,6 +157,15 @@ void say_validation(const Recipe& recipe, const Output& output) {
     output.say("  warning: {}; accuracy on validation images says little, and chooses the epoch\n",
                split ? fmt::format("{} was trained on images of the validation set", recipe.start)
                      : fmt::format("{} may have been trained on images of the validation set", recipe.start));
+}
+
+/// Networks of files that somebody still trains: the one that the run starts from, teachers.
+void warn_of_sources(const Recipe& recipe, const Output& output) {
+  std::set<std::string> files;
+  if (!recipe.start.empty()) files.insert(find_model(recipe.start));
+  for (const Stage& stage : recipe.stages)
+    if (stage.distill && has_own_teacher(recipe, stage)) files.insert(find_model(stage.distill->teacher));
+  for (const std::string& file : files) warn_of_training(file, output);
 }
 
 nlohmann::json to_json(const AnswerChanges& changes) {
@@ -250,11 +273,12 @@ int run_recipe(const Recipe& recipe, const PipelineOptions& options, Output& out
     write_file_atomically(folder.file(kRecipeIdentity), to_toml(recipe));
   }
 
-  const RunMark mark(recipe, folder.path(), !options.resume);
+  const RunMark mark(recipe, folder, !options.resume);
   output.say("{}", recipe.title.empty() ? recipe.source : recipe.title);
   output.say("  {} on {}, {} stage{}, {} seed{}, {} thread{}, in {}\n", recipe.model, recipe.data, recipe.stages.size(),
              recipe.stages.size() == 1 ? "" : "s", recipe.seeds, recipe.seeds == 1 ? "" : "s", num_threads(),
              num_threads() == 1 ? "" : "s", folder.path());
+  warn_of_sources(recipe, output);
   say_validation(recipe, output);
   std::vector<SeedResult> results;
   std::vector<std::string> written;

@@ -11,6 +11,7 @@
 #include "tools/model_file.h"
 #include "tools/recipe_reader.h"
 #include "tools/toml_text.h"
+#include "training/run_folder.h"
 
 namespace espalier::tools {
 

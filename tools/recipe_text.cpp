@@ -193,8 +193,11 @@ std::string describe(const Stage& stage) {
   if (stage.prune) {
     const PruneSettings& p = *stage.prune;
     const std::string what = noun(p.units.pattern);
-    text += p.budget.empty() ? fmt::format(" {:.4g} % of the {}", 100 * p.sparsity, what)
-                             : fmt::format(" {} to {:g} {}", what, p.amount, p.budget);
+    text += p.budget.empty()
+                ? fmt::format(" {:.4g} % of the {}{}", 100 * p.sparsity, p.sparsity_of.empty() ? "" : "other ", what)
+                : fmt::format(" {} to {:g} {}", what, p.amount, p.budget);
+    for (const auto& [layer, sparsity] : p.sparsity_of) text += fmt::format(", {:.4g} % of {}", 100 * sparsity, layer);
+    if (!p.sparsity_of.empty()) text += ",";
     text += fmt::format(" by {}, {}", p.units.criterion, p.units.scope);
     if (p.update) text += ", the others updated";
   }

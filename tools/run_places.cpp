@@ -75,7 +75,10 @@ RunFolder open_run(const char* command, const std::string& folder, const char* i
 
 void forget_other_networks(const RunFolder& out, const std::vector<std::string>& written) {
   for (const RunFolder& place : places_in(out))
-    if (std::find(written.begin(), written.end(), place.path()) == written.end()) place.forget({kModelFile});
+    if (std::find(written.begin(), written.end(), place.path()) == written.end()) {
+      place.forget({kModelFile});
+      if (place.path() != out.path()) place.remove_if_empty();
+    }
 }
 
 std::string resume_command(const std::string& command, const std::string& out, const std::string& data_dir,

@@ -14,6 +14,7 @@ namespace espalier::tools {
 inline constexpr const char* kTrainIdentity = "run.json";      ///< of `train`: its settings
 inline constexpr const char* kRecipeIdentity = "recipe.toml";  ///< of the others: the recipe with all its defaults
 inline constexpr const char* kResultFile = "result.json";
+inline constexpr const char* kRoundsFolder = "rounds";  ///< of a stage that trains many times
 
 /// OUT itself for one seed, OUT/seed-N for several.
 std::string seed_folder(const std::string& out, int64_t seeds, uint64_t seed);
@@ -29,7 +30,8 @@ void check_replaces_nothing(const char* command, const std::string& file, const 
 RunFolder open_run(const char* command, const std::string& folder, const char* identity);
 
 /// Networks stay until a new run's take their place. Called at its end, this removes what an older run left elsewhere:
-/// in the folders of seeds that the new run, whose networks stand in `written`, doesn't have.
+/// in the folders of seeds that the new run, whose networks stand in `written`, doesn't have, and those folders
+/// themselves where nothing else is in them.
 void forget_other_networks(const RunFolder& out, const std::vector<std::string>& written);
 
 /// "espalier prune --resume --out runs/net/prune": the line that goes on with a run.

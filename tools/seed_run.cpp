@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <utility>
 
+#include <fmt/ranges.h>
+
 #include "core/json.h"
 #include "layers/models/zoo.h"
 #include "pruning/criteria/woodfisher.h"
@@ -20,6 +22,7 @@
 #include "pruning/structure/blocks.h"
 #include "pruning/structure/compact.h"
 #include "tools/model_file.h"
+#include "tools/run_places.h"
 #include "tools/stage_pruning.h"
 #include "training/checkpoint.h"
 #include "training/interrupt.h"
@@ -146,7 +149,10 @@ class SeedRun {
     const CriterionPtr asked_for = watches ? nullptr : make_criterion(units.criterion);
     if (watches || asked_for->needs_data()) units.criterion = "magnitude";
     auto pruner = pruner_of(network_, {.units = std::move(units), .sparsity_of = sparsity_of});
-    if (asked_for) asked_for->check_fits(*network_, pruner->sites());
+    if (asked_for) {
+      asked_for->check_fits(*network_, pruner->sites());
+      asked_for->check_state(pruner->input());
+    }
     return pruner;
   }
 
@@ -172,7 +178,9 @@ class SeedRun {
   std::string stage_folder(const Stage& stage) const { return folder_ + "/" + stage.name; }
   std::string stage_file(const Stage& stage) const { return fmt::format("{}/{}", stage_folder(stage), kModelFile); }
   /// Of the searches that train many times.
-  std::string rounds_folder(const Stage& stage) const { return stage_folder(stage) + "/rounds"; }
+  std::string rounds_folder(const Stage& stage) const {
+    return fmt::format("{}/{}", stage_folder(stage), kRoundsFolder);
+  }
   std::string compaction_file(const Stage& stage) const { return stage_folder(stage) + "/compaction.json"; }
   ModelReport report(const std::string& file) const {
     const ModelReport report = measure(*network_, static_cast<int64_t>(fs::file_size(file)), test_);
@@ -278,6 +286,7 @@ class SeedRun {
       const UnitSettings& u = stage.prune->units;
       pruner->record_to(std::make_shared<RemovalRecord>(u.criterion, parse_scope(u.scope), pruner->sites()));
     }
+    const double gone_before = pruner ? pruner->removed_share() : 0;
     if (pruner && !stage.prune->budget.empty()) {
       run_to_budget(stage, pruner, teacher);
     } else if (stage.trains) {
@@ -289,6 +298,11 @@ class SeedRun {
     if (pruner && !InterruptGuard::requested()) {
       if (const auto record = pruner->record()) record->save(stage_folder(stage) + "/removals.safetensors");
       say_what_is_left(pruner->sites(), stage.prune->units.min_units);
+      if (pruner->removed_share() == gone_before)
+        output_.result(
+            "    warning: nothing was removed: {:.4g} % of the weights had gone before, and what was asked for is not "
+            "half a unit more; ask for more, or prune smaller units",
+            100 * gone_before);
     }
   }
 
@@ -377,6 +391,12 @@ class SeedRun {
                   round.validation_accuracy
                       ? fmt::format(", validation accuracy {:.2f} %", 100 * *round.validation_accuracy)
                       : "");
+    for (const LotteryRound& round : result.rounds)
+      if (!round.untouched.empty())
+        output_.result(
+            "    warning: round {} removed nothing of {}: the rate is less than half a unit of what is left; take a "
+            "larger rate or smaller units",
+            round.round, fmt::join(round.untouched, ", "));
     if (result.finished) warn_of_collapses(sites, 1);
   }
 

@@ -1,6 +1,7 @@
 #include "training/checkpoint.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/json.h"
 #include "core/ops.h"
@@ -159,6 +160,12 @@ void read_entry(const Checkpoint& checkpoint, const char* name, Use use) {
   }
 }
 }  // namespace
+
+std::optional<std::string> find_nonfinite(const Module& module) {
+  for (const auto& [name, parameter] : module.named_parameters())
+    if (parameter.numel() > 0 && !std::isfinite(max(abs(parameter.data())).item())) return name;
+  return std::nullopt;
+}
 
 Checkpoint load_checkpoint(const std::string& path) {
   SafetensorsFile file = load_safetensors(path);

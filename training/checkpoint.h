@@ -48,6 +48,10 @@ struct Checkpoint {
 void save_checkpoint(const std::string& path, const Module& module, const Optimizer* optimizer = nullptr,
                      std::map<std::string, std::string> metadata = {}, const NamedTensors& extra = {});
 
+/// The first parameter with an element that is NaN or infinite: such a network is not worth keeping. Nothing when all
+/// are numbers.
+std::optional<std::string> find_nonfinite(const Module& module);
+
 /// Reads a checkpoint, or any safetensors file. Throws FileError for a bad file, saying where and why.
 Checkpoint load_checkpoint(const std::string& path);
 

@@ -23,16 +23,23 @@ namespace espalier {
 
 namespace fs = std::filesystem;
 
+std::optional<std::string> read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return std::nullopt;
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
 namespace {
 
 constexpr char kOperation[] = "run folder";
 constexpr char kLockFile[] = ".lock";
 
-std::string contents_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
+/// Who holds a lock, as its file says.
+std::string holder_in(const std::string& lock_file) {
+  const std::string text = read_text(lock_file).value_or("");
+  return text.empty() ? "another process" : text.substr(0, text.find('\n'));
 }
 
 /// "process 4711 on laptop since 2026-11-28 03:00:00 (espalier train ...)".
@@ -42,7 +49,7 @@ std::string describe_this_process() {
   const std::time_t now = std::time(nullptr);
   std::tm local{};
   std::strftime(when, sizeof(when), "%F %T", localtime_r(&now, &local));
-  std::string command = contents_of("/proc/self/cmdline").substr(0, 200);  // words, each with a 0 behind it
+  std::string command = read_text("/proc/self/cmdline").value_or("").substr(0, 200);  // words, each with a 0 behind it
   while (!command.empty() && command.back() == '\0') command.pop_back();
   for (char& c : command)
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
@@ -63,18 +70,22 @@ void make_folders(const fs::path& path) {
 class RunFolder::Lock {
  public:
   explicit Lock(const std::string& folder) {
-    static std::map<File, std::weak_ptr<const Locked>> held;
     const std::lock_guard guard(turn());
     const std::string path = fmt::format("{}/{}", folder, kLockFile);
-    // The file is looked at before it is opened: where locks are a server's, closing one more descriptor of a locked
-    // file frees it.
-    if (const auto found = held.find(file_at(path)); found != held.end())
-      if (std::shared_ptr<const Locked> locked = found->second.lock(); locked && locked->process == getpid()) {
-        locked_ = std::move(locked);
-        return;
-      }
+    locked_ = ours(path);
+    if (locked_) return;
     locked_ = std::make_shared<const Locked>(folder, path);
-    held[file_at(path)] = locked_;
+    held()[file_at(path)] = locked_;
+  }
+  /// Who holds a folder's lock, as its file says; "" when nobody or this process does.
+  static std::string holder_of(const std::string& folder) {
+    const std::lock_guard guard(turn());
+    const std::string path = fmt::format("{}/{}", folder, kLockFile);
+    if (ours(path)) return "";
+    const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    if (file.number < 0) return "";
+    // Only an attempt tells: the lock is had for as long as it takes to give it back.
+    return flock(file.number, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK ? holder_in(path) : "";
   }
   /// The last share frees the file while it is its turn: otherwise a thread that takes the folder at this moment would
   /// find that nobody in this process has it, and that it is locked.
@@ -104,10 +115,12 @@ class RunFolder::Lock {
         : file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666)) {
       if (file.number < 0) fail<FileError>(kOperation, "cannot write to {}: {}", folder, std::strerror(errno));
       if (flock(file.number, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        const std::string holder = contents_of(path);
         fail<FileError>(kOperation, "{} is held by {}; wait for it, stop it, or choose another folder", folder,
-                        holder.empty() ? "another process" : holder.substr(0, holder.find('\n')));
+                        holder_in(path));
       }
+      struct stat opened = {};
+      if (fstat(file.number, &opened) != 0 || file_at(path) != File{opened.st_dev, opened.st_ino})
+        fail<FileError>(kOperation, "cannot write to {}: it was removed at this moment; try again", folder);
       const std::string text = describe_this_process() + "\n";
       // Only the message of others depends on it.
       [[maybe_unused]] const bool told =
@@ -119,6 +132,17 @@ class RunFolder::Lock {
     pid_t process = getpid();  ///< a fork has a copy of it, and no right to it
   };
 
+  static std::map<File, std::weak_ptr<const Locked>>& held() {
+    static std::map<File, std::weak_ptr<const Locked>> locks;
+    return locks;
+  }
+  /// This process's lock on a file, if there is one. The file is looked at before anybody opens it: where locks are a
+  /// server's, closing one more descriptor of a locked file frees it.
+  static std::shared_ptr<const Locked> ours(const std::string& path) {
+    const auto found = held().find(file_at(path));
+    std::shared_ptr<const Locked> locked = found != held().end() ? found->second.lock() : nullptr;
+    return locked && locked->process == getpid() ? locked : nullptr;
+  }
   static File file_at(const std::string& path) {
     struct stat info = {};
     return stat(path.c_str(), &info) == 0 ? File{info.st_dev, info.st_ino} : File{};
@@ -133,8 +157,9 @@ class RunFolder::Lock {
 
 RunFolder::RunFolder(const std::string& path) : path_(path) {
   if (path.empty()) return;
-  make_folders(path);
-  lock_ = std::make_shared<const Lock>(path);
+  while (path_.size() > 1 && path_.back() == '/') path_.pop_back();  // paths of folders inside are compared as text
+  make_folders(path_);
+  lock_ = std::make_shared<const Lock>(path_);
 }
 
 RunFolder RunFolder::make_new(const std::string& base) {
@@ -146,6 +171,8 @@ RunFolder RunFolder::make_new(const std::string& base) {
   }
 }
 
+std::string RunFolder::holder_of(const std::string& path) { return Lock::holder_of(path); }
+
 std::string RunFolder::file(std::string_view name) const { return is_used() ? fmt::format("{}/{}", path_, name) : ""; }
 
 bool RunFolder::has(std::string_view name) const {
@@ -156,7 +183,7 @@ bool RunFolder::has(std::string_view name) const {
 nlohmann::json RunFolder::read_json(std::string_view name) const {
   if (!has(name)) return {};
   try {
-    return parse_json(contents_of(file(name)));
+    return parse_json(read_text(file(name)).value_or(""));
   } catch (const nlohmann::json::exception& error) {
     fail<FileError>(kOperation, "{}: not what a run wrote: {}", file(name), error.what());
   }
@@ -177,6 +204,16 @@ void RunFolder::forget(const std::vector<std::string>& names) const {
     fs::remove_all(file(name), error);
     if (error) fail<FileError>(kOperation, "cannot write to {}: {} can't be removed: {}", path_, name, error.message());
   }
+}
+
+void RunFolder::remove_if_empty() const {
+  if (!is_used()) return;
+  std::error_code error;
+  for (fs::directory_iterator at(path_, error), end; !error && at != end; at.increment(error))
+    if (at->path().filename() != kLockFile) return;
+  if (error) return;
+  fs::remove(file(kLockFile), error);
+  fs::remove(path_, error);
 }
 
 std::string differences(const nlohmann::json& was, const nlohmann::json& is) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,9 @@ inline constexpr const char* kCheckpointFile = "checkpoint.safetensors";  ///< w
 inline constexpr const char* kBestFile = "best.safetensors";              ///< the best epoch's network
 inline constexpr const char* kMetricsFile = "metrics.jsonl";              ///< a line for every epoch
 inline constexpr const char* kModelFile = "model.safetensors";            ///< the network that came of it
+
+/// The contents of a whole file; nothing when it cannot be read.
+std::optional<std::string> read_text(const std::string& path);
 
 /// A folder in which a run lives, and the right to write there.
 ///
@@ -37,6 +41,10 @@ class RunFolder {
   /// The first of BASE, BASE-2, BASE-3, ... that is not there yet, made by this call and no other process's.
   static RunFolder make_new(const std::string& base);
 
+  /// Which other process works in that folder: "process 4711 on laptop since ... (espalier train ...)"; "" when
+  /// there is none.
+  static std::string holder_of(const std::string& path);
+
   bool is_used() const { return lock_ != nullptr; }
   const std::string& path() const { return path_; }
   /// PATH/NAME; "" without a folder.
@@ -52,8 +60,13 @@ class RunFolder {
   bool is_done() const { return has(kDoneFile); }
   void mark_done(const std::string& what) const;
 
+  /// Whether a training or a step began here: its checkpoint or its end is there.
+  bool has_begun() const { return is_done() || has(kCheckpointFile); }
+
   /// Removes files or whole folders; those that aren't there don't matter. Throws FileError for what can't be removed.
   void forget(const std::vector<std::string>& names) const;
+  /// Removes the folder itself, unless it holds anything.
+  void remove_if_empty() const;
   /// What every run forgets of an older one: its training, and that it was done. The network stays until a new one
   /// takes its place.
   void forget_training() const { forget({kDoneFile, kCheckpointFile, kBestFile, kMetricsFile}); }

@@ -275,9 +275,8 @@ void Trainer::keep_best(Run& run, const EpochRecord& record) const {
 
 void Trainer::save(Run& run) const {
   if (!run.folder.is_used()) return;
-  for (const auto& [name, parameter] : module_->named_parameters())
-    if (parameter.numel() > 0 && !std::isfinite(max(abs(parameter.data())).item()))
-      run.training.fail_numerically(fmt::format("the weights '{}' became NaN or infinite", name));
+  if (const auto name = find_nonfinite(*module_))
+    run.training.fail_numerically(fmt::format("the weights '{}' became NaN or infinite", *name));
   nlohmann::json settings = run.identity;
   settings.erase("model");  // the file has it anyway
   const nlohmann::json training = {{"state", to_json(run.training.state)},

@@ -33,6 +33,8 @@ class Criterion {
   /// Throws where the criterion has nothing to say about such units of this network, naming what to use. A Pruner calls
   /// it when it is made.
   virtual void check_fits(const Module& /*module*/, const std::vector<Site>& /*sites*/) const {}
+  /// The same for what only a look at the data tells; score() calls it.
+  virtual void check_state(const CriterionInput& /*input*/) const {}
   /// A saliency for every weight of `parameters`, in their shapes: higher is more worth keeping. Masked weights score 0
   /// unless the criterion says what they would be worth. Leaves weights, gradients, masks and modes as they were.
   /// Throws when it needs data and got none.

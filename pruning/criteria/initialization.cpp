@@ -32,7 +32,7 @@ class GraSP : public Criterion {
   bool needs_data() const override { return true; }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
     const Scoring scoring(*this, parameters, input);
-    check_untrained(scoring, input);
+    check_state(input);
     // Two passes: H and g of the mean loss, where the mean of each batch's own Hg would be something else.
     const std::vector<Tensor> g = scoring.mean_gradients();
     std::vector<Tensor> total = scoring.zeros();
@@ -43,10 +43,10 @@ class GraSP : public Criterion {
     return scoring.combine(total, [](const Tensor& hg, const Tensor& weight) { return weight * hg; });
   }
 
- private:
   /// A network that has been trained does much better than guessing. Losses of others have no such measure.
-  void check_untrained(const Scoring& scoring, const CriterionInput& input) const {
+  void check_state(const CriterionInput& input) const override {
     if (input.loss) return;
+    const Scoring scoring(*this, {}, input);
     double loss = 0, guessing = 0;
     const NoGrad no_grad;
     scoring.for_each([&](const Batch& batch, double share) {

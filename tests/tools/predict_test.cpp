@@ -73,7 +73,8 @@ TEST_F(Predict, NetworksThatBecameNaNEndWithAnError) {
   save_safetensors(*folder_ / "nan/model.safetensors", file.tensors, file.metadata);
   save(7);
   for (const char* command : {"eval nan", "eval nan --json", "predict 7.png --model nan", "compare r nan --rounds 1",
-                              "sensitivity nan --images 64"}) {
+                              "sensitivity nan --images 64", "compact nan", "prune nan --sparsity 0.5 --epochs 0",
+                              "distill r --teacher nan --student mlp:4 --epochs 1"}) {
     const Said said = run(*folder_, command);
     EXPECT_EQ(said.status, 1) << command << "\n" << said.all();
     EXPECT_NE(said.err.find("NaN"), std::string::npos) << said.err;

@@ -159,6 +159,55 @@ TEST(Criteria, OfUntrainedNetworksSayWhatToUseOnATrainedOne) {
   const Said said = run(folder, "run r.toml --out r");
   EXPECT_EQ(said.status, 2);
   EXPECT_TRUE(contains(said.err, "that of guessing 2.3")) << said.err;
+  // Of a network that is trained already it is told before anything is written.
+  for (const char* epochs : {"0", "1"}) {
+    const Said refused =
+        run(folder, fmt::format("prune r/1-train -c grasp --sparsity 0.5 --epochs {} --out p", epochs));
+    EXPECT_EQ(refused.status, 2);
+    EXPECT_TRUE(contains(refused.err, "that of guessing 2.3")) << refused.err;
+    EXPECT_FALSE(fs::exists(folder / "p"));
+  }
+}
+
+TEST(Prune, SaysWhatRemovesNothing) {
+  const Folder folder;
+  const std::string channels = "type = \"prune\"\npattern = \"channels\"\nepochs = 0\n";
+  // 24 and 16 units: 1 % is less than half of one.
+  write_file(folder / "r.toml", recipe("[[stage]]\n" + channels + "sparsity = 0.01\n"));
+  const Said nothing = run(folder, "run r.toml --out r");
+  EXPECT_EQ(nothing.status, 0) << nothing.all();
+  EXPECT_TRUE(contains(nothing.out, "warning: nothing was removed")) << nothing.out;
+  // Less than what went before.
+  write_file(folder / "r.toml",
+             recipe("[[stage]]\n" + channels + "sparsity = 0.5\n[[stage]]\n" + channels + "sparsity = 0.25\n"));
+  const Said less = run(folder, "run r.toml --out r --overwrite");
+  EXPECT_TRUE(contains(less.out, "warning: nothing was removed")) << less.out;
+  EXPECT_EQ(less.out.find("warning: nothing"), less.out.rfind("warning: nothing")) << "by the second only";
+  write_file(folder / "r.toml", recipe("[[stage]]\ntype = \"lottery\"\npattern = \"channel 0\"\nrounds = 1\nrate = "
+                                       "0.01\nepochs = 1\n"));
+  const Said ticket = run(folder, "run r.toml --out r --overwrite");
+  EXPECT_TRUE(contains(ticket.out, "warning: round 1 removed nothing of fc1.weight, fc2.weight, fc3.weight"))
+      << ticket.out;
+}
+
+TEST(Prune, AnnouncesWhatWasSetByHand) {
+  const Folder folder;
+  write_file(folder / "r.toml", recipe("[[stage]]\ntype = \"prune\"\nsparsity = 0.5\nepochs = 0\n"
+                                       "sparsity_of = { \"fc1.weight\" = 0.9 }\n"));
+  const Said said = run(folder, "run r.toml --out r");
+  EXPECT_TRUE(contains(said.out, "prune 50 % of the other weights, 90 % of fc1.weight, by magnitude")) << said.out;
+}
+
+TEST(Prune, ResumeInAFolderWithoutARunSaysSo) {
+  const Folder folder;
+  after(folder, kTrain);
+  for (const char* line : {"prune r --resume", "prune r --resume --out nothing", "prune --resume --out nothing",
+                           "distill r --resume --out nothing"}) {
+    const Said said = run(folder, line);
+    EXPECT_EQ(said.status, 2) << line;
+    EXPECT_TRUE(contains(said.err, "expected a run to resume, found none")) << line << said.err;
+    EXPECT_FALSE(fs::exists(folder / "nothing") || fs::exists(folder / "r/prune")) << line;
+  }
 }
 
 TEST(Collapse, IsWarnedOf) {
