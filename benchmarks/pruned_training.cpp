@@ -10,6 +10,8 @@
 
 #include <espalier/espalier.h>
 
+#include "benchmarks/program.h"
+
 using namespace espalier;
 
 namespace {
@@ -122,11 +124,4 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const Error& error) {
-    fmt::print(stderr, "{}\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return espalier::run_program(run, argc, argv); }

@@ -163,6 +163,18 @@ Tensor read_png(const std::string& path) {
   return interleaved.permute({2, 0, 1}).contiguous();
 }
 
+namespace {
+void check_is_picture_or_new(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::array<char, 8> start{};
+  file.read(start.data(), start.size());
+  std::array<png_byte, 8> signature{};
+  std::copy(start.begin(), start.end(), signature.begin());
+  check(file.gcount() == 0 || png_sig_cmp(signature.data(), 0, signature.size()) == 0, "save",
+        "{} is there already and no PNG image; choose another name", path);
+}
+}  // namespace
+
 void write_png(const std::string& path, const Tensor& image) {
   check(image.rank() == 3 && image.dtype() == DType::u8 && (image.size(0) == 1 || image.size(0) == 3), "write_png",
         "expected u8 (1,H,W) or (3,H,W), got {}", describe(image));
@@ -176,6 +188,7 @@ void write_png(const std::string& path, const Tensor& image) {
   if (png_image_write_to_memory(&png, bytes.data(), &size, 0, interleaved.data<uint8_t>(), 0, nullptr) == 0)
     fail<FileError>("save", "{}: can't write the image: {}", path, png.message);
   bytes.resize(size);
+  check_is_picture_or_new(path);
   write_file_atomically(path, bytes);
 }
 

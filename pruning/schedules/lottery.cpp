@@ -155,7 +155,7 @@ LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Si
   const bool goes_on = folder.go_on(identity, {kRewindFile}, [&](const nlohmann::json& list) {
     for (const nlohmann::json& round : list.at("rounds")) search.rounds.push_back(lottery_round(round));
   });
-  if (!goes_on) save(folder, {});
+  if (!goes_on) save(folder, search.rounds);
   const auto start = std::make_shared<Capture>(options.rewind_step, folder.file(kRewindFile));
   if (!search.rounds.empty())
     folder.load_network(search.rounds.back().round, *network);

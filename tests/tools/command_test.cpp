@@ -126,6 +126,16 @@ TEST(Command, SeedsAreWholeNumbersFrom0On) {
   EXPECT_EQ(run(folder, "train --model mlp:8 --data digits --epochs 1 --seed 9223372036854775807").status, 0);
 }
 
+TEST(Command, APictureReplacesPicturesOnly) {
+  const Folder folder;
+  write_file(folder / "net.safetensors", "hours of training");
+  const Said said = run(folder, "datasets show digits --save net.safetensors");
+  EXPECT_EQ(said.status, 2) << said.all();
+  EXPECT_TRUE(contains(said.err, "net.safetensors is there already and no PNG image")) << said.err;
+  EXPECT_EQ(read_file(folder / "net.safetensors"), "hours of training");
+  for (int time = 0; time < 2; ++time) EXPECT_EQ(run(folder, "datasets show digits --save digit.png").status, 0);
+}
+
 TEST(Command, WithJsonAnErrorIsAnObjectToo) {
   const Folder folder;
   for (const char* line :
