@@ -91,3 +91,12 @@
 #include "pruning/structure/compact.h"
 #include "pruning/structure/costs.h"
 #include "pruning/structure/graph.h"
+
+// Recipes, and stages of your own.
+#include "core/fields.h"
+#include "core/registry.h"
+#include "pipeline/recipe.h"
+#include "pipeline/run.h"
+#include "pipeline/stage.h"
+#include "pipeline/training_stage.h"
+#include "pipeline/units.h"

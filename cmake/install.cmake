@@ -3,7 +3,7 @@ include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/Espalier)
 
 install(TARGETS espalier espalier_core espalier_autograd espalier_datasets espalier_layers espalier_training
-        espalier_pruning         EXPORT EspalierTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+        espalier_pruning espalier_pipeline EXPORT EspalierTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT EspalierTargets NAMESPACE Espalier:: DESTINATION ${package_dir})
 
 file(STRINGS cmake/private_headers.txt private_headers REGEX "^[^#]")
@@ -11,7 +11,7 @@ set(exclude "")
 foreach(header IN LISTS private_headers)
   list(APPEND exclude PATTERN ${header} EXCLUDE)
 endforeach()
-install(DIRECTORY core autograd datasets layers training pruning DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/espalier
+install(DIRECTORY core autograd datasets layers training pruning pipeline DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/espalier
         FILES_MATCHING PATTERN "*.h" ${exclude})
 install(FILES espalier.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/espalier)
 

@@ -9,8 +9,8 @@
 #include <optional>
 #include <set>
 
+#include "core/names.h"
 #include "pruning/equal_units.h"
-#include "pruning/names.h"
 
 namespace espalier {
 
@@ -345,6 +345,8 @@ class RemovalProgress {
 }  // namespace
 
 const char* name_of(Scope scope) { return kScopes[static_cast<size_t>(scope)].second; }
+
+EnumNames names_of(Scope) { return {"scope", kScopes}; }
 
 Scope parse_scope(const std::string& text) { return value_of_name("scope", "scope", kScopes, text); }
 

@@ -10,6 +10,8 @@
 
 namespace espalier {
 
+class EnumNames;
+
 enum class Scope : uint8_t {
   layer,   ///< every site loses the same share; sites that have weights in common lose it together
   global,  ///< the lowest scores of all sites go first
@@ -19,6 +21,7 @@ enum class Scope : uint8_t {
 const char* name_of(Scope scope);
 /// The inverse of name_of. Throws ArgumentError, naming the nearest.
 Scope parse_scope(const std::string& text);
+EnumNames names_of(Scope);
 
 struct AllocationOptions {
   Scope scope = Scope::global;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "pruning/names.h"
+#include "core/names.h"
 #include "pruning/structure/compact.h"
 #include "pruning/structure/cost_model.h"
 #include "pruning/structure/costs.h"
@@ -39,6 +39,8 @@ const char* name_of(BudgetKind kind) { return kBudgets[static_cast<size_t>(kind)
 BudgetKind parse_budget_kind(const std::string& text) { return value_of_name("budget", "budget", kBudgets, text); }
 
 const char* name_of(Ranking ranking) { return kRankings[static_cast<size_t>(ranking)].second; }
+
+EnumNames names_of(Ranking) { return {"ranking", kRankings}; }
 
 Ranking parse_ranking(const std::string& text) { return value_of_name("budget", "ranking", kRankings, text); }
 

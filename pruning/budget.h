@@ -10,6 +10,8 @@
 
 namespace espalier {
 
+class EnumNames;
+
 /// Of what a network may have only so much.
 enum class BudgetKind : uint8_t {
   parameters,    ///< that compaction leaves: Costs::remaining_parameters
@@ -33,6 +35,7 @@ enum class Ranking : uint8_t {
 const char* name_of(Ranking ranking);
 /// The inverse of name_of. Throws ArgumentError, naming the nearest.
 Ranking parse_ranking(const std::string& text);
+EnumNames names_of(Ranking);
 
 struct Budget {
   BudgetKind kind = BudgetKind::parameters;

@@ -18,6 +18,7 @@ ALLOWED = {
     "layers": ["autograd", "core"],
     "training": ["layers", "datasets", "autograd", "core"],
     "pruning": ["training", "layers", "datasets", "autograd", "core"],
+    "pipeline": ["pruning", "training", "layers", "datasets", "autograd", "core"],
 }
 LIBRARY = list(ALLOWED)
 # They stand on the library, as a user's program does.

@@ -5,10 +5,10 @@
 #include <nlohmann/json.hpp>
 
 #include "core/threads.h"
+#include "pipeline/model_file.h"
+#include "pipeline/statistics.h"
 #include "tools/commands.h"
-#include "tools/model_file.h"
-#include "tools/pipeline.h"
-#include "tools/statistics.h"
+#include "tools/recipe_command.h"
 
 namespace espalier::tools {
 
@@ -53,11 +53,11 @@ std::vector<Row> rows_of(const std::string& run) {
   if (!finished.empty() && fs::exists(run + "/recipe.toml", error)) {
     const Recipe recipe = load_recipe(run + "/recipe.toml");
     const auto first = std::find_if(recipe.stages.begin(), recipe.stages.end(),
-                                    [](const Stage& stage) { return stage.type == "train"; });
+                                    [](const StagePtr& stage) { return stage->is_baseline(); });
     if (!recipe.start.empty()) {
       rows.push_back({.name = run + " before", .files = {find_model(recipe.start)}});
     } else if (first != recipe.stages.end() && first + 1 != recipe.stages.end()) {
-      rows.push_back({.name = run + " before", .files = files_of_seeds(run, first->name + "/model.safetensors")});
+      rows.push_back({.name = run + " before", .files = files_of_seeds(run, (*first)->name + "/model.safetensors")});
     }
     rows.push_back({.name = rows.empty() ? run : run + " after", .files = finished});
   } else {

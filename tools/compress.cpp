@@ -4,12 +4,12 @@
 
 #include "core/json.h"
 #include "core/kernels.h"
+#include "pipeline/model_file.h"
+#include "pipeline/run_places.h"
+#include "pipeline/toml_text.h"
 #include "pruning/structure/compact.h"
 #include "tools/commands.h"
-#include "tools/model_file.h"
-#include "tools/pipeline.h"
-#include "tools/run_places.h"
-#include "tools/toml_text.h"
+#include "tools/recipe_command.h"
 #include "training/checkpoint.h"
 
 namespace espalier::tools {
@@ -141,16 +141,16 @@ int run_stage(const CompressFlags& options, Output& output) {
   check(!options.resume || !options.overwrite, options.type.c_str(), "expected --resume or --overwrite, got both");
   use_threads(options.threads);
   kernels(Device::parse(options.device));
-  PipelineOptions pipeline{.command = options.type,
-                           .out = options.out,
-                           .resume = options.resume,
-                           .overwrite = options.overwrite,
-                           .device = Device::parse(options.device)};
+  RunOptions pipeline{.command = options.type,
+                      .out = options.out,
+                      .resume = options.resume,
+                      .overwrite = options.overwrite,
+                      .device = Device::parse(options.device)};
   if (options.resume && options.is_bare()) {
     const RunFolder folder = open_run(options.type.c_str(), options.out, kRecipeIdentity);
     Recipe recipe = load_recipe(folder.file(kRecipeIdentity));
     recipe.data_dir = options.data_dir;
-    return run_recipe(recipe, pipeline, output);
+    return show_recipe_run(recipe, pipeline, output);
   }
   const std::string file = find_model(options.model);
   if (pipeline.out.empty()) {
@@ -160,7 +160,7 @@ int run_stage(const CompressFlags& options, Output& output) {
   }
   if (options.resume) open_run(options.type.c_str(), pipeline.out, kRecipeIdentity);
   const Recipe recipe = recipe_of(options, file, open_model(file));
-  return run_recipe(recipe, pipeline, output);
+  return show_recipe_run(recipe, pipeline, output);
 }
 
 std::shared_ptr<CompressFlags> add_stage_command(CLI::App* app, const char* type, Commands& commands) {
@@ -197,7 +197,7 @@ int run_compact(const CompactOptionsOnLine& options, Output& output) {
   const std::string out =
       options.out.empty() ? (std::filesystem::path(file).parent_path() / "compact.safetensors").string() : options.out;
   check_replaces_nothing("compact", out, file, options.overwrite);
-  warn_of_training(file, output);
+  if (const std::string warning = training_warning(file); !warning.empty()) output.result("{}", warning);
   ModelFile model = open_model(file);
   check_finite_weights(model);
   check(model.data.has_value(), "compact", "{} doesn't say what images it takes: it was not written by a training",

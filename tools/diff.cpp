@@ -11,12 +11,12 @@
 
 #include "core/kernels.h"
 #include "datasets/corruptions.h"
+#include "pipeline/model_file.h"
+#include "pipeline/recipe.h"
+#include "pipeline/run_places.h"
 #include "pruning/removals.h"
 #include "tools/commands.h"
 #include "tools/image.h"
-#include "tools/model_file.h"
-#include "tools/recipe.h"
-#include "tools/run_places.h"
 #include "tools/terminal.h"
 
 namespace espalier::tools {
@@ -259,8 +259,8 @@ std::vector<std::string> records_of(const std::string& model) {
     recipe = whole.parent_path() / kRecipeIdentity;
   std::vector<std::string> paths;
   if (!fs::exists(recipe, error)) return paths;
-  for (const Stage& stage : load_recipe(recipe.string()).stages)
-    if (const fs::path file = folder / stage.name / kName; fs::exists(file, error)) paths.push_back(file.string());
+  for (const StagePtr& stage : load_recipe(recipe.string()).stages)
+    if (const fs::path file = folder / stage->name / kName; fs::exists(file, error)) paths.push_back(file.string());
   return paths;
 }
 

@@ -4,10 +4,10 @@
 #include "core/json.h"
 #include "core/kernels.h"
 #include "layers/summary.h"
+#include "pipeline/model_file.h"
+#include "pipeline/model_report.h"
+#include "pipeline/run_places.h"
 #include "tools/commands.h"
-#include "tools/model_file.h"
-#include "tools/model_report.h"
-#include "tools/run_places.h"
 #include "training/evaluate.h"
 
 namespace espalier::tools {

@@ -11,8 +11,8 @@
 #include "core/threads.h"
 #include "datasets/dataset.h"
 #include "layers/summary.h"
+#include "pipeline/model_file.h"
 #include "tools/commands.h"
-#include "tools/model_file.h"
 
 namespace espalier::tools {
 

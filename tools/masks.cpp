@@ -3,9 +3,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "pipeline/model_file.h"
 #include "pruning/picture.h"
 #include "tools/commands.h"
-#include "tools/model_file.h"
 
 namespace espalier::tools {
 

@@ -13,15 +13,9 @@
 #include <fmt/format.h>
 #include <nlohmann/json_fwd.hpp>
 
-namespace espalier::tools {
+#include "core/text.h"
 
-/// Text without what a terminal would obey: control characters (C0 but for line ends and tabs, DEL, C1) and bytes that
-/// are not UTF-8 become '?'.
-std::string clean(std::string_view text);
-/// Text from a file as part of a line: clean, and line ends and tabs become '?' too.
-std::string printable(std::string_view text);
-/// Columns that a text takes, if it is UTF-8 of ordinary width.
-size_t width_of(std::string_view text);
+namespace espalier::tools {
 
 /// The command's two kinds of output. With `json` everything for people goes to stderr.
 class Output {
@@ -67,13 +61,5 @@ class Output {
   bool json_, quiet_ = false;
   mutable std::string lost_ = {};
 };
-
-/// 1234567 -> "1,234,567".
-std::string grouped(int64_t value);
-/// 1536000 -> "1.5 MB".
-std::string bytes_text(int64_t bytes);
-/// Rows of equally many cells, in columns as wide as their widest cell; the first row is the heading. Columns named in
-/// `right` are set flush right.
-std::string table(const std::vector<std::vector<std::string>>& rows, const std::vector<size_t>& right = {});
 
 }  // namespace espalier::tools

@@ -7,9 +7,9 @@
 #include "core/kernels.h"
 #include "core/ops.h"
 #include "datasets/augment.h"
+#include "pipeline/model_file.h"
 #include "tools/commands.h"
 #include "tools/image.h"
-#include "tools/model_file.h"
 #include "tools/terminal.h"
 
 namespace espalier::tools {

@@ -1,10 +1,15 @@
 // espalier run: executes a recipe.
+#include <algorithm>
 #include <filesystem>
 
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
 #include "core/kernels.h"
+#include "pipeline/run_places.h"
+#include "pipeline/training_stage.h"
 #include "tools/commands.h"
-#include "tools/pipeline.h"
-#include "tools/run_places.h"
+#include "tools/recipe_command.h"
 
 namespace espalier::tools {
 
@@ -15,10 +20,49 @@ struct RunFlags {
   std::optional<int64_t> seeds;
   std::optional<uint64_t> seed;
   std::optional<int> threads;
-  bool resume = false, overwrite = false, quiet = false, check = false;
+  bool resume = false, overwrite = false, quiet = false, check = false, keys = false;
 };
 
+nlohmann::json to_json(const FieldDescription& option) {
+  std::string values = option.choices.empty() ? option.type : fmt::format("{}", fmt::join(option.choices, ", "));
+  if (const std::string range = option.field.range.to_string(); !range.empty()) values += " " + range;
+  return {{"key", option.field.name}, {"values", values}, {"default", option.otherwise}, {"help", option.field.help}};
+}
+
+/// What recipes may say: the keys of the file, of every stage, and those that all stages that train have.
+int show_keys(Output& output) {
+  const auto show = [&](const std::string& title, const std::vector<FieldDescription>& options) {
+    output.result("{}{}", title, options.empty() ? ": no keys of its own" : "");
+    nlohmann::json list = nlohmann::json::array();
+    for (const FieldDescription& option : options) {
+      list.push_back(to_json(option));
+      const std::string values = list.back()["values"], otherwise = list.back()["default"];
+      output.result("  {} ({}{})\n      {}", option.field.name, values, otherwise.empty() ? "" : "; " + otherwise,
+                    option.field.help);
+    }
+    output.result("");
+    return list;
+  };
+  const std::vector<FieldDescription> common = describe_training();
+  const auto is_common = [&](const FieldDescription& option) {
+    return std::any_of(common.begin(), common.end(),
+                       [&](const FieldDescription& other) { return other.field.name == option.field.name; });
+  };
+  Recipe recipe;
+  nlohmann::json keys = {{"recipe", show("A recipe", describe_fields([&](FieldVisitor& f) { fields(f, recipe); }))},
+                         {"training", show("Stages that train", common)}};
+  for (const std::string& type : stage_registry().names()) {
+    std::vector<FieldDescription> own = describe_stage(type);
+    const bool trains = std::any_of(own.begin(), own.end(), [](const auto& o) { return o.field.name == "epochs"; });
+    if (trains) std::erase_if(own, is_common);
+    keys["stages"].push_back({{"type", type}, {"trains", trains}, {"keys", show("Stage " + type, own)}});
+  }
+  output.finish({{"command", "run"}, {"keys", keys}});
+  return kSuccess;
+}
+
 int run(const RunFlags& options, Output& output) {
+  if (options.keys) return show_keys(output);
   output.set_quiet(options.quiet);
   check(!options.resume || !options.overwrite, "run", "expected --resume or --overwrite, got both");
   use_threads(options.threads);
@@ -38,12 +82,12 @@ int run(const RunFlags& options, Output& output) {
   }
   const std::string folder =
       options.out.empty() ? "runs/" + std::filesystem::path(options.recipe).stem().string() : options.out;
-  return run_recipe(recipe,
-                    {.out = folder,
-                     .resume = options.resume,
-                     .overwrite = options.overwrite,
-                     .device = Device::parse(options.device)},
-                    output);
+  return show_recipe_run(recipe,
+                         {.out = folder,
+                          .resume = options.resume,
+                          .overwrite = options.overwrite,
+                          .device = Device::parse(options.device)},
+                         output);
 }
 
 }  // namespace
@@ -54,7 +98,8 @@ void add_run(CLI::App& parent, Commands& commands) {
                   {"espalier run recipes/digits.toml                            seconds, nothing to download",
                    "espalier run recipes/lenet5-unstructured.toml --seeds 1     one seed instead of three",
                    "espalier run --resume --out runs/lenet5-channels            goes on where Ctrl-C stopped it",
-                   "espalier run my.toml --check                                shows it with all defaults"});
+                   "espalier run my.toml --check                                shows it with all defaults",
+                   "espalier run --keys                                         every key that a recipe may have"});
   auto options = std::make_shared<RunFlags>();
   app->add_option("recipe", options->recipe, "The recipe, a TOML file")->type_name("RECIPE");
   app->add_option("--out,-o", options->out, "Folder of the run (default: runs/RECIPE)")->type_name("DIR");
@@ -66,6 +111,7 @@ void add_run(CLI::App& parent, Commands& commands) {
   app->add_flag("--overwrite", options->overwrite, "Start anew in a folder that holds a run");
   app->add_flag("--check", options->check,
                 std::string("Read the recipe and show it with all its defaults,\nrun nothing"));
+  app->add_flag("--keys", options->keys, std::string("Show every stage and key that recipes may have"));
   app->add_flag("--quiet,-q", options->quiet, std::string("Only the result"));
   add_threads_and_device(*app, options->threads, options->device);
   add_json_flag(*app);

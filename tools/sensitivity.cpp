@@ -2,12 +2,12 @@
 #include <nlohmann/json.hpp>
 
 #include "core/kernels.h"
+#include "pipeline/model_file.h"
+#include "pipeline/model_report.h"
+#include "pipeline/toml_text.h"
 #include "pruning/sensitivity.h"
 #include "pruning/structure/graph.h"
 #include "tools/commands.h"
-#include "tools/model_file.h"
-#include "tools/model_report.h"
-#include "tools/toml_text.h"
 
 namespace espalier::tools {
 

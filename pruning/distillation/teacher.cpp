@@ -3,10 +3,15 @@
 #include <algorithm>
 
 #include "core/checksum.h"
+#include "core/names.h"
 
 namespace espalier {
 
 namespace {
+
+constexpr std::pair<TeacherCache, const char*> kCaches[] = {
+    {TeacherCache::automatic, "automatic"}, {TeacherCache::always, "always"}, {TeacherCache::never, "never"}};
+
 /// One for each image of the batch.
 std::vector<uint64_t> image_checksums(const Batch& batch) {
   const Tensor images = batch.images.to(Device::cpu()).contiguous();
@@ -45,21 +50,13 @@ NetworkView run_and_watch(Module& module, const Variable& images, const std::vec
   return view;
 }
 
-const char* name_of(TeacherCache cache) {
-  switch (cache) {
-    case TeacherCache::automatic: return "automatic";
-    case TeacherCache::always: return "always";
-    case TeacherCache::never: return "never";
-  }
-  return "?";
-}
+const char* name_of(TeacherCache cache) { return kCaches[static_cast<size_t>(cache)].second; }
 
 TeacherCache parse_teacher_cache(const std::string& text) {
-  for (const TeacherCache cache : {TeacherCache::automatic, TeacherCache::always, TeacherCache::never})
-    if (text == name_of(cache)) return cache;
-  fail("parse_teacher_cache", "expected automatic, always or never, got '{}'{}", text,
-       did_you_mean(text, {"automatic", "always", "never"}));
+  return value_of_name("parse_teacher_cache", "teacher cache", kCaches, text);
 }
+
+EnumNames names_of(TeacherCache) { return {"teacher cache", kCaches}; }
 
 Teacher::Teacher(ModulePtr module, TeacherCache cache) : module_(std::move(module)), cache_(cache) {
   check(module_ != nullptr, "Teacher", "expected a network, got a null pointer");

@@ -27,6 +27,8 @@ struct NetworkView {
 /// output counts. Throws, naming the nearest, on an unknown layer and on one that the forward pass does not call.
 NetworkView run_and_watch(Module& module, const Variable& images, const std::vector<std::string>& layers);
 
+class EnumNames;
+
 /// Whether a teacher's outputs are remembered by the index of the example.
 enum class TeacherCache : uint8_t {
   automatic,  ///< while images stay the same: not with augmentations, and not where features are needed
@@ -37,6 +39,7 @@ enum class TeacherCache : uint8_t {
 const char* name_of(TeacherCache cache);
 /// The inverse of name_of. Throws ArgumentError, naming the nearest.
 TeacherCache parse_teacher_cache(const std::string& text);
+EnumNames names_of(TeacherCache);
 
 /// A network to learn from. It always runs in evaluation mode and without gradients; its weights, gradients and modes
 /// stay as they are. With a cache each example's outputs are computed once, (N,C) numbers for N examples, until the

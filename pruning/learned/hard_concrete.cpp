@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/fields.h"
 #include "core/ops.h"
 #include "core/random.h"
 #include "pruning/identity.h"
@@ -16,6 +17,15 @@ namespace {
 constexpr uint64_t kGateStream = 0x676174650000;  // apart from those of data and training
 constexpr double kEdge = 1e-6;                    // u in [kEdge, 1 - kEdge]: its logit is finite
 }  // namespace
+
+void fields(FieldVisitor& f, HardConcreteOptions& o) {
+  f("lambda", o.lambda, at_least(0), "Penalty of one expected weight, divided by the number of training images");
+  f("open", o.open, between_zero_and_one(), "Probability that a gate is open at the start");
+  f.unless_default("beta", o.beta, above(0), "Temperature of the concrete distribution");
+  f.unless_default("gamma", o.gamma, "Where the stretched interval begins, below 0");
+  f.unless_default("zeta", o.zeta, "Where it ends, above 1");
+  f("harden", o.harden, share_above_zero(), "Share of the training after which the gates are folded into the weights");
+}
 
 HardConcreteGates::HardConcreteGates(ModulePtr module, std::vector<Site> sites, const HardConcreteOptions& options)
     : module_(std::move(module)), sites_(std::move(sites)), options_(options) {
@@ -138,18 +148,11 @@ void HardConcreteGates::harden() {
 }
 
 nlohmann::json HardConcreteGates::config() const {
-  const HardConcreteOptions& o = options_;
-  return {{"type", "HardConcreteGates"},
-          {"sites", identity_of(sites_)},
-          {"lambda", o.lambda},
-          {"examples", o.examples},
-          {"open", o.open},
-          {"beta", o.beta},
-          {"gamma", o.gamma},
-          {"zeta", o.zeta},
-          {"harden", o.harden},
-          {"min_units", o.min_units},
-          {"seed", o.seed}};
+  nlohmann::json config = identity_of("HardConcreteGates", sites_, options_);
+  config["examples"] = options_.examples;
+  config["min_units"] = options_.min_units;
+  config["seed"] = options_.seed;
+  return config;
 }
 
 void HardConcreteGates::on_gradients(Trainer& trainer, const StepRecord& record) {

@@ -7,6 +7,8 @@
 
 namespace espalier {
 
+class FieldVisitor;
+
 struct HardConcreteOptions {
   double lambda = 0.1;              ///< penalty of one expected weight, divided by `examples`
   int64_t examples = 0;             ///< in the training set; 0: batches of an epoch times the batch size
@@ -19,6 +21,8 @@ struct HardConcreteOptions {
   int64_t min_units = 1;  ///< what every site keeps, if it had as many, however far its gates are closed
   uint64_t seed = 0;      ///< of the gates' noise
 };
+/// All but examples, min_units and the seed.
+void fields(FieldVisitor& f, HardConcreteOptions& o);
 
 /// Gates z = clip(s*(zeta - gamma) + gamma, 0, 1), s = sigmoid((log u - log(1-u) + log a)/beta), u uniform; one for
 /// each unit of each site, drawn anew for every step, the same for all members of the site. The expected number of

@@ -5,11 +5,38 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/fields.h"
 #include "core/ops.h"
 #include "pruning/identity.h"
 #include "pruning/learned/units.h"
 
 namespace espalier {
+
+EnumNames names_of(Selection) {
+  static constexpr std::pair<Selection, const char*> kNames[] = {{Selection::top_k, "top-k"},
+                                                                 {Selection::threshold, "threshold"}};
+  return {"selection", kNames};
+}
+
+EnumNames names_of(InitialScores) {
+  static constexpr std::pair<InitialScores, const char*> kNames[] = {{InitialScores::zero, "zero"},
+                                                                     {InitialScores::magnitude, "magnitude"}};
+  return {"kind of initial scores", kNames};
+}
+
+void fields(FieldVisitor& f, LearnedMaskOptions& o) {
+  f("selection", o.selection, "Which units exist: the best ones, or those above a threshold");
+  f("initial", o.initial, "Scores at the start");
+  f("sparsity", o.sparsity, share_below_one(), "Of top-k, at the end");
+  f("threshold", o.threshold, "The least score of units that exist");
+  f("penalty", o.penalty, at_least(0), "Times the mean of sigmoid(score): what makes thresholds remove anything");
+  f("curve", o.curve, "How the sparsity rises");
+  f("begin", o.begin, share(), "Share of the training after which it begins to rise");
+  f("end", o.end, share(), "Share of the training in which it rises");
+  f("harden", o.harden, share(), "Share of the training after which the masks are final");
+  f("every", o.every, at_least(1), "Steps between two selections");
+  f("scope", o.allocation.scope, "Where scores are compared");
+}
 
 LearnedMasks::LearnedMasks(ModulePtr module, std::vector<Site> sites, const LearnedMaskOptions& options)
     : module_(std::move(module)), sites_(std::move(sites)), options_(options) {
@@ -111,21 +138,10 @@ void LearnedMasks::on_gradients(Trainer&, const StepRecord&) {
 }
 
 nlohmann::json LearnedMasks::config() const {
-  const LearnedMaskOptions& o = options_;
-  return {{"type", "LearnedMasks"},
-          {"sites", identity_of(sites_)},
-          {"selection", o.selection == Selection::top_k ? "top-k" : "threshold"},
-          {"initial", o.initial == InitialScores::zero ? "zero" : "magnitude"},
-          {"sparsity", o.sparsity},
-          {"curve", name_of(o.curve)},
-          {"begin", o.begin},
-          {"end", o.end},
-          {"allocation", identity_of(o.allocation)},
-          {"threshold", o.threshold},
-          {"penalty", o.penalty},
-          {"dense_gradients", o.flow == GradientFlow::dense},
-          {"every", o.every},
-          {"harden", o.harden}};
+  nlohmann::json config = identity_of("LearnedMasks", sites_, options_);
+  config["allocation"] = identity_of(options_.allocation);
+  config["dense_gradients"] = options_.flow == GradientFlow::dense;
+  return config;
 }
 
 void LearnedMasks::on_epoch_begin(Trainer& trainer, int64_t epoch) {

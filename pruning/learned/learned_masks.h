@@ -14,11 +14,14 @@ enum class Selection : uint8_t {
   top_k,      ///< the best ones, as many as a sparsity leaves
   threshold,  ///< those whose score is at least a threshold
 };
+EnumNames names_of(Selection);
 /// Scores at the start.
 enum class InitialScores : uint8_t {
   zero,       ///< as movement pruning starts
   magnitude,  ///< the sum of |w| over the unit: the first masks are those of magnitude pruning
 };
+
+EnumNames names_of(InitialScores);
 
 struct LearnedMaskOptions {
   Selection selection = Selection::top_k;
@@ -38,6 +41,8 @@ struct LearnedMaskOptions {
   /// The share of the training after which the masks become final (harden); the rest trains the remaining weights.
   double harden = 0.8;
 };
+/// All but the flow; of the allocation the scope.
+void fields(FieldVisitor& f, LearnedMaskOptions& o);
 
 /// Trains the masks of sites. While it lives, the network computes with the masked weights but the parameters keep all
 /// of them; harden() makes the masks real. Give the optimiser scores() besides the network's parameters:

@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/fields.h"
 #include "pruning/learned/variational_ops.h"
 
 namespace espalier {
@@ -33,6 +34,17 @@ ModulePtr from_config(const nlohmann::json& config) {
 Tensor value_of(const Parameter& parameter) { return parameter.defined() ? parameter.data() : Tensor(); }
 
 }  // namespace
+
+void fields(FieldVisitor& f, VariationalOptions& o) {
+  f("initial_log_sigma2", o.initial_log_sigma2, "log sigma^2 at the start: -8 to -10 is little noise");
+  f("threshold", o.threshold, "Weights with a larger log alpha are removed");
+}
+
+void fields(FieldVisitor& f, VariationalPenaltyOptions& o) {
+  f("kl_weight", o.weight, at_least(0), "Of the penalty, after the warm-up");
+  f.unless_default("kl_warmup_begin", o.warmup_begin, share(), "Share of the training after which it begins to rise");
+  f("kl_warmup", o.warmup_end, share(), "Share of the training after which it has its weight");
+}
 
 VariationalLayer::VariationalLayer(const Parameter& weight, const Parameter& bias, const VariationalOptions& options)
     : weight_(add_parameter("weight", weight.data())),

@@ -9,10 +9,13 @@
 
 namespace espalier {
 
+class FieldVisitor;
+
 struct VariationalOptions {
-  double initial_log_sigma2 = -10;  ///< -8 to -10: little noise at first
-  double threshold = 3;             ///< weights with a larger log alpha are removed: a dropout rate above 95 %
+  double initial_log_sigma2 = -8;  ///< -8 to -10: little noise at first
+  double threshold = 3;            ///< weights with a larger log alpha are removed: a dropout rate above 95 %
 };
+void fields(FieldVisitor& f, VariationalOptions& o);
 
 /// What the variational layers have in common: a plain layer's weight and bias, the same Parameters, and a
 /// "log_sigma2" of the weight's shape. In training the outputs are drawn from the Gaussian that the weights imply
@@ -97,9 +100,11 @@ Variable variational_kl(const Module& network);
 struct VariationalPenaltyOptions {
   double weight = 1;        ///< of KL/examples, after the warm-up
   double warmup_begin = 0;  ///< share of the training after which the weight begins to rise from 0
-  double warmup_end = 0.1;  ///< share after which it is reached
+  double warmup_end = 0.2;  ///< share after which it is reached
   int64_t examples = 0;     ///< in the training set; 0: batches of an epoch times the batch size
 };
+/// All but examples.
+void fields(FieldVisitor& f, VariationalPenaltyOptions& o);
 
 /// Adds the gradient of weight(step) * KL / examples to that of the loss. The recorded losses stay those of the data. A
 /// function of the step: a resumed training gives the same bits.

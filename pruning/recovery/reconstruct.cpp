@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 
+#include "core/fields.h"
 #include "core/random.h"
 #include "core/threads.h"
 #include "pruning/recovery/layer_data.h"
@@ -166,6 +167,14 @@ void store(const std::vector<double>& values, const Parameter& parameter) {
   data.copy_(Tensor::from<double>(values, parameter.shape()));
 }
 }  // namespace
+
+void fields(FieldVisitor& f, ReconstructOptions& o) {
+  f.unless_default("batch_size", o.batch_size, at_least(1), "Images in a batch");
+  f.unless_default("batches", o.batches, at_least(1), "To whose outputs layers are fitted, at most");
+  f.unless_default("positions", o.positions, at_least(1), "Of each image's maps, drawn at random");
+  f.unless_default("ridge", o.ridge, at_least(0), "Pull towards the present weights, of the inputs' mean square");
+  f.unless_default("bias", o.bias, "Whether biases are fitted too");
+}
 
 Reconstruction reconstruct_layer(Module& pruned, const std::string& layer, Module& dense, const Dataset& data,
                                  const ReconstructOptions& options) {

@@ -9,6 +9,8 @@
 
 namespace espalier {
 
+class FieldVisitor;
+
 struct ReconstructOptions {
   int64_t batch_size = 128;
   int64_t batches = 8;     ///< at most; drawn in an order that depends on the seed
@@ -17,6 +19,8 @@ struct ReconstructOptions {
   bool bias = true;        ///< fit the bias too, where the layer has one
   uint64_t seed = 0;
 };
+/// All but the seed.
+void fields(FieldVisitor& f, ReconstructOptions& o);
 
 /// What became of one layer. Errors are mean squares over the sampled outputs, before and after.
 struct Reconstruction {

@@ -98,6 +98,17 @@ std::vector<int64_t> regrow(const std::vector<Site>& sites, const Saliencies& gr
   return grown;
 }
 
+std::vector<int64_t> regrow_share(const std::vector<Site>& sites, const Saliencies& gradients, double share,
+                                  const RegrowOptions& options) {
+  check(share >= 0 && share <= 1, "regrow", "expected a share in [0,1], got {}", share);
+  int64_t removed = 0;
+  for (const Site& site : sites) {
+    const std::vector<bool> exists = existing_units(site);
+    removed += std::count(exists.begin(), exists.end(), false);
+  }
+  return regrow(sites, gradients, std::llround(share * static_cast<double>(removed)), options);
+}
+
 int64_t regrow(const Site& site, const Saliencies& gradients, int64_t count, const RegrowOptions& options) {
   return regrow(std::vector<Site>{site}, gradients, count, options).front();
 }

@@ -28,6 +28,9 @@ struct RegrowOptions {
 /// step "grow". Throws on a negative count and on gradients that are NaN.
 std::vector<int64_t> regrow(const std::vector<Site>& sites, const Saliencies& gradients, int64_t count,
                             const RegrowOptions& options = {});
+/// The same for a share of all the removed units, in [0,1].
+std::vector<int64_t> regrow_share(const std::vector<Site>& sites, const Saliencies& gradients, double share,
+                                  const RegrowOptions& options = {});
 /// The same for one site.
 int64_t regrow(const Site& site, const Saliencies& gradients, int64_t count, const RegrowOptions& options = {});
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "core/fields.h"
 #include "layers/norm.h"
 #include "pruning/recovery/layer_data.h"
 
@@ -111,6 +112,16 @@ std::vector<double> differences(const Measured& wanted, const Measured& found, c
   return result;
 }
 }  // namespace
+
+void fields(FieldVisitor& f, RecalibrateOptions& o) {
+  f.unless_default("batch_size", o.batch_size, at_least(1), "Images in a batch");
+  f.unless_default("batches", o.batches, at_least(1), "Over which statistics are averaged, at most");
+}
+
+void fields(FieldVisitor& f, CompensateOptions& o) {
+  f.unless_default("batch_size", o.batch_size, at_least(1), "Images in a batch");
+  f.unless_default("batches", o.batches, at_least(1), "On which means are measured, at most");
+}
 
 int64_t recalibrate_batch_norm(Module& module, const Dataset& data, const RecalibrateOptions& options) {
   std::vector<std::shared_ptr<BatchNorm>> norms;

@@ -9,12 +9,16 @@
 
 namespace espalier {
 
+class FieldVisitor;
+
 struct RecalibrateOptions {
   int64_t batch_size = 128;
   int64_t batches =
       32;  ///< at most, full ones only where there are several; drawn in an order that depends on the seed
   uint64_t seed = 0;
 };
+/// All but the seed.
+void fields(FieldVisitor& f, RecalibrateOptions& o);
 
 /// Measures the running statistics of every BatchNorm anew: they are reset, and become the plain average of the mean
 /// and of the unbiased variance over the batches. The BatchNorms run in training mode, everything else in evaluation
@@ -27,6 +31,8 @@ struct CompensateOptions {
   int64_t batches = 8;  ///< at most; drawn in an order that depends on the seed
   uint64_t seed = 0;
 };
+/// All but the seed.
+void fields(FieldVisitor& f, CompensateOptions& o);
 
 /// What became of one layer.
 struct Compensation {

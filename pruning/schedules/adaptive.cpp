@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/fields.h"
 #include "core/json.h"
 #include "layers/snapshot.h"
 #include "pruning/identity.h"
@@ -57,6 +58,15 @@ std::string end_of_search(int64_t rounds, double step, double removed, double wa
 }
 
 }  // namespace
+
+void fields(FieldVisitor& f, AdaptiveOptions& o) {
+  f("step", o.step, between_zero_and_one(), "Share of the remaining weights that the first round removes");
+  f("smallest_step", o.smallest_step, between_zero_and_one(), "Below it the search ends");
+  f("tolerance", o.tolerance, at_least(0), "How much the validation loss may rise");
+  f("retrain", o.retrain, share_above_zero(), "The last share of the training that follows each round");
+  f("largest_sparsity", o.largest_sparsity, between_zero_and_one(), "Where the search ends");
+  f("rounds", o.rounds, at_least(0), "At most");
+}
 
 AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Dataset& validation,
                                 const AdaptiveOptions& options) {

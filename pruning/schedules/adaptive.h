@@ -9,6 +9,8 @@
 
 namespace espalier {
 
+class FieldVisitor;
+
 struct AdaptiveOptions {
   TrainingPlan training = {};
   /// Every pruning is followed by this last share of the plan's training, learning rates included: learning-rate
@@ -21,6 +23,8 @@ struct AdaptiveOptions {
   int64_t rounds = 50;      ///< at most
   std::string folder = {};  ///< results, networks, runs; a search that was stopped goes on from there. "": none
 };
+/// All but training and folder.
+void fields(FieldVisitor& f, AdaptiveOptions& o);
 
 struct AdaptiveRound {
   int64_t round = 0;  ///< from 1

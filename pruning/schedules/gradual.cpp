@@ -5,8 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/fields.h"
 #include "pruning/identity.h"
-#include "pruning/names.h"
 
 namespace espalier {
 
@@ -21,6 +21,8 @@ constexpr int64_t kCalibrateEvery = 10;  // prunings, by a budget
 
 const char* name_of(SparsityCurve curve) { return kCurves[static_cast<size_t>(curve)].second; }
 
+EnumNames names_of(SparsityCurve) { return {"sparsity curve", kCurves}; }
+
 SparsityCurve parse_sparsity_curve(const std::string& text) {
   return value_of_name("schedule", "sparsity curve", kCurves, text);
 }
@@ -34,6 +36,13 @@ double sparsity_at(SparsityCurve curve, double t, double initial, double final) 
     case SparsityCurve::cubic: return final + (initial - final) * std::pow(1 - t, 3);
   }
   return final;
+}
+
+void fields(FieldVisitor& f, GradualOptions& o) {
+  f("curve", o.curve, "How the sparsity rises");
+  f("begin", o.begin, share(), "Share of the training after which it begins to rise");
+  f("end", o.end, share(), "Share of the training in which it rises; the rest trains with the final masks");
+  f("every", o.every, at_least(0), "Steps between prunings; 0: about a hundred prunings in all");
 }
 
 GradualPruning::GradualPruning(std::shared_ptr<Pruner> pruner, const GradualOptions& options)
@@ -70,9 +79,9 @@ double GradualPruning::sparsity_after(int64_t step, int64_t total) const {
 }
 
 nlohmann::json GradualPruning::config() const {
-  nlohmann::json config = {{"type", "GradualPruning"}, {"curve", name_of(options_.curve)},
-                           {"begin", options_.begin},  {"end", options_.end},
-                           {"every", options_.every},  {"pruner", identity_of(*pruner_)}};
+  nlohmann::json config = json_of_fields([o = options_](FieldVisitor& f) mutable { fields(f, o); });
+  config["type"] = "GradualPruning";
+  config["pruner"] = identity_of(*pruner_);
   if (budget_)
     config["budget"] = {{"kind", name_of(budget_->budget().kind)},
                         {"amount", budget_->budget().amount},

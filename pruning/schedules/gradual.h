@@ -9,6 +9,8 @@
 
 namespace espalier {
 
+class FieldVisitor;
+
 /// How sparsity rises from its initial to its final value.
 enum class SparsityCurve : uint8_t {
   one_shot,   ///< all at once, at the start
@@ -20,15 +22,18 @@ enum class SparsityCurve : uint8_t {
 const char* name_of(SparsityCurve curve);
 /// The inverse of name_of. Throws ArgumentError, naming the nearest.
 SparsityCurve parse_sparsity_curve(const std::string& text);
+EnumNames names_of(SparsityCurve);
 /// The sparsity at t in [0,1].
 double sparsity_at(SparsityCurve curve, double t, double initial, double final);
 
 struct GradualOptions {
   double sparsity = 0.9;  ///< at the end; a budget takes its place
   SparsityCurve curve = SparsityCurve::cubic;
-  double begin = 0, end = 0.5;  ///< in which share of the training it rises; the rest trains with the final masks
+  double begin = 0, end = 0.7;  ///< in which share of the training it rises; the rest trains with the final masks
   int64_t every = 0;            ///< steps between prunings; 0: about a hundred prunings in all
 };
+/// All but the sparsity.
+void fields(FieldVisitor& f, GradualOptions& o);
 
 /// A callback that prunes as the training goes on. It is a function of the step, the masks and, with a budget, of what
 /// the network cost at the start: a resumed training goes on as if it had not stopped. With a curve of `one_shot` it

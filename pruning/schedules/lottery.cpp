@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/fields.h"
 #include "core/json.h"
 #include "layers/snapshot.h"
 #include "pruning/identity.h"
@@ -110,6 +111,15 @@ std::vector<std::string> prune_round(const ModulePtr& network, const std::vector
 }
 
 }  // namespace
+
+void fields(FieldVisitor& f, LotteryOptions& o) {
+  f("rounds", o.rounds, at_least(1), "Prunings; there is one training more");
+  f("rate", o.rate, between_zero_and_one(), "Share of the remaining weights that each round removes");
+  f("output_rate", o.output_rate, at_least(0), "Times rate: for the last layer");
+  f("rate_of", o.rate_of, share_below_one(), "Of single layers");
+  f("rewind_to", o.rewind_step, at_least(0), "Step of the first training whose weights every round starts from");
+  f("scope", o.scope, "layer: the same share of each; global: of all together");
+}
 
 void check_lottery(const Module& network, const std::vector<Site>& sites, const LotteryOptions& options) {
   const auto is_rate = [](double rate) { return rate >= 0 && rate < 1; };

@@ -11,6 +11,8 @@
 
 namespace espalier {
 
+class FieldVisitor;
+
 struct LotteryOptions {
   TrainingPlan training = {};
   int64_t rounds = 10;  ///< prunings; there is one training more
@@ -27,6 +29,8 @@ struct LotteryOptions {
   /// Holds each round's network, results and run; a search that was stopped goes on from there. "": nothing is written.
   std::string folder = {};
 };
+/// All but training, criterion and folder.
+void fields(FieldVisitor& f, LotteryOptions& o);
 
 /// One training.
 struct LotteryRound {

@@ -7,10 +7,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/fields.h"
 #include "core/ops.h"
 #include "core/random.h"
 #include "pruning/identity.h"
-#include "pruning/names.h"
 
 namespace espalier {
 
@@ -31,7 +31,18 @@ std::vector<double> sums_of(const Site& site, F f) {
 
 const char* name_of(Growth growth) { return kGrowths[static_cast<size_t>(growth)].second; }
 
+EnumNames names_of(Growth) { return {"growth", kGrowths}; }
+
 Growth parse_growth(const std::string& text) { return value_of_name("growth", "growth", kGrowths, text); }
+
+void fields(FieldVisitor& f, SparseTrainingOptions& o) {
+  f("sparsity", o.sparsity, share_below_one(), "Of the weights, all the time");
+  f("growth", o.growth, "What grows where others were dropped: gradient is RigL, random is SET");
+  f("scope", o.allocation.scope, "How dense layers are: erk, or layer for all the same");
+  f("fraction", o.fraction, share(), "Of a layer's units, dropped in the first update; then it falls to 0");
+  f("end", o.end, share(), "Share of the training after which connections stay");
+  f("every", o.every, at_least(1), "Steps between updates");
+}
 
 SparseTraining::SparseTraining(std::vector<Site> sites, const SparseTrainingOptions& options)
     : sites_(std::move(sites)), options_(options) {
@@ -125,16 +136,10 @@ void SparseTraining::set_flow(GradientFlow flow) {
 }
 
 nlohmann::json SparseTraining::config() const {
-  const SparseTrainingOptions& o = options_;
-  return {{"type", "SparseTraining"},
-          {"sites", identity_of(sites_)},
-          {"growth", name_of(o.growth)},
-          {"sparsity", o.sparsity},
-          {"allocation", identity_of(o.allocation)},
-          {"fraction", o.fraction},
-          {"every", o.every},
-          {"end", o.end},
-          {"seed", o.seed}};
+  nlohmann::json config = identity_of("SparseTraining", sites_, options_);
+  config["allocation"] = identity_of(options_.allocation);
+  config["seed"] = options_.seed;
+  return config;
 }
 
 void SparseTraining::on_epoch_begin(Trainer& trainer, int64_t epoch) {

@@ -6,6 +6,8 @@
 
 namespace espalier {
 
+class FieldVisitor;
+
 /// What grows where others were dropped.
 enum class Growth : uint8_t {
   random,    ///< SET: Mocanu et al. 2018, "Scalable training of artificial neural networks with adaptive sparse
@@ -16,6 +18,7 @@ enum class Growth : uint8_t {
 const char* name_of(Growth growth);
 /// The inverse of name_of. Throws ArgumentError, naming the nearest.
 Growth parse_growth(const std::string& text);
+EnumNames names_of(Growth);
 
 struct SparseTrainingOptions {
   Growth growth = Growth::gradient;
@@ -27,6 +30,8 @@ struct SparseTrainingOptions {
   double end = 0.75;      ///< share of the training after which connections stay
   uint64_t seed = 0;      ///< of the first masks and of random growth
 };
+/// All but the seed; of the allocation the scope.
+void fields(FieldVisitor& f, SparseTrainingOptions& o);
 
 /// A callback that gives a network random masks before its first step and then, every few steps, drops the units with
 /// the smallest |w| (sum over the unit) and lets as many others exist, starting from 0: the number of units of each

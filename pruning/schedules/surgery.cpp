@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/fields.h"
 #include "core/ops.h"
 #include "core/random.h"
 #include "pruning/equal_units.h"
@@ -31,6 +32,18 @@ void flip_changes(const Tensor& before, const Tensor& after, std::vector<bool>& 
       exists[static_cast<size_t>(w * 64 + std::countr_zero(changed))].flip();
 }
 }  // namespace
+
+void fields(FieldVisitor& f, SurgeryOptions& o) {
+  f("c", o.c, "Thresholds are at mean + c * deviation of |w|: the higher, the fewer weights stay");
+  f("c_of", o.c_of, "c of single layers");
+  f.unless_default("low", o.low, above(0), "Weights below low * threshold are cut");
+  f.unless_default("high", o.high, above(0), "Weights above high * threshold are spliced");
+  f.unless_default("gamma", o.gamma, at_least(0),
+                   "Masks are updated in step i with probability (1 + gamma * i)^-power");
+  f.unless_default("power", o.power, at_least(0), "The power of that");
+  f.unless_default("begin", o.begin, share_below_one(), "Share of the training after which surgery begins");
+  f("harden", o.harden, share_above_zero(), "Share of the training after which the masks are final");
+}
 
 NetworkSurgery::NetworkSurgery(std::vector<Site> sites, const SurgeryOptions& options)
     : sites_(std::move(sites)), options_(options) {
@@ -137,19 +150,10 @@ void NetworkSurgery::harden() {
 }
 
 nlohmann::json NetworkSurgery::config() const {
-  const SurgeryOptions& o = options_;
-  return {{"type", "NetworkSurgery"},
-          {"sites", identity_of(sites_)},
-          {"c", o.c},
-          {"c_of", o.c_of},
-          {"low", o.low},
-          {"high", o.high},
-          {"min_units", o.min_units},
-          {"gamma", o.gamma},
-          {"power", o.power},
-          {"begin", o.begin},
-          {"harden", o.harden},
-          {"seed", o.seed}};
+  nlohmann::json config = identity_of("NetworkSurgery", sites_, options_);
+  config["min_units"] = options_.min_units;
+  config["seed"] = options_.seed;
+  return config;
 }
 
 void NetworkSurgery::on_step_end(Trainer&, const StepRecord& record) {

@@ -9,6 +9,8 @@
 
 namespace espalier {
 
+class FieldVisitor;
+
 struct SurgeryOptions {
   /// c of the thresholds a = low * max(mean + c*stddev, 0) and b = high * max(mean + c*stddev, 0) of each site: the
   /// higher, the fewer weights stay.
@@ -22,6 +24,8 @@ struct SurgeryOptions {
   double harden = 0.7;  ///< share after which the masks are final; the rest trains the remaining weights
   uint64_t seed = 0;    ///< of the choice of steps
 };
+/// All but the seed and min_units.
+void fields(FieldVisitor& f, SurgeryOptions& o);
 
 /// Cuts units whose |w| (mean over the unit) is below a and splices those above b, while all weights, the cut ones too,
 /// go on learning from the gradient of what the network computes with the remaining ones. Mean and standard deviation

@@ -104,6 +104,28 @@ std::vector<BlockImportance> block_importances(Module& net, const Dataset& data,
   return importances;
 }
 
+std::vector<BlockImportance> mask_least_important_blocks(Module& net, int64_t drop,
+                                                         std::vector<BlockImportance> importances) {
+  std::vector<ResidualBlock> blocks = residual_blocks(net);
+  std::erase_if(blocks, [](const ResidualBlock& block) { return is_masked_block(*block.module); });
+  check(drop >= 0 && drop <= static_cast<int64_t>(blocks.size()), "blocks",
+        "expected to drop at most the {} residual blocks that this {} could do without, got {}", blocks.size(),
+        net.type(), drop);
+  if (importances.empty())
+    for (const ResidualBlock& block : blocks) importances.push_back({.name = block.name});
+  std::stable_sort(importances.begin(), importances.end(),
+                   [](const BlockImportance& a, const BlockImportance& b) { return a.increase < b.increase; });
+  std::vector<BlockImportance> masked;
+  for (const BlockImportance& importance : importances) {
+    const auto block = std::find_if(blocks.begin(), blocks.end(),
+                                    [&](const ResidualBlock& other) { return other.name == importance.name; });
+    if (static_cast<int64_t>(masked.size()) == drop || block == blocks.end()) continue;
+    mask_block(block->module);
+    masked.push_back(importance);
+  }
+  return masked;
+}
+
 std::vector<std::string> drop_blocks(Module& net, const Tensor& example) {
   std::vector<ResidualBlock> masked;
   for (ResidualBlock& block : residual_blocks(net))

@@ -48,6 +48,12 @@ struct BlockImportanceOptions {
 std::vector<BlockImportance> block_importances(Module& net, const Dataset& data,
                                                const BlockImportanceOptions& options = {});
 
+/// Masks `drop` of the blocks that aren't masked yet: those of the least increase, of equal ones the first. Without any
+/// `importances` the first blocks, to try what can be done. Returns those of the masked ones. Throws when there are
+/// fewer.
+std::vector<BlockImportance> mask_least_important_blocks(Module& net, int64_t drop,
+                                                         std::vector<BlockImportance> importances);
+
 /// Replaces every masked block by an Identity, or by a ReLU where the block ends in one and its input has been seen
 /// below 0; a block whose body gives something other than 0 stays. Looks at the network on `example`, in evaluation
 /// mode. Returns the names of those replaced.

@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "core/fields.h"
 #include "core/json.h"
 #include "pruning/structure/blocks.h"
 #include "pruning/structure/compaction_plan.h"
@@ -252,6 +253,13 @@ void add_biases(Optimizer& optimizer, const Module& net, const std::vector<std::
 }
 
 }  // namespace
+
+void fields(FieldVisitor& f, CompactOptions& o) {
+  f.unless_default("tolerance", o.tolerance, at_least(0), "Largest relative difference of the outputs");
+  f.unless_default("drop_blocks", o.drop_blocks, "Residual blocks that are masked completely go");
+  f.unless_default("select_inputs", o.select_inputs,
+                   "Layers read a part of their input where all weights for the rest are masked");
+}
 
 CompactionReport compact(Module& net, const Tensor& example, const CompactOptions& options) {
   check(options.tolerance >= 0, "compact", "expected a tolerance of at least 0, got {}", options.tolerance);

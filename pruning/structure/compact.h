@@ -12,6 +12,8 @@
 
 namespace espalier {
 
+class FieldVisitor;
+
 /// Which indices of the original network a parameter still has: by parameter name, by axis.
 using IndexMap = std::map<std::string, std::vector<std::vector<int64_t>>>;
 nlohmann::json to_json(const IndexMap& map);
@@ -29,6 +31,8 @@ struct CompactOptions {
   bool select_inputs = true;  ///< let a layer read a part of its input where all its weights for the rest are masked
   IndexMap earlier = {};      ///< from the report of an earlier compaction: kept is composed with it
 };
+/// The tolerance, and what is taken out.
+void fields(FieldVisitor& f, CompactOptions& o);
 
 struct CompactedGroup {
   std::string name;

@@ -2,8 +2,8 @@
 #include <stdexcept>
 
 #include "core/error.h"
+#include "pipeline/recipe.h"
 #include "tests/fuzz/target.h"
-#include "tools/recipe.h"
 
 namespace espalier::fuzz {
 
@@ -22,10 +22,10 @@ std::vector<std::string> seeds() {
 }
 
 void read(const std::string& bytes, const std::string&) {
-  const std::string written = tools::to_toml(tools::parse_recipe(bytes, "fuzz"));
+  const std::string written = to_toml(parse_recipe(bytes, "fuzz"));
   std::string again;
   try {
-    again = tools::to_toml(tools::parse_recipe(written, "fuzz again"));
+    again = to_toml(parse_recipe(written, "fuzz again"));
   } catch (const Error& error) {
     throw std::logic_error(std::string("a recipe that was written can't be read back: ") + error.what());
   }

@@ -1,5 +1,5 @@
 // What is written as TOML is what a parser reads back.
-#include "tools/toml_text.h"
+#include "pipeline/toml_text.h"
 
 #include <random>
 

@@ -114,7 +114,7 @@ TEST(CallbackIdentity, OfAVariationalPenalty) {
   EXPECT_EQ(VariationalPenalty(net, {.weight = 0.5}).config(), (nlohmann::json{{"type", "VariationalPenalty"},
                                                                                {"weight", 0.5},
                                                                                {"warmup_begin", 0.0},
-                                                                               {"warmup_end", 0.1},
+                                                                               {"warmup_end", 0.2},
                                                                                {"examples", 0}}));
 }
 

@@ -1,0 +1,74 @@
+// [[stage]] type = "lottery": train, prune, go back to early weights, train again what is left.
+#include "pruning/schedules/lottery.h"
+
+#include "pipeline/search_stage.h"
+#include "pipeline/stages.h"
+#include "pipeline/units.h"
+
+namespace espalier {
+
+namespace {
+
+class LotteryStage : public SearchStage {
+ public:
+  bool rehearse(SeedRun& run) override {
+    LotteryOptions options = options_;
+    options.training = plan(run, nullptr);
+    check_lottery(*run.network(), sites_of(*run.network(), run.example(), pattern_), options);
+    return false;
+  }
+
+  void run(SeedRun& run) override {
+    const ModulePtr teacher = find_teacher(run);
+    const std::vector<Site> sites = sites_of(*run.network(), run.example(), pattern_);
+    LotteryOptions options = options_;
+    options.training = plan(run, teacher);
+    options.criterion = make_criterion(criterion_);
+    options.folder = rounds_folder(run);
+    const LotteryResult result = find_lottery_ticket(run.network(), sites, run.train(), run.validation(), {}, options);
+    for (const LotteryRound& round : result.rounds)
+      run.say("    round {}: {:.2f} % masked{}", round.round, 100 * round.sparsity,
+              round.validation_accuracy
+                  ? fmt::format(", validation accuracy {:.2f} %", 100 * *round.validation_accuracy)
+                  : "");
+    for (const LotteryRound& round : result.rounds)
+      if (!round.untouched.empty())
+        run.warn(
+            "    warning: round {} removed nothing of {}: the rate is less than half a unit of what is left; take a "
+            "larger rate or smaller units",
+            round.round, fmt::join(round.untouched, ", "));
+    if (result.finished) run.warn_of_collapses(sites, 1);
+  }
+
+ protected:
+  void own_fields(FieldVisitor& f) override {
+    espalier::fields(f, options_);
+    f("pattern", pattern_, "element, block 4x1, 2 of 4, kernel, channel 0, or channels: coupled channels");
+    f("criterion", criterion_, "What a weight is worth");
+  }
+  void settle_own(const Recipe&) override {
+    const double last = options_.rate * options_.output_rate;
+    if (!(last >= 0 && last < 1)) refuse("expected rate * output_rate in [0,1), got {}", last);
+    check_pattern(pattern_);
+    make_criterion(criterion_);
+    if (options_.scope == Scope::erk)
+      refuse("rounds remove shares by layer or globally; expected scope = \"layer\" or \"global\", got \"erk\"");
+    if (!options_.rate_of.empty() && options_.scope != Scope::layer)
+      refuse("rate_of gives layers rates of their own; expected scope = \"layer\", got \"{}\"",
+             name_of(options_.scope));
+  }
+  std::string describe_own() const override {
+    return fmt::format(" ticket: {} rounds of {:.4g} % of the {}, rewound to step {}", options_.rounds,
+                       100 * options_.rate, noun(pattern_), options_.rewind_step);
+  }
+
+ private:
+  LotteryOptions options_;
+  std::string pattern_ = "element", criterion_ = "magnitude";
+};
+
+}  // namespace
+
+StagePtr make_lottery_stage() { return std::make_shared<LotteryStage>(); }
+
+}  // namespace espalier

@@ -1,0 +1,60 @@
+// How a network is trained, in text: what a recipe's stage, the flags of `espalier train` and the file of a run have in
+// common, and the defaults of networks and data sets.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "core/fields.h"
+#include "training/trainer.h"
+
+namespace espalier {
+
+/// What was given; the rest comes from a resumed run or from train_defaults.h.
+struct TrainFlags {
+  std::optional<std::string> model, data, data_dir, optimizer, schedule, augment;
+  std::optional<int64_t> epochs, batch_size, patience, checkpoint_every, seeds;
+  std::optional<double> lr, momentum, weight_decay, warmup, label_smoothing, clip, validation;
+  std::optional<bool> nesterov;
+  std::optional<uint64_t> seed;
+};
+
+/// Complete settings of one run.
+struct TrainSettings {
+  std::string model, data, data_dir, optimizer, schedule, augment;
+  int64_t epochs, batch_size, patience, checkpoint_every;
+  int64_t seeds;  ///< runs, with seed, seed + 1, ...
+  double lr, weight_decay, warmup, label_smoothing, clip, validation;
+  std::optional<double> momentum;  ///< nothing: the optimiser's own (beta1 of the Adams)
+  bool nesterov;
+  uint64_t seed;
+};
+
+/// The options of a training, which a stage has too.
+void training_fields(FieldVisitor& f, TrainFlags& flags);
+void training_fields(FieldVisitor& f, TrainSettings& settings);
+/// Those of a run besides: what it trains, on what, and how often.
+void run_fields(FieldVisitor& f, TrainFlags& flags);
+void run_fields(FieldVisitor& f, TrainSettings& settings);
+
+/// Flags, then `before` (run.json of a resumed run, or null), then the defaults of model and data. Throws ArgumentError
+/// for values that make no sense and for a model or data set other than the resumed run's.
+TrainSettings resolve(const TrainFlags& flags, const nlohmann::json& before);
+nlohmann::json to_json(const TrainSettings& settings);
+
+/// "sgd, learning rate 0.05, momentum 0.9 (Nesterov), weight decay 0.0005".
+std::string describe_optimizer(const TrainSettings& settings);
+/// The schedule as text for parse_schedule, warm-up included.
+std::string schedule_text(const TrainSettings& settings);
+
+/// Weight decay leaves out biases and normalisation layers, and `others`: what is trained along with the module.
+std::unique_ptr<Optimizer> build_optimizer(const TrainSettings& settings, const Module& module,
+                                           const NamedParameters& others = {});
+/// Without folder, device and callbacks, which are no settings of the training.
+TrainerOptions trainer_options(const TrainSettings& settings);
+
+}  // namespace espalier
