@@ -25,15 +25,19 @@
 
 namespace espalier {
 
-/// The numbers that an option may have; of a map, each of them. NaN is in no range.
+/// The numbers that an option may have; of a map, each of them. NaN and the infinities are in no range.
 struct Range {
   double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();
   bool low_is_in = true, high_is_in = true;
 
   bool contains(double value) const;
-  bool is_everything() const { return low == -high && high == std::numeric_limits<double>::infinity(); }
+  bool is_everything() const {
+    return low == -std::numeric_limits<double>::infinity() && high == std::numeric_limits<double>::infinity();
+  }
   /// "in [0,1)", "of at least 1", "above 0"; "" for every number.
   std::string to_string() const;
+  /// The same for messages: "that is finite" for every number.
+  std::string expectation() const;
 };
 inline Range at_least(double low) { return {.low = low}; }
 inline Range above(double low) { return {.low = low, .low_is_in = false}; }
@@ -57,6 +61,16 @@ struct Field {
   bool is_optional = false;  ///< it may have no value: something else decides then
 };
 
+class FieldVisitor;
+
+/// A part chosen by name: which, and its options as a JSON object; "": as the part has them by default.
+struct PartChoice {
+  std::string name;
+  std::string options = {};
+};
+/// The list of fields of a fresh part of that name. Throws ArgumentError on an unknown name.
+using PartFields = std::function<std::function<void(FieldVisitor&)>(const std::string& name)>;
+
 /// Goes through the options of a struct. The base of what reads, writes and describes them.
 class FieldVisitor {
  public:
@@ -78,6 +92,11 @@ class FieldVisitor {
   template <class T>
   void unless_default(const char* name, T& value, const Range& range, const char* help) {
     visit({.name = name, .help = help, .range = range, .only_if_set = true}, value);
+  }
+  /// A part chosen by name, with options of its own: "taylor", or { name = "taylor", squared = false }.
+  void part(const char* name, PartChoice& chosen, const PartFields& fields_of, const char* help) {
+    const Field field{.name = name, .help = help};
+    if (enter(field, true)) visit_part(field, chosen, fields_of);
   }
   /// What several options have to keep together, at the end of their list: `check` throws ArgumentError. It is called
   /// where options are read or checked.
@@ -118,6 +137,7 @@ class FieldVisitor {
   /// One of an enumeration's values.
   virtual void visit_value(const Field& field, int64_t& value, const EnumNames& names) = 0;
   virtual void visit_list(const Field& field, const List& list) = 0;
+  virtual void visit_part(const Field& field, PartChoice& chosen, const PartFields& fields_of) = 0;
 
  private:
   template <class T>
@@ -154,6 +174,12 @@ void check_option_ranges(const char* operation, const Options& options) {
 
 /// The options as a JSON object. An optional one without a value is null.
 nlohmann::json json_of_fields(const std::function<void(FieldVisitor&)>& fields);
+
+/// Gives options the values of a JSON object; those that it doesn't have stay. Throws ArgumentError, in the name of
+/// `operation`, on values of another kind or out of range, and on keys that are no options.
+void read_fields(const char* operation, const nlohmann::json& object, const std::function<void(FieldVisitor&)>& fields);
+/// A part's list of fields with the options that were chosen.
+std::function<void(FieldVisitor&)> fields_of_choice(const PartChoice& chosen, const PartFields& fields_of);
 
 /// What is said of an option: for help and the docs' tables.
 struct FieldDescription {

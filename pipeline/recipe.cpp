@@ -70,8 +70,8 @@ StagePtr read_stage(const toml::table& table, const Recipe& recipe) {
   for (const StagePtr& earlier : recipe.stages)
     if (earlier->name == stage->name) reader.fail_here(fmt::format("two stages are named '{}'", stage->name));
   stage->fields(reader);
-  reader.finish();
   reader.judge([&] { stage->settle(recipe); });
+  reader.finish();
   return stage;
 }
 
@@ -215,7 +215,8 @@ std::string to_toml(const Recipe& recipe) {
 nlohmann::json identity_of(const Recipe& recipe) {
   toml::table table = toml::parse(to_toml(recipe));
   table.erase("title");
-  for (toml::node& stage : *table["stage"].as_array()) stage.as_table()->erase("checkpoint_every");
+  if (toml::array* stages = table["stage"].as_array())
+    for (toml::node& stage : *stages) stage.as_table()->erase("checkpoint_every");
   std::ostringstream json;
   json << toml::json_formatter{table};
   return nlohmann::json::parse(json.str());

@@ -24,6 +24,12 @@ void say(const RunOptions& options, fmt::format_string<Args...> text, Args&&... 
   if (options.say) options.say(fmt::format(text, std::forward<Args>(args)...));
 }
 
+template <class... Args>
+void warn(const RunOptions& options, fmt::format_string<Args...> text, Args&&... args) {
+  const auto& warn = options.warn ? options.warn : options.say;
+  if (warn) warn(fmt::format(text, std::forward<Args>(args)...));
+}
+
 /// Removes what older runs left, of all their seeds, before anything of the new one is written: their stages would be
 /// taken for this one's. Nothing else in the folder is touched.
 void forget_older_run(const Recipe& recipe, const RunFolder& folder) {
@@ -54,6 +60,7 @@ class RunMark {
       const RunFolder seed(seed_folder(out_.path(), recipe_.seeds, recipe_.seed));
       const RunFolder stage(seed.file(recipe_.stages.front()->name));
       if (stage.has_begun() || stage.has(fmt::format("{}/{}", kRoundsFolder, SearchFolder::kList))) return;
+      stage.forget_training();  // the lines of an epoch that came to nothing
       out_.forget({kRecipeIdentity});
       for (const RunFolder* folder : {&stage, &seed, &out_}) folder->remove_if_empty();
     } catch (const Error&) {  // the one that is under way says more
@@ -70,7 +77,6 @@ class RunMark {
 
 /// Networks of files that somebody still trains: the one that the run starts from, teachers.
 void warn_of_sources(const Recipe& recipe, const RunOptions& options) {
-  if (!options.warn) return;
   std::set<std::string> files, stages = {"start"};
   if (!recipe.start.empty()) files.insert(find_model(recipe.start));
   for (const StagePtr& stage : recipe.stages) {
@@ -79,7 +85,7 @@ void warn_of_sources(const Recipe& recipe, const RunOptions& options) {
     stages.insert(stage->name);
   }
   for (const std::string& file : files)
-    if (const std::string warning = training_warning(file); !warning.empty()) options.warn(warning);
+    if (const std::string warning = training_warning(file); !warning.empty()) warn(options, "{}", warning);
 }
 
 /// Which images choose the epoch of a network that was trained before.
@@ -96,9 +102,9 @@ void say_validation(const Recipe& recipe, const RunOptions& options) {
         : split                   ? fmt::format("{} was trained on all training images", recipe.start)
                                   : fmt::format("{} doesn't say which images it was trained on", recipe.start));
   else
-    say(options, "  warning: {}; accuracy on validation images says little, and chooses the epoch\n",
-        split ? fmt::format("{} was trained on images of the validation set", recipe.start)
-              : fmt::format("{} may have been trained on images of the validation set", recipe.start));
+    warn(options, "  warning: {}; accuracy on validation images says little, and chooses the epoch\n",
+         split ? fmt::format("{} was trained on images of the validation set", recipe.start)
+               : fmt::format("{} may have been trained on images of the validation set", recipe.start));
 }
 
 }  // namespace
@@ -148,6 +154,8 @@ std::string report_table(const std::vector<ReportRow>& rows) {
 }
 
 RecipeResult run_recipe(const Recipe& recipe, const RunOptions& options) {
+  check(!recipe.stages.empty(), options.command, "expected a recipe with stages, got none");
+  check(!options.out.empty(), options.command, "expected a folder for the run, got \"\"");
   RunFolder folder;  // taken when nothing is in the way of a run any more; to resume one, at once
   if (options.resume) {
     folder = open_run(options.command.c_str(), options.out, kRecipeIdentity);

@@ -19,8 +19,9 @@ struct RunOptions {
   bool make_new = false;        ///< take the first of OUT, OUT-2, OUT-3, ... that is free
   bool resume = false, overwrite = false;
   Device device = Device::cpu();
-  std::function<void(const std::string&)> say = {};   ///< gets lines for people
-  std::function<void(const std::string&)> warn = {};  ///< gets lines that matter to whoever wants no others
+  std::function<void(const std::string&)> say = {};  ///< gets lines for people
+  /// Gets warnings, which matter to whoever wants no other lines; default: say.
+  std::function<void(const std::string&)> warn = {};
   std::function<void(TrainerOptions&)> show_progress = {};
 };
 
@@ -56,6 +57,8 @@ class SeedRun {
   void set_network(ModulePtr network);
   /// Which indices of the original the network's last compaction left.
   IndexMap& index_map() { return index_map_; }
+  /// How the network was trained last, as JSON that its file keeps; "": unknown.
+  std::string& settings() { return settings_; }
   const Dataset& train() const { return train_; }
   const Dataset& validation() const { return validation_; }
   /// Training and validation images together from now on: nothing is left to choose by.
@@ -85,7 +88,8 @@ class SeedRun {
   /// To those who want no other lines, too.
   template <class... Args>
   void warn(fmt::format_string<Args...> text, Args&&... args) const {
-    if (options_.warn) options_.warn(fmt::format(text, std::forward<Args>(args)...));
+    const auto& warn = options_.warn ? options_.warn : options_.say;
+    if (warn) warn(fmt::format(text, std::forward<Args>(args)...));
   }
   void say_sparsity(const SparsityCount& count) const;
   void say_what_is_left(const std::vector<Site>& sites, int64_t min_units) const;
@@ -97,10 +101,10 @@ class SeedRun {
   bool read_back(Stage& stage);
   void save(const Stage& stage) const;
 
-  const Recipe& recipe_;
+  Recipe recipe_;
   uint64_t seed_;
   std::string folder_;
-  const RunOptions& options_;
+  RunOptions options_;
   Dataset all_, train_, validation_, test_;  ///< all_: training and validation images
   Tensor example_;
   ModulePtr network_;

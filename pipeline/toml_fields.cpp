@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <sstream>
 
+#include <nlohmann/json.hpp>
+
 #include "pipeline/toml_text.h"
 
 namespace espalier {
@@ -11,16 +13,7 @@ void TomlReader::fail_here(const std::string& message) const {
   fail("recipe", "{}:{}: {}", source_, table_.source().begin.line, message);
 }
 
-void TomlReader::judge(const std::function<void()>& check) {
-  try {
-    check();
-  } catch (const ArgumentError& error) {
-    // What the options themselves say, or the parser of a value.
-    const std::string message = error.what(), own = "[stage] ";
-    if (message.starts_with("[recipe]")) throw;
-    fail_here(message.starts_with(own) ? message.substr(own.size()) : message);
-  }
-}
+void TomlReader::judge(const std::function<void()>& check) { checks_.push_back(check); }
 
 void TomlReader::fail_at(const toml::node& node, const std::string& key, const std::string& expected) const {
   std::ostringstream shown;
@@ -32,7 +25,7 @@ void TomlReader::fail_at(const toml::node& node, const std::string& key, const s
 void TomlReader::check_number(const Field& field, double value) const {
   if (!field.range.contains(value))
     fail("recipe", "{}:{}: expected {} {}, got {}", source_, node_->source().begin.line, field.name,
-         field.range.to_string(), value);
+         field.range.expectation(), value);
 }
 
 std::vector<const toml::table*> TomlReader::tables(const std::string& key) {
@@ -51,6 +44,16 @@ void TomlReader::finish() const {
     if (std::find(known_.begin(), known_.end(), name) == known_.end())
       fail("recipe", "{}:{}: {} has no key '{}'{}; known: {}", source_, key.source().begin.line, what_, name,
            did_you_mean(name, known_), fmt::join(known_, ", "));
+  }
+  for (const std::function<void()>& check : checks_) {
+    try {
+      check();
+    } catch (const ArgumentError& error) {
+      // What the options themselves say, or the parser of a value.
+      const std::string message = error.what(), own = "[stage] ";
+      if (message.starts_with("[recipe]")) throw;
+      fail_here(message.starts_with(own) ? message.substr(own.size()) : message);
+    }
   }
 }
 
@@ -104,7 +107,7 @@ void TomlReader::visit_value(const Field& field, std::map<std::string, double>& 
     if (!item.is_number()) fail_at(item, field.name, "numbers");
     value[name] = *item.value<double>();
     if (!field.range.contains(value[name]))
-      fail_at(item, field.name, fmt::format("a number {} for '{}'", field.range.to_string(), name));
+      fail_at(item, field.name, fmt::format("a number {} for '{}'", field.range.expectation(), name));
   }
 }
 
@@ -126,6 +129,31 @@ void TomlReader::visit_list(const Field& field, const List& list) {
     list.visit(i, item);
     item.finish();
   }
+}
+
+void TomlReader::visit_part(const Field& field, PartChoice& chosen, const PartFields& fields_of) {
+  const toml::node& node = *node_;
+  const auto choose = [&](const std::string& name) {
+    try {
+      return fields_of(name);
+    } catch (const ArgumentError& unknown_name) {
+      fail("recipe", "{}:{}: {}", source_, node.source().begin.line, unknown_name.what());
+    }
+  };
+  if (node.is_string()) {
+    chosen = {.name = *node.value<std::string>()};
+    choose(chosen.name);
+    return;
+  }
+  if (!node.is_table())
+    fail_at(node, field.name, "a text in quotes, or a table such as { name = \"taylor\", squared = false }");
+  TomlReader part(*node.as_table(), source_, "a " + field.name);
+  std::string name;
+  part("name", name, "Which");
+  const std::function<void(FieldVisitor&)> fields = choose(name);
+  fields(part);
+  part.finish();
+  chosen = {.name = name, .options = json_of_fields(fields).dump()};
 }
 
 namespace {
@@ -166,6 +194,16 @@ class TomlWriter : public FieldVisitor {
   }
   void visit_value(const Field& field, int64_t& value, const EnumNames& names) override {
     add(field, quote(std::string(names.name(value))));
+  }
+  void visit_part(const Field& field, PartChoice& chosen, const PartFields& fields_of) override {
+    TomlWriter part(prefix_), untouched(prefix_);
+    fields_of_choice(chosen, fields_of)(part);
+    fields_of(chosen.name)(untouched);
+    std::vector<std::string> items = {"name = " + quote(chosen.name)};
+    for (size_t i = 0; i < part.lines.size(); ++i)
+      if (part.lines[i].value != untouched.lines[i].value)
+        items.push_back(fmt::format("{} = {}", part.lines[i].key, part.lines[i].value));
+    add(field, items.size() == 1 ? quote(chosen.name) : fmt::format("{{ {} }}", fmt::join(items, ", ")));
   }
   void visit_list(const Field& field, const List& list) override {
     for (size_t i = 0; i < list.size(); ++i) {

@@ -18,13 +18,13 @@ class TomlReader : public FieldVisitor {
   TomlReader(const toml::table& table, std::string source, std::string what)
       : table_(table), source_(std::move(source)), what_(std::move(what)) {}
 
-  /// What the check throws gets the line of the table.
+  /// Called by finish(); what the check throws gets the line of the table.
   void judge(const std::function<void()>& check) override;
   /// Throws ArgumentError with the line of the table.
   [[noreturn]] void fail_here(const std::string& message) const;
   /// The tables of a key, for what isn't a list of fields.
   std::vector<const toml::table*> tables(const std::string& key);
-  /// Throws on keys that nobody has asked for, naming the nearest.
+  /// Throws on keys that nobody has asked for, naming the nearest; then what has to fit together is judged.
   void finish() const;
 
  protected:
@@ -39,6 +39,7 @@ class TomlReader : public FieldVisitor {
   void visit_value(const Field& field, std::map<std::string, double>& value) override;
   void visit_value(const Field& field, int64_t& value, const EnumNames& names) override;
   void visit_list(const Field& field, const List& list) override;
+  void visit_part(const Field& field, PartChoice& chosen, const PartFields& fields_of) override;
 
  private:
   [[noreturn]] void fail_at(const toml::node& node, const std::string& key, const std::string& expected) const;
@@ -48,6 +49,7 @@ class TomlReader : public FieldVisitor {
   std::string source_, what_;
   const toml::node* node_ = nullptr;  ///< of the field that is visited
   std::vector<std::string> known_;
+  std::vector<std::function<void()>> checks_;
 };
 
 /// The lines of a list's options, "key = value". `defaults`: the same list over untouched options; what is only written

@@ -17,10 +17,10 @@ void check_term(const TermOptions& term) {
   if (!term_registry().contains(term.type))
     refuse("expected a term with type = {}, got \"{}\"{}", fmt::join(known, ", "), term.type,
            did_you_mean(term.type, known));
-  const bool relational = term.type.starts_with("relational");
-  if (term.student.empty() != term.teacher.empty() || (term.student.empty() && !relational))
+  const bool needs_layers = term.type == "hint" || term.type == "attention";
+  if (term.student.empty() != term.teacher.empty() || (term.student.empty() && needs_layers))
     refuse("a term of type {} compares two layers: expected student = \"fc1\", teacher = \"fc1\"{}, got \"{}\", \"{}\"",
-           term.type, relational ? ", or neither for the outputs" : "", term.student, term.teacher);
+           term.type, needs_layers ? "" : ", or neither for the outputs", term.student, term.teacher);
 }
 
 }  // namespace
@@ -131,8 +131,10 @@ std::string TrainingStage::describe() const {
 
 bool TrainingStage::rehearse(SeedRun& run) { return !trains() || parts(run).sites.empty(); }
 
-std::string TrainingStage::settings(const SeedRun& run) const {
-  if (!trains() || !leaves_network()) return "";
+std::string TrainingStage::settings(const SeedRun& run) const { return leaves_network() ? settings_text(run) : ""; }
+
+std::string TrainingStage::settings_text(const SeedRun& run) const {
+  if (!trains()) return "";
   TrainSettings settings = training_;
   settings.seed = run.seed();
   settings.validation =
@@ -172,8 +174,11 @@ TrainerOptions TrainingStage::trainer_options_of(SeedRun& run, const ModulePtr& 
 }
 
 TrainingPlan TrainingStage::plan(SeedRun& run, const ModulePtr& teacher) const {
-  NamedParameters others;  // none: hints are refused
+  NamedParameters others;
   TrainerOptions options = trainer_options_of(run, teacher, others);
+  check(others.empty(), type.c_str(),
+        "a term trains something along ({}), and this stage trains many times; use terms without projections",
+        others.empty() ? "" : others.front().first);
   return {.optimizer = [settings = training_](Module& network) -> std::shared_ptr<Optimizer> {
             return build_optimizer(settings, network);
           },

@@ -76,6 +76,8 @@ class TrainingStage : public Stage {
   /// The same as a plan, for what trains many times.
   TrainingPlan plan(SeedRun& run, const ModulePtr& teacher) const;
   ModulePtr find_teacher(SeedRun& run) const;
+  /// How it trains, as the file of its network says it; "" without epochs.
+  std::string settings_text(const SeedRun& run) const;
   /// epochs = 0, known before the training is settled.
   bool asks_for_no_epochs() const { return flags_.epochs == 0; }
 

@@ -7,21 +7,24 @@
 namespace espalier {
 
 namespace {
-constexpr const char* kPatternHelp = "element, block 4x1, 2 of 4, kernel, channel 0, or channels: coupled channels";
 constexpr const char* kProtectHelp = "Layers that lose nothing; names may end in '*'";
 constexpr const char* kMinUnitsHelp = "What every layer keeps, if it had as many";
 }  // namespace
 
+void pattern_field(FieldVisitor& f, std::string& pattern) {
+  f("pattern", pattern, "element, block 4x1, 2 of 4, kernel, channel 0, or channels: coupled channels");
+}
+
 void fields(FieldVisitor& f, UnitOptions& o) {
-  f("pattern", o.pattern, kPatternHelp);
+  pattern_field(f, o.pattern);
   f("protect", o.protect, kProtectHelp);
   f("min_units", o.min_units, at_least(0), kMinUnitsHelp);
 }
 
 void fields(FieldVisitor& f, ScoredUnitOptions& o) {
-  f("pattern", o.pattern, kPatternHelp);
+  pattern_field(f, o.pattern);
   f.unless_default("inputs", o.inputs, "With channels: weights whose input features are pruned as well");
-  f("criterion", o.criterion, "What a weight is worth");
+  criterion_field(f, o.criterion);
   f("scope", o.scope, "Where scores are compared; by default global, of channels layer");
   f("protect", o.protect, kProtectHelp);
   f("normalize", o.normalize, "Scores are divided by their site's mean first");
@@ -34,7 +37,6 @@ void settle(ScoredUnitOptions& o) {
   // Scores of channels of different layers don't compare: globally, whole layers go (docs/results.md, Budgets).
   if (!o.scope) o.scope = o.pattern == "channels" ? Scope::layer : Scope::global;
   check_pattern(o.pattern, o.inputs);
-  if (o.criterion != "movement") make_criterion(o.criterion);
 }
 
 void check_pattern(const std::string& pattern, const std::vector<std::string>& inputs) {
@@ -83,8 +85,8 @@ std::vector<Site> unprotected_sites(Module& network, const Tensor& example, cons
 
 std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const ScoredUnitOptions& units, PrunerOptions rest,
                                     const Tensor& example) {
-  rest.criterion = units.criterion == "movement" ? std::make_shared<MovementCriterion>(network->parameters())
-                                                 : make_criterion(units.criterion);
+  rest.criterion = units.criterion.name == "movement" ? std::make_shared<MovementCriterion>(network->parameters())
+                                                      : make_criterion(units.criterion);
   rest.allocation.scope = units.scope.value_or(Scope::global);
   rest.allocation.protect = units.protect;
   rest.allocation.normalize = units.normalize;

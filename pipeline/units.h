@@ -20,13 +20,15 @@ struct UnitOptions {
   int64_t min_units = 1;
 };
 void fields(FieldVisitor& f, UnitOptions& o);
+/// The option `pattern` alone.
+void pattern_field(FieldVisitor& f, std::string& pattern);
 
 /// Units that a Pruner compares and removes.
 struct ScoredUnitOptions {
   std::string pattern = "element";
-  std::vector<std::string> inputs = {};  ///< with "channels": weights whose input features are pruned as well
-  std::string criterion = "magnitude";   ///< of make_criterion, or "movement"
-  std::optional<Scope> scope = {};       ///< nothing: global; of channels layer
+  std::vector<std::string> inputs = {};          ///< with "channels": weights whose input features are pruned as well
+  PartChoice criterion = {.name = "magnitude"};  ///< of make_criterion, or "movement"
+  std::optional<Scope> scope = {};               ///< nothing: global; of channels layer
   std::vector<std::string> protect = {};
   bool normalize = false;
   int64_t min_units = 1, round_to = 1;

@@ -23,8 +23,11 @@ nlohmann::json identity_of(const AllocationOptions& options) {
 
 nlohmann::json identity_of(const Pruner& pruner) {
   const PrunerOptions& options = pruner.options();
+  nlohmann::json criterion = options.criterion->name();
+  const nlohmann::json own = json_of_fields([&](FieldVisitor& f) { options.criterion->fields(f); });
+  if (!own.empty()) criterion = {{"name", criterion}, {"options", own}};
   return {{"sites", identity_of(pruner.sites())},
-          {"criterion", options.criterion->name()},
+          {"criterion", criterion},
           {"allocation", identity_of(options.allocation)},
           {"dense_gradients", options.flow == GradientFlow::dense},
           {"regrow", options.regrow},

@@ -259,7 +259,13 @@ std::vector<std::string> records_of(const std::string& model) {
     recipe = whole.parent_path() / kRecipeIdentity;
   std::vector<std::string> paths;
   if (!fs::exists(recipe, error)) return paths;
-  for (const StagePtr& stage : load_recipe(recipe.string()).stages)
+  Recipe of_run;
+  try {
+    of_run = load_recipe(recipe.string());
+  } catch (const Error&) {  // of a program with stages of its own: without records
+    return paths;
+  }
+  for (const StagePtr& stage : of_run.stages)
     if (const fs::path file = folder / stage->name / kName; fs::exists(file, error)) paths.push_back(file.string());
   return paths;
 }

@@ -72,6 +72,7 @@ int run(const RunFlags& options, Output& output) {
   std::string file = options.recipe;
   if (file.empty()) file = open_run("run", options.out, kRecipeIdentity).file(kRecipeIdentity);
   Recipe recipe = load_recipe(file, options.data);
+  recipe.data_dir = options.data_dir;
   if (options.seeds) recipe.seeds = *options.seeds;
   if (options.seed) recipe.seed = *options.seed;
   check(recipe.seeds >= 1 && recipe.seeds <= 1000, "run", "--seeds: expected 1 to 1000, got {}", recipe.seeds);

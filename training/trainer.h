@@ -94,7 +94,8 @@ class Trainer {
   /// checkpoint stays. Throws FileError when the run folder cannot be written or does not fit.
   TrainingResult fit(const Dataset& train, const Dataset& validation = {});
 
-  /// All that decides the result of a training on this data but for the weights at its start, as JSON: a
+  /// What decides the result of a training on this data, as JSON, but for the weights at its start, functions that were
+  /// given (loss, training_step) and callbacks that have no config(): a
   /// checkpoint is resumed by the same training only.
   nlohmann::json identity(const TrainValidation& data) const;
 

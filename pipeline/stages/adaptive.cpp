@@ -14,7 +14,7 @@ class AdaptiveStage : public SearchStage {
   bool rehearse(SeedRun& run) override {
     ScoredUnitOptions units = units_;
     const CriterionPtr asked_for = make_criterion(units.criterion);
-    if (asked_for->needs_data()) units.criterion = "magnitude";
+    if (asked_for->needs_data()) units.criterion = {.name = "magnitude"};
     const auto pruner = make_pruner(run.network(), units, {.data = run.train(), .seed = run.seed()}, run.example());
     asked_for->check_fits(*run.network(), pruner->sites());
     asked_for->check_state(pruner->input());
@@ -52,8 +52,8 @@ class AdaptiveStage : public SearchStage {
       refuse("the validation loss decides in an adaptive stage; expected validation above 0 in the recipe");
   }
   std::string describe_own() const override {
-    return fmt::format(": {} by {} until the validation loss rises by {:g}", noun(units_.pattern), units_.criterion,
-                       options_.tolerance);
+    return fmt::format(": {} by {} until the validation loss rises by {:g}", noun(units_.pattern),
+                       units_.criterion.name, options_.tolerance);
   }
 
  private:

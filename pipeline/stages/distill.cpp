@@ -59,11 +59,13 @@ class TeacherStage : public NewNetworkStage {
   void run(SeedRun& run) override {
     const ModulePtr teacher = find_teacher(run), network = run.network();
     const IndexMap index_map = std::exchange(run.index_map(), {});
+    const std::string settings = std::exchange(run.settings(), settings_text(run));
     run.set_network(fresh(run));
     if (trains()) fit(run, teacher);
     if (!InterruptGuard::requested()) run.save_network(run.network_file_of(*this));
     run.set_network(network);
     run.index_map() = index_map;
+    run.settings() = settings;
   }
 };
 

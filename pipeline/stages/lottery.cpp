@@ -12,19 +12,13 @@ namespace {
 class LotteryStage : public SearchStage {
  public:
   bool rehearse(SeedRun& run) override {
-    LotteryOptions options = options_;
-    options.training = plan(run, nullptr);
-    check_lottery(*run.network(), sites_of(*run.network(), run.example(), pattern_), options);
+    check_lottery(*run.network(), sites_of(*run.network(), run.example(), pattern_), options(run, nullptr));
     return false;
   }
 
   void run(SeedRun& run) override {
-    const ModulePtr teacher = find_teacher(run);
     const std::vector<Site> sites = sites_of(*run.network(), run.example(), pattern_);
-    LotteryOptions options = options_;
-    options.training = plan(run, teacher);
-    options.criterion = make_criterion(criterion_);
-    options.folder = rounds_folder(run);
+    const LotteryOptions options = this->options(run, find_teacher(run));
     const LotteryResult result = find_lottery_ticket(run.network(), sites, run.train(), run.validation(), {}, options);
     for (const LotteryRound& round : result.rounds)
       run.say("    round {}: {:.2f} % masked{}", round.round, 100 * round.sparsity,
@@ -43,8 +37,8 @@ class LotteryStage : public SearchStage {
  protected:
   void own_fields(FieldVisitor& f) override {
     espalier::fields(f, options_);
-    f("pattern", pattern_, "element, block 4x1, 2 of 4, kernel, channel 0, or channels: coupled channels");
-    f("criterion", criterion_, "What a weight is worth");
+    pattern_field(f, pattern_);
+    criterion_field(f, criterion_);
   }
   void settle_own(const Recipe&) override {
     const double last = options_.rate * options_.output_rate;
@@ -63,8 +57,17 @@ class LotteryStage : public SearchStage {
   }
 
  private:
+  LotteryOptions options(SeedRun& run, const ModulePtr& teacher) const {
+    LotteryOptions options = options_;
+    options.training = plan(run, teacher);
+    options.criterion = make_criterion(criterion_);
+    options.folder = rounds_folder(run);
+    return options;
+  }
+
   LotteryOptions options_;
-  std::string pattern_ = "element", criterion_ = "magnitude";
+  std::string pattern_ = "element";
+  PartChoice criterion_ = {.name = "magnitude"};
 };
 
 }  // namespace

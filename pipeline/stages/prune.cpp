@@ -27,7 +27,7 @@ class PruneStage : public TrainingStage {
     // can go.
     ScoredUnitOptions units = units_;
     const CriterionPtr asked_for = watches() ? nullptr : make_criterion(units.criterion);
-    if (watches() || asked_for->needs_data()) units.criterion = "magnitude";
+    if (watches() || asked_for->needs_data()) units.criterion = {.name = "magnitude"};
     const auto pruner = make_pruner(run.network(), units, pruner_options(run), run.example());
     if (asked_for) {
       asked_for->check_fits(*run.network(), pruner->sites());
@@ -45,7 +45,8 @@ class PruneStage : public TrainingStage {
   void run(SeedRun& run) override {
     const ModulePtr teacher = find_teacher(run);
     const auto pruner = make_pruner(run.network(), units_, pruner_options(run), run.example());
-    pruner->record_to(std::make_shared<RemovalRecord>(units_.criterion, *units_.scope, pruner->sites()));
+    pruner->record_to(
+        std::make_shared<RemovalRecord>(pruner->options().criterion->name(), *units_.scope, pruner->sites()));
     const double gone_before = pruner->removed_share();
     if (budget_kind())
       run_to_budget(run, pruner, teacher);
@@ -57,7 +58,8 @@ class PruneStage : public TrainingStage {
     if (InterruptGuard::requested()) return;
     if (const auto record = pruner->record()) record->save(fmt::format("{}/{}", run.folder_of(*this), kRemovalsFile));
     run.say_what_is_left(pruner->sites(), units_.min_units);
-    if (pruner->removed_share() == gone_before)
+    // What comes back for what goes leaves the share; a budget may have been met before.
+    if (!regrow_ && !budget_kind() && pruner->removed_share() == gone_before)
       run.warn(
           "    warning: nothing was removed: {:.4g} % of the weights had gone before, and what was asked for is not "
           "half a unit more; ask for more, or prune smaller units",
@@ -90,14 +92,16 @@ class PruneStage : public TrainingStage {
           "parameters, macs, bytes (0.5: half of what there is) or milliseconds");
     if (ratio_) sparsity_ = 1 - 1 / *ratio_;
     ratio_.reset();
+    if (sparsity_ && !(*sparsity_ < 1))
+      refuse("expected a ratio of which something is left, got one that is too large");
     if (rank_by_ && !budget_kind()) refuse("rank_by belongs to a budget: parameters, macs, bytes or milliseconds");
     if (budget_kind()) rank_by_ = rank_by_.value_or(Budget{}.ranking);
     espalier::settle(units_);
     if (const double least = least_sparsity(units_.pattern); sparsity_ && *sparsity_ < least)
       refuse("pattern \"{}\": expected a sparsity of at least {:.4g}, which it removes at once, got {}", units_.pattern,
              least, *sparsity_);
-    if (update_ && units_.criterion != "woodfisher")
-      refuse("the update belongs to criterion = \"woodfisher\", got \"{}\"", units_.criterion);
+    if (update_ && units_.criterion.name != "woodfisher")
+      refuse("the update belongs to criterion = \"woodfisher\", got \"{}\"", units_.criterion.name);
     if (update_ && !asks_for_no_epochs())
       refuse("the update follows a pruning at once; expected epochs = 0, then a stage that trains");
     GradualPruning::check_options(gradual_);
@@ -114,14 +118,14 @@ class PruneStage : public TrainingStage {
                   : fmt::format(" {} to {:g} {}", what, amount(), name_of(*budget_kind()));
     for (const auto& [layer, sparsity] : sparsity_of_) text += fmt::format(", {:.4g} % of {}", 100 * sparsity, layer);
     if (!sparsity_of_.empty()) text += ",";
-    text += fmt::format(" by {}, {}", units_.criterion, name_of(*units_.scope));
+    text += fmt::format(" by {}, {}", units_.criterion.name, name_of(*units_.scope));
     return update_ ? text + ", the others updated" : text;
   }
   const char* before_epochs() const override { return ", over"; }
   bool has_to_train() const override { return watches(); }
 
  private:
-  bool watches() const { return units_.criterion == "movement"; }
+  bool watches() const { return units_.criterion.name == "movement"; }
   std::optional<BudgetKind> budget_kind() const {
     if (parameters_) return BudgetKind::parameters;
     if (macs_) return BudgetKind::macs;

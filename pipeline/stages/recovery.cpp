@@ -12,8 +12,9 @@ class RecalibrateStage : public Stage {
  public:
   void fields(FieldVisitor& f) override { espalier::fields(f, options_); }
   void run(SeedRun& run) override {
-    options_.seed = run.seed();
-    recalibrate_batch_norm(*run.network(), run.train(), options_);
+    RecalibrateOptions options = options_;
+    options.seed = run.seed();
+    recalibrate_batch_norm(*run.network(), run.train(), options);
   }
 
  private:
@@ -43,8 +44,9 @@ class ReferenceStage : public Stage {
 class CompensateStage : public ReferenceStage {
  public:
   void run(SeedRun& run) override {
-    options_.seed = run.seed();
-    compensate_bias(*run.network(), *run.find_network(reference_), run.train(), options_);
+    CompensateOptions options = options_;
+    options.seed = run.seed();
+    compensate_bias(*run.network(), *run.find_network(reference_), run.train(), options);
   }
 
  protected:
@@ -57,9 +59,9 @@ class CompensateStage : public ReferenceStage {
 class ReconstructStage : public ReferenceStage {
  public:
   void run(SeedRun& run) override {
-    options_.seed = run.seed();
-    for (const Reconstruction& layer :
-         reconstruct(*run.network(), *run.find_network(reference_), run.train(), options_))
+    ReconstructOptions options = options_;
+    options.seed = run.seed();
+    for (const Reconstruction& layer : reconstruct(*run.network(), *run.find_network(reference_), run.train(), options))
       run.say("    {}: mean square error {:.4g} -> {:.4g}", layer.layer, layer.before, layer.after);
   }
 

@@ -13,7 +13,7 @@ class RegrowStage : public Stage {
  public:
   void fields(FieldVisitor& f) override {
     f("share", share_, share(), "Of the removed units");
-    f("pattern", pattern_, "element, block 4x1, kernel, channel 0, or channels: coupled channels");
+    pattern_field(f, pattern_);
     f("protect", protect_, "Layers that get nothing back; names may end in '*'");
     f("batches", batches_, at_least(1), "Of 128 images, for the gradients");
   }

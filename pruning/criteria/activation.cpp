@@ -119,6 +119,9 @@ void rank_rows(std::vector<double>& scores, size_t rows) {
 class Wanda : public Criterion {
  public:
   explicit Wanda(const WandaOptions& options) : options_(options) {}
+  void fields(FieldVisitor& f) override {
+    f("per_row", options_.per_row, "The score's rank in its row: the same share of every row goes");
+  }
   std::string name() const override { return "wanda"; }
   bool needs_data() const override { return true; }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "core/json.h"
+
 namespace espalier {
 
 void for_each_batch(const Criterion& criterion, const CriterionInput& input,
@@ -43,49 +45,50 @@ Variable loss_of(const CriterionInput& input, const Batch& batch) {
   return input.loss ? input.loss(outputs, moved) : cross_entropy(outputs, moved.labels);
 }
 
-namespace {
-using Factory = CriterionPtr (*)();
-struct Entry {
-  const char* name;
-  Factory make;
-};
-/// Every criterion, in the order of a list for people.
-constexpr Entry kCriteria[] = {
-    {"random", random_criterion},
-    {"magnitude", magnitude_criterion},
-    {"magnitude-l2", magnitude_l2_criterion},
-    {"energy", energy_criterion},
-    {"sigma", [] { return sigma_criterion(); }},
-    {"connections", connections_criterion},
-    {"lamp", lamp_criterion},
-    {"gradient", gradient_criterion},
-    {"taylor", [] { return taylor_criterion(); }},
-    {"taylor-abs", [] { return taylor_criterion({.squared = false}); }},
-    {"snip", snip_criterion},
-    {"grasp", grasp_criterion},
-    {"synflow", [] { return synflow_criterion(); }},
-    {"obd", [] { return obd_criterion(); }},
-    {"fisher", [] { return obd_criterion({.diagonal = HessianDiagonal::empirical_fisher}); }},
-    {"woodfisher", [] { return woodfisher_criterion(); }},
-    {"wanda", [] { return wanda_criterion(); }},
-    {"bn-scale", bn_scale_criterion},
-    {"fpgm", fpgm_criterion},
-    {"apoz", apoz_criterion},
-    {"hrank", [] { return hrank_criterion(); }},
-};
-}  // namespace
-
-CriterionPtr make_criterion(const std::string& name) {
-  for (const Entry& entry : kCriteria)
-    if (name == entry.name) return entry.make();
-  fail("make_criterion", "unknown criterion '{}'{}; known: {}", name, did_you_mean(name, criterion_names()),
-       fmt::join(criterion_names(), ", "));
+Registry<CriterionPtr()>& criterion_registry() {
+  // In the order of a list for people.
+  static Registry<CriterionPtr()> criteria(
+      "criterion", {{"random", random_criterion},
+                    {"magnitude", magnitude_criterion},
+                    {"magnitude-l2", magnitude_l2_criterion},
+                    {"energy", energy_criterion},
+                    {"sigma", [] { return sigma_criterion(); }},
+                    {"connections", connections_criterion},
+                    {"lamp", lamp_criterion},
+                    {"gradient", gradient_criterion},
+                    {"taylor", [] { return taylor_criterion(); }},
+                    {"taylor-abs", [] { return taylor_criterion({.squared = false}); }},
+                    {"snip", snip_criterion},
+                    {"grasp", grasp_criterion},
+                    {"synflow", [] { return synflow_criterion(); }},
+                    {"obd", [] { return obd_criterion(); }},
+                    {"fisher", [] { return obd_criterion({.diagonal = HessianDiagonal::empirical_fisher}); }},
+                    {"woodfisher", [] { return woodfisher_criterion(); }},
+                    {"wanda", [] { return wanda_criterion(); }},
+                    {"bn-scale", bn_scale_criterion},
+                    {"fpgm", fpgm_criterion},
+                    {"apoz", apoz_criterion},
+                    {"hrank", [] { return hrank_criterion(); }}});
+  return criteria;
 }
 
-std::vector<std::string> criterion_names() {
-  std::vector<std::string> names;
-  for (const Entry& entry : kCriteria) names.emplace_back(entry.name);
-  return names;
+CriterionPtr make_criterion(const std::string& name) { return criterion_registry().find("make_criterion", name)(); }
+
+CriterionPtr make_criterion(const PartChoice& chosen) {
+  CriterionPtr criterion = make_criterion(chosen.name);
+  if (!chosen.options.empty())
+    read_fields("make_criterion", parse_json(chosen.options), [&](FieldVisitor& f) { criterion->fields(f); });
+  return criterion;
+}
+
+std::vector<std::string> criterion_names() { return criterion_registry().names(); }
+
+void criterion_field(FieldVisitor& f, PartChoice& chosen) {
+  const PartFields fields_of = [](const std::string& name) -> std::function<void(FieldVisitor&)> {
+    if (name == "movement") return [](FieldVisitor&) {};
+    return [criterion = make_criterion(name)](FieldVisitor& visitor) { criterion->fields(visitor); };
+  };
+  f.part("criterion", chosen, fields_of, "What a weight is worth");
 }
 
 }  // namespace espalier

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "core/fields.h"
+#include "core/registry.h"
 #include "pruning/site.h"
 #include "training/evaluate.h"
 
@@ -30,6 +32,8 @@ class Criterion {
   /// The name that make_criterion knows: "magnitude".
   virtual std::string name() const = 0;
   virtual bool needs_data() const { return false; }
+  /// Its options, for recipes: core/fields.h.
+  virtual void fields(FieldVisitor&) {}
   /// Throws where the criterion has nothing to say about such units of this network, naming what to use. A Pruner calls
   /// it when it is made.
   virtual void check_fits(const Module& /*module*/, const std::vector<Site>& /*sites*/) const {}
@@ -52,8 +56,15 @@ Variable forward_of(const CriterionInput& input, const Batch& batch);
 /// The mean loss of a batch, as the input defines it.
 Variable loss_of(const CriterionInput& input, const Batch& batch);
 
+/// The criteria by name: add() your own before you name it.
+Registry<CriterionPtr()>& criterion_registry();
 /// By name; criterion_names() lists them. Throws on an unknown name, naming the nearest.
 CriterionPtr make_criterion(const std::string& name);
+/// With options: {.name = "taylor", .options = R"({"squared": false})"}. Throws on options that it doesn't have.
+CriterionPtr make_criterion(const PartChoice& chosen);
+/// A criterion as an option of something, with options of its own. "movement", which is made of a network and watches
+/// its training, is one too.
+void criterion_field(FieldVisitor& f, PartChoice& chosen);
 std::vector<std::string> criterion_names();
 
 // --- the values of the weights (magnitude.cpp) -----------------------------------------------------------------------

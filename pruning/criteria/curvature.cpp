@@ -9,6 +9,10 @@ class OptimalBrainDamage : public Criterion {
   explicit OptimalBrainDamage(const ObdOptions& options) : options_(options) {
     check(options.probes > 0, "obd", "expected at least one probe, got {}", options.probes);
   }
+  void fields(FieldVisitor& f) override {
+    if (options_.diagonal == HessianDiagonal::hutchinson)
+      f("probes", options_.probes, at_least(1), "Random signs of each batch");
+  }
   std::string name() const override { return options_.diagonal == HessianDiagonal::hutchinson ? "obd" : "fisher"; }
   bool needs_data() const override { return true; }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {

@@ -36,6 +36,9 @@ int64_t rank_of(std::vector<double>& a, int64_t rows, int64_t columns, double to
 
 class HRank : public Criterion {
  public:
+  void fields(FieldVisitor& f) override {
+    f("tolerance", options_.tolerance, at_least(0), "Of the rank, relative, for each row or column of a map");
+  }
   explicit HRank(const HRankOptions& options) : options_(options) {
     check(options.tolerance >= 0, "hrank", "expected a tolerance of at least 0, got {}", options.tolerance);
   }

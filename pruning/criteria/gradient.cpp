@@ -17,6 +17,7 @@ class GradientMagnitude : public Criterion {
 class Taylor : public Criterion {
  public:
   explicit Taylor(const TaylorOptions& options) : options_(options) {}
+  void fields(FieldVisitor& f) override { f("squared", options_.squared, "(g*w)^2, else |g*w|"); }
   std::string name() const override { return options_.squared ? "taylor" : "taylor-abs"; }
   bool needs_data() const override { return true; }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {

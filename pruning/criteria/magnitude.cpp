@@ -49,6 +49,21 @@ Tensor sigma_score(const Parameter& p, double k) {
   return p.mask().defined() ? p.mask().apply(score.contiguous()) : score;
 }
 
+class Sigma : public Criterion {
+ public:
+  explicit Sigma(double k) : k_(k) { check(std::isfinite(k), "sigma", "expected a finite k, got {}", k); }
+  std::string name() const override { return "sigma"; }
+  void fields(FieldVisitor& f) override { f("k", k_, "Thresholds are at mean(|w|) - k * deviation"); }
+  Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput&) override {
+    Saliencies result;
+    for (const Parameter& p : parameters) result[p.id()] = sigma_score(p, k_);
+    return result;
+  }
+
+ private:
+  double k_;
+};
+
 class Connections : public Criterion {
  public:
   std::string name() const override { return "connections"; }
@@ -108,10 +123,7 @@ CriterionPtr energy_criterion() {
   return by_parameter("energy", [](const Parameter& p) { return square(p.data()) * 0.5; });
 }
 
-CriterionPtr sigma_criterion(double k) {
-  check(std::isfinite(k), "sigma", "expected a finite k, got {}", k);
-  return by_parameter("sigma", [k](const Parameter& p) { return sigma_score(p, k); });
-}
+CriterionPtr sigma_criterion(double k) { return std::make_shared<Sigma>(k); }
 
 double sigma_threshold(const Tensor& weight, double k, const Mask& mask) {
   check(!mask.defined() || mask.shape() == weight.shape(), "sigma_threshold",

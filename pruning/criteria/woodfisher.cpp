@@ -43,6 +43,12 @@ bool solve(std::vector<double>& a, std::vector<double>& b) {
 
 }  // namespace
 
+void BrainSurgeon::fields(FieldVisitor& f) {
+  f("block_size", options_.block_size, at_least(1), "Weights whose interactions count");
+  f("damping", options_.damping, above(0), "lambda: F = lambda*I + mean of g g^T");
+  f("gradient_batch", options_.gradient_batch, at_least(1), "Examples averaged in one gradient");
+}
+
 BrainSurgeon::BrainSurgeon(const WoodFisherOptions& options) : options_(options) {
   check(options.block_size > 0 && options.gradient_batch > 0 && options.damping > 0, "woodfisher",
         "expected block_size, gradient_batch and damping above 0, got {}, {} and {}", options.block_size,

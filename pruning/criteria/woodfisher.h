@@ -20,6 +20,7 @@ namespace espalier {
 class BrainSurgeon : public Criterion {
  public:
   explicit BrainSurgeon(const WoodFisherOptions& options = {});
+  void fields(FieldVisitor& f) override;
   std::string name() const override { return "woodfisher"; }
   bool needs_data() const override { return true; }
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override;

@@ -4,7 +4,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/fields.h"
 #include "layers/conv.h"
 #include "layers/linear.h"
 
@@ -264,11 +263,6 @@ class RelationalAngle : public Relational {
 };
 
 }  // namespace
-
-void fields(FieldVisitor& f, KnowledgeDistillationOptions& o) {
-  f("temperature", o.temperature, above(0), "Of the teacher's and the student's softmax");
-  f("alpha", o.alpha, share(), "Share of the teacher in the loss; the labels have the rest");
-}
 
 DistillationTermPtr knowledge_distillation(KnowledgeDistillationOptions options) {
   return std::make_shared<KnowledgeDistillation>(options);

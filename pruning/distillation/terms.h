@@ -12,8 +12,6 @@
 
 namespace espalier {
 
-class FieldVisitor;
-
 /// What a term looks at. The teacher's Variables have no history.
 struct DistillationInput {
   const NetworkView& student;
@@ -46,8 +44,6 @@ struct KnowledgeDistillationOptions {
   double alpha = 0.7;          ///< share of the teacher; the labels have the rest
   double label_smoothing = 0;  ///< of the labels' cross-entropy
 };
-/// All but the label smoothing, which is the training's.
-void fields(FieldVisitor& f, KnowledgeDistillationOptions& o);
 /// alpha*T^2*KL(softmax(teacher/T) || softmax(student/T)) + (1-alpha)*cross-entropy.
 /// Hinton, Vinyals & Dean 2015, "Distilling the knowledge in a neural network", section "Distillation".
 DistillationTermPtr knowledge_distillation(KnowledgeDistillationOptions options = {});

@@ -54,7 +54,9 @@ TEST(Fields, RangesSayWhatIsInThem) {
   EXPECT_TRUE(share().contains(0) && share().contains(1));
   EXPECT_FALSE(share().contains(std::nan("")) || share_below_one().contains(1) || share_above_zero().contains(0));
   EXPECT_FALSE(above(0).contains(0));
-  EXPECT_TRUE(Range().contains(-INFINITY));
+  EXPECT_FALSE(Range().contains(-INFINITY) || at_least(0).contains(INFINITY));
+  EXPECT_TRUE(Range().contains(-1e300));
+  EXPECT_EQ(Range().expectation(), "that is finite");
   EXPECT_EQ(share_below_one().to_string(), "in [0,1)");
   EXPECT_EQ(at_least(1).to_string(), "of at least 1");
   EXPECT_EQ(above(0.5).to_string(), "above 0.5");

@@ -18,6 +18,8 @@ std::vector<std::string> seeds() {
           "seed = 3\nvalidation = 0.1\n[[stage]]\ntype = \"train\"\n[[stage]]\ntype = \"prune\"\nsparsity = 0.9\n"
           "pattern = \"block 4x1\"\nteacher = \"start\"\nprotect = [\"fc*\"]\n[[stage]]\ntype = \"compact\"\n",
       head +
+          "[[stage]]\ntype = \"prune\"\nratio = 10\ncriterion = { name = \"taylor\", squared = false }\nepochs = 0\n",
+      head +
           "[[stage]]\ntype = \"distill\"\nmodel = \"mlp:8\"\ntemperature = 4.0\nalpha = 0.5\nschedule = \"cosine\"\n"};
 }
 
