@@ -8,6 +8,7 @@
 #include <toml++/toml.h>
 #include <nlohmann/json.hpp>
 
+#include "core/text.h"
 #include "datasets/dataset.h"
 #include "layers/models/zoo.h"
 #include "pipeline/model_file.h"
@@ -64,9 +65,17 @@ StagePtr read_stage(const toml::table& table, const Recipe& recipe) {
   const StagePtr stage = stage_registry().find("recipe", head.type)();
   stage->type = head.type;
   stage->name = head.name.value_or(fmt::format("{}-{}", recipe.stages.size() + 1, stage->type));
-  const bool plain_name = !stage->name.empty() && stage->name.find_first_of("/\\ \t\n.") == std::string::npos;
+  constexpr size_t kLongestName = 100;
+  const bool plain_name =
+      !stage->name.empty() && stage->name.size() <= kLongestName &&
+      std::none_of(stage->name.begin(), stage->name.end(), [](char c) {
+        return static_cast<unsigned char>(c) <= ' ' || c == '/' || c == '\\' || c == '.' || c == 0x7f;
+      });
   if (!plain_name || stage->name == "start")
-    reader.fail_here(fmt::format("expected a stage name that can be a folder's, got '{}'", stage->name));
+    reader.fail_here(
+        fmt::format("expected a stage name that can be a folder's, of at most {} characters without spaces, "
+                    "dots and slashes, got '{}'",
+                    kLongestName, printable(stage->name)));
   for (const StagePtr& earlier : recipe.stages)
     if (earlier->name == stage->name) reader.fail_here(fmt::format("two stages are named '{}'", stage->name));
   stage->fields(reader);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <limits>
 #include <set>
 
 #include "core/json.h"
@@ -61,7 +62,7 @@ class RunMark {
       const RunFolder stage(seed.file(recipe_.stages.front()->name));
       if (stage.has_begun() || stage.has(fmt::format("{}/{}", kRoundsFolder, SearchFolder::kList))) return;
       stage.forget_training();  // the lines of an epoch that came to nothing
-      out_.forget({kRecipeIdentity});
+      out_.forget({kRecipeIdentity, kRecipeRecord});
       for (const RunFolder* folder : {&stage, &seed, &out_}) folder->remove_if_empty();
     } catch (const Error&) {  // the one that is under way says more
     }
@@ -155,12 +156,17 @@ std::string report_table(const std::vector<ReportRow>& rows) {
 
 RecipeResult run_recipe(const Recipe& recipe, const RunOptions& options) {
   check(!recipe.stages.empty(), options.command, "expected a recipe with stages, got none");
+  constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());  // that a TOML file can hold
+  check(recipe.seed <= kMost - static_cast<uint64_t>(recipe.seeds - 1), options.command,
+        "expected seeds up to {}, got {} from {} on", kMost, recipe.seeds, recipe.seed);
   check(!options.out.empty(), options.command, "expected a folder for the run, got \"\"");
   RunFolder folder;  // taken when nothing is in the way of a run any more; to resume one, at once
   if (options.resume) {
     folder = open_run(options.command.c_str(), options.out, kRecipeIdentity);
-    const std::string differing =
-        differences(identity_of(load_recipe(folder.file(kRecipeIdentity))), identity_of(recipe));
+    // The recipe in the folder may have been edited since; runs of earlier versions have nothing else.
+    nlohmann::json began_as = folder.read_json(kRecipeRecord);
+    if (began_as.is_null()) began_as = identity_of(load_recipe(folder.file(kRecipeIdentity)));
+    const std::string differing = differences(began_as, identity_of(recipe));
     check(differing.empty(), options.command,
           "{} was started with another recipe; choose another --out, or --overwrite:{}", options.out, differing);
   } else if (!options.overwrite && !options.make_new) {
@@ -176,6 +182,7 @@ RecipeResult run_recipe(const Recipe& recipe, const RunOptions& options) {
     if (!recipe.start.empty())
       check_replaces_nothing(options.command.c_str(), folder.file(kModelFile), find_model(recipe.start), true);
     forget_older_run(recipe, folder);
+    folder.write_json(kRecipeRecord, identity_of(recipe));
     write_file_atomically(folder.file(kRecipeIdentity), to_toml(recipe));
   }
 

@@ -13,6 +13,7 @@ namespace espalier {
 /// What the commands write into a run's folder besides its training.
 inline constexpr const char* kTrainIdentity = "run.json";      ///< of `train`: its settings
 inline constexpr const char* kRecipeIdentity = "recipe.toml";  ///< of the others: the recipe with all its defaults
+inline constexpr const char* kRecipeRecord = "identity.json";  ///< beside it: what decides the result, as it began
 inline constexpr const char* kResultFile = "result.json";
 inline constexpr const char* kRoundsFolder = "rounds";  ///< of a stage that trains many times
 

@@ -79,7 +79,10 @@ std::optional<SeedResult> SeedRun::run() {
       if (InterruptGuard::requested()) return std::nullopt;
     }
     if (std::string settings = stage.settings(*this); !settings.empty()) settings_ = std::move(settings);
-    if (!done_before) save(stage);
+    if (done_before)
+      stage.tidy(RunFolder(folder_of(stage)));  // what a kill between its end and its tidying left
+    else
+      save(stage);
     if (!result.before && stage.is_baseline() && i + 1 < recipe_.stages.size()) note_before(network_file_of(stage));
   }
   const std::string file = fmt::format("{}/{}", folder_, kModelFile);

@@ -9,6 +9,15 @@
 
 namespace espalier {
 
+namespace {
+
+/// Of whole numbers above 2^53 toml++ makes no double.
+double number_of(const toml::node& node) {
+  return node.is_integer() ? static_cast<double>(*node.value<int64_t>()) : *node.value<double>();
+}
+
+}  // namespace
+
 void TomlReader::fail_here(const std::string& message) const {
   fail("recipe", "{}:{}: {}", source_, table_.source().begin.line, message);
 }
@@ -82,7 +91,7 @@ void TomlReader::visit_value(const Field& field, uint64_t& value) {
 
 void TomlReader::visit_value(const Field& field, double& value) {
   if (!node_->is_number()) fail_at(*node_, field.name, "a number");
-  value = *node_->value<double>();
+  value = number_of(*node_);
   check_number(field, value);
 }
 
@@ -105,7 +114,7 @@ void TomlReader::visit_value(const Field& field, std::map<std::string, double>& 
   for (const auto& [key, item] : *node_->as_table()) {
     const std::string name(key.str());
     if (!item.is_number()) fail_at(item, field.name, "numbers");
-    value[name] = *item.value<double>();
+    value[name] = number_of(item);
     if (!field.range.contains(value[name]))
       fail_at(item, field.name, fmt::format("a number {} for '{}'", field.range.expectation(), name));
   }

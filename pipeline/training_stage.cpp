@@ -83,8 +83,10 @@ void TrainingStage::settle(const Recipe& recipe) {
     teacher_->cache = cache_.value_or(teacher_->cache);
     for (const TermOptions& term : terms_) {
       if (term.type == "hint" && trains_anew())
-        refuse("a hint trains a projection along, and a {} stage trains many times; use attention or relational terms",
-               type);
+        refuse(
+            "a hint trains a projection along, and a stage of type {} trains many times; use attention or relational "
+            "terms",
+            type);
     }
     teacher_->terms = terms_;
   }
@@ -99,7 +101,8 @@ void TrainingStage::settle(const Recipe& recipe) {
           earlier->name);
   keep_best_ = keep == "best" && recipe.validation > 0 && !includes_validation();
   const bool none = flags_.epochs == 0;
-  if (none && has_to_train()) refuse("a {} stage works while it trains; expected epochs of at least 1, got 0", type);
+  if (none && has_to_train())
+    refuse("a stage of type {} works while it trains; expected epochs of at least 1, got 0", type);
 
   // The defaults are those of the network that is trained.
   flags_.model = recipe.model;
@@ -111,6 +114,11 @@ void TrainingStage::settle(const Recipe& recipe) {
   if (none) flags_.epochs = 1;
   training_ = resolve(flags_, nlohmann::json());
   if (none) training_.epochs = 0;
+  if (teacher_ && teacher_->cache == TeacherCache::always && training_.augment != "none")
+    refuse(
+        "teacher_cache = \"always\" remembers answers to images that stay the same; expected augment = \"none\", got "
+        "\"{}\"",
+        training_.augment);
   keep_.reset();
   if (!none) keep_ = keep_best_ ? "best" : "last";
 }

@@ -11,12 +11,14 @@ constexpr const char* kProtectHelp = "Layers that lose nothing; names may end in
 constexpr const char* kMinUnitsHelp = "What every layer keeps, if it had as many";
 }  // namespace
 
-void pattern_field(FieldVisitor& f, std::string& pattern) {
-  f("pattern", pattern, "element, block 4x1, 2 of 4, kernel, channel 0, or channels: coupled channels");
+void pattern_field(FieldVisitor& f, std::string& pattern, bool free) {
+  f("pattern", pattern,
+    free ? "element, block 4x1, kernel, channel 0, or channels: coupled channels"
+         : "element, block 4x1, 2 of 4, kernel, channel 0, or channels: coupled channels");
 }
 
 void fields(FieldVisitor& f, UnitOptions& o) {
-  pattern_field(f, o.pattern);
+  pattern_field(f, o.pattern, o.free_pattern);
   f("protect", o.protect, kProtectHelp);
   f("min_units", o.min_units, at_least(0), kMinUnitsHelp);
 }
@@ -29,7 +31,7 @@ void fields(FieldVisitor& f, ScoredUnitOptions& o) {
   f("protect", o.protect, kProtectHelp);
   f("normalize", o.normalize, "Scores are divided by their site's mean first");
   f("min_units", o.min_units, at_least(0), kMinUnitsHelp);
-  f("round_to", o.round_to, at_least(1), "Layers keep multiples of so many units");
+  f("round_to", o.round_to, Range{.low = 1, .high = 1e6}, "Layers keep multiples of so many units");
   f("batches", o.batches, at_least(1), "Of 128 images, for criteria that look at data");
 }
 

@@ -15,13 +15,14 @@ namespace espalier {
 
 /// Units that a stage treats one by one.
 struct UnitOptions {
+  bool free_pattern = false;        ///< no n of m: units come and go one by one
   std::string pattern = "element";  ///< a Pattern, or "channels": groups of coupled channels
   std::vector<std::string> protect = {};
   int64_t min_units = 1;
 };
 void fields(FieldVisitor& f, UnitOptions& o);
-/// The option `pattern` alone.
-void pattern_field(FieldVisitor& f, std::string& pattern);
+/// The option `pattern` alone; `free`: of units that come and go one by one.
+void pattern_field(FieldVisitor& f, std::string& pattern, bool free = false);
 
 /// Units that a Pruner compares and removes.
 struct ScoredUnitOptions {

@@ -79,6 +79,7 @@ int run(const RunFlags& options, Output& output) {
   if (options.check) {
     check_recipe(recipe);
     output.result("{}", to_toml(recipe));
+    output.finish({{"command", "run"}, {"recipe", to_toml(recipe)}});
     return kSuccess;
   }
   const std::string folder =

@@ -55,7 +55,10 @@ class TeacherStage : public NewNetworkStage {
  public:
   std::string own_network() const override { return model_.value_or(""); }
   bool leaves_network() const override { return false; }
-  bool rehearse(SeedRun&) override { return true; }
+  bool rehearse(SeedRun& run) override {
+    run.zoo_network(*model_);  // throws on images too small
+    return true;
+  }
   void run(SeedRun& run) override {
     const ModulePtr teacher = find_teacher(run), network = run.network();
     const IndexMap index_map = std::exchange(run.index_map(), {});

@@ -31,7 +31,7 @@ class L0Stage : public TrainingStage {
 
  private:
   HardConcreteOptions options_;
-  UnitOptions units_;
+  UnitOptions units_{.free_pattern = true};
 };
 
 }  // namespace

@@ -14,7 +14,8 @@ class RecalibrateStage : public Stage {
   void run(SeedRun& run) override {
     RecalibrateOptions options = options_;
     options.seed = run.seed();
-    recalibrate_batch_norm(*run.network(), run.train(), options);
+    if (recalibrate_batch_norm(*run.network(), run.train(), options) == 0)
+      run.warn("    warning: nothing was recalibrated: the network has no BatchNorm");
   }
 
  private:
@@ -38,6 +39,12 @@ class ReferenceStage : public Stage {
 
  protected:
   virtual void own_fields(FieldVisitor& f) = 0;
+  void warn_of_nothing(const SeedRun& run) const {
+    run.warn(
+        "    warning: nothing was done: no layer has a masked weight or has lost an input that it has in '{}'; a "
+        "stage of type {} comes before a compaction",
+        reference_, type);
+  }
   std::string reference_;
 };
 
@@ -46,7 +53,8 @@ class CompensateStage : public ReferenceStage {
   void run(SeedRun& run) override {
     CompensateOptions options = options_;
     options.seed = run.seed();
-    compensate_bias(*run.network(), *run.find_network(reference_), run.train(), options);
+    if (compensate_bias(*run.network(), *run.find_network(reference_), run.train(), options).empty())
+      warn_of_nothing(run);
   }
 
  protected:

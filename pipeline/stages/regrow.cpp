@@ -1,6 +1,8 @@
 // [[stage]] type = "regrow": removed units return, at 0, where the dense gradient is largest.
 #include "pruning/recovery/regrow.h"
 
+#include <algorithm>
+
 #include "pipeline/seed_run.h"
 #include "pipeline/stages.h"
 #include "pipeline/units.h"
@@ -13,7 +15,7 @@ class RegrowStage : public Stage {
  public:
   void fields(FieldVisitor& f) override {
     f("share", share_, share(), "Of the removed units");
-    pattern_field(f, pattern_);
+    pattern_field(f, pattern_, true);
     f("protect", protect_, "Layers that get nothing back; names may end in '*'");
     f("batches", batches_, at_least(1), "Of 128 images, for the gradients");
   }
@@ -28,8 +30,11 @@ class RegrowStage : public Stage {
   }
   void run(SeedRun& run) override {
     const std::vector<Site> sites = this->sites(run);
-    regrow_share(sites, dense_gradients(*run.network(), sites, run.train(), {.batches = batches_, .seed = run.seed()}),
-                 share_);
+    const std::vector<int64_t> grown = regrow_share(
+        sites, dense_gradients(*run.network(), sites, run.train(), {.batches = batches_, .seed = run.seed()}), share_);
+    if (std::all_of(grown.begin(), grown.end(), [](int64_t units) { return units == 0; }))
+      run.warn(
+          "    warning: nothing came back: no unit of this pattern is gone, or the share is less than half of one");
     run.say_sparsity(count_sparsity(sites));
   }
 

@@ -37,7 +37,7 @@ class SparseTrainingStage : public TrainingStage {
 
  private:
   SparseTrainingOptions options_;
-  UnitOptions units_;
+  UnitOptions units_{.free_pattern = true};
 };
 
 }  // namespace

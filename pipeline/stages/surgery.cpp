@@ -33,7 +33,7 @@ class SurgeryStage : public TrainingStage {
 
  private:
   SurgeryOptions options_;
-  UnitOptions units_;
+  UnitOptions units_{.free_pattern = true};
 };
 
 }  // namespace

@@ -22,8 +22,8 @@ void fields(FieldVisitor& f, HardConcreteOptions& o) {
   f("lambda", o.lambda, at_least(0), "Penalty of one expected weight, divided by the number of training images");
   f("open", o.open, between_zero_and_one(), "Probability that a gate is open at the start");
   f.unless_default("beta", o.beta, above(0), "Temperature of the concrete distribution");
-  f.unless_default("gamma", o.gamma, "Where the stretched interval begins, below 0");
-  f.unless_default("zeta", o.zeta, "Where it ends, above 1");
+  f.unless_default("gamma", o.gamma, Range{.high = 0, .high_is_in = false}, "Where the stretched interval begins");
+  f.unless_default("zeta", o.zeta, above(1), "Where it ends");
   f("harden", o.harden, share_above_zero(), "Share of the training after which the gates are folded into the weights");
 }
 

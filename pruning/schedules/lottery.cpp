@@ -118,7 +118,7 @@ void fields(FieldVisitor& f, LotteryOptions& o) {
   f("output_rate", o.output_rate, at_least(0), "Times rate: for the last layer");
   f("rate_of", o.rate_of, share_below_one(), "Of single layers");
   f("rewind_to", o.rewind_step, at_least(0), "Step of the first training whose weights every round starts from");
-  f("scope", o.scope, "layer: the same share of each; global: of all together");
+  f("scope", o.scope, "layer: the same share of each; global: of all together (not erk)");
 }
 
 void check_lottery(const Module& network, const std::vector<Site>& sites, const LotteryOptions& options) {
@@ -148,7 +148,7 @@ LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Si
   const TrainValidation data = training_data(options.training, train, validation);
   const int64_t total = total_steps(options.training.options, data.train);
   check(options.rewind_step >= 0 && options.rewind_step < std::max<int64_t>(total, 1), "find_lottery_ticket",
-        "expected rewind_step in [0,{}), the steps of a training, got {}", total, options.rewind_step);
+        "expected rewind_to (rewind_step) in [0,{}), the steps of a training, got {}", total, options.rewind_step);
 
   SearchFolder folder("find_lottery_ticket", options.folder);
   nlohmann::json identity;

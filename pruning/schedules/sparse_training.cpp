@@ -38,7 +38,7 @@ Growth parse_growth(const std::string& text) { return value_of_name("growth", "g
 void fields(FieldVisitor& f, SparseTrainingOptions& o) {
   f("sparsity", o.sparsity, share_below_one(), "Of the weights, all the time");
   f("growth", o.growth, "What grows where others were dropped: gradient is RigL, random is SET");
-  f("scope", o.allocation.scope, "How dense layers are: erk, or layer for all the same");
+  f("scope", o.allocation.scope, "How dense layers are: erk, or layer for all the same (not global)");
   f("fraction", o.fraction, share(), "Of a layer's units, dropped in the first update; then it falls to 0");
   f("end", o.end, share(), "Share of the training after which connections stay");
   f("every", o.every, at_least(1), "Steps between updates");

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "core/safetensors.h"
 #include "layers/models/zoo.h"
 #include "pipeline/units.h"
 #include "pruning/pruner.h"
@@ -159,6 +160,47 @@ TEST(Pipeline, OptionsOfTheLibraryAreOptionsOfRecipes) {
                            "bias = false", "tolerance = 0.0001"})
     expect_contains(text, line);
   EXPECT_EQ(to_toml(parse_recipe(text, "again")), text);
+}
+
+TEST(Pipeline, NumbersOfAnySizeAreNumbers) {
+  for (const char* number : {"9007199254740993", "-9223372036854775808", "9223372036854775807"}) {
+    expect_contains(message_of([&] { recipe_of(fmt::format("[[stage]]\ntype = \"train\"\nwarmup = {}\n", number)); }),
+                    "expected");
+    expect_contains(
+        message_of([&] {
+          recipe_of(fmt::format("[[stage]]\ntype = \"prune\"\nsparsity = 0.5\nsparsity_of = {{ fc1 = {} }}\n", number));
+        }),
+        "expected a number in [0,1) for 'fc1', got");
+  }
+  expect_contains(to_toml(recipe_of("[[stage]]\ntype = \"prune\"\nparameters = 9007199254740993\n")),
+                  "parameters = 9007199254740992.0");
+}
+
+TEST(Pipeline, ARecipeEditedInItsFolderIsNoticed) {
+  const Folder folder;
+  const RunOptions options{.out = folder.path};
+  run_recipe(recipe_of("[[stage]]\ntype = \"train\"\nepochs = 1\n"), options);
+  const std::string file = folder.path + "/recipe.toml";
+  std::string text = *read_text(file);
+  text.replace(text.find("epochs = 1"), 10, "epochs = 2");
+  write_file_atomically(file, text);
+  RunOptions again = options;
+  again.resume = true;
+  expect_contains(message_of([&] { run_recipe(load_recipe(file), again); }), "was started with another recipe");
+}
+
+TEST(Pipeline, WhatDoesNothingSaysSo) {
+  const Folder folder;
+  std::vector<std::string> warnings;
+  run_recipe(
+      recipe_of(
+          "[[stage]]\ntype = \"train\"\nepochs = 1\n[[stage]]\ntype = \"recalibrate\"\n[[stage]]\ntype = \"regrow\"\n"
+          "[[stage]]\ntype = \"reconstruct\"\nreference = \"1-train\"\n"),
+      {.out = folder.path, .warn = [&](const std::string& line) { warnings.push_back(line); }});
+  ASSERT_EQ(warnings.size(), 3U);
+  expect_contains(warnings[0], "no BatchNorm");
+  expect_contains(warnings[1], "nothing came back");
+  expect_contains(warnings[2], "nothing was done");
 }
 
 TEST(Pipeline, ACriterionHasOptionsOfItsOwn) {
