@@ -22,6 +22,7 @@
 
 // Layers, networks.
 #include "layers/activations.h"
+#include "layers/channels.h"
 #include "layers/containers.h"
 #include "layers/conv.h"
 #include "layers/dropout.h"

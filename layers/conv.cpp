@@ -18,9 +18,7 @@ Shape weight_shape(int64_t in, int64_t out, const Conv2dOptions& o) {
   check(o.dilation.h > 0 && o.dilation.w > 0, "Conv2d", "expected a positive dilation, got {}", o.dilation.to_string());
   check(o.padding.h >= 0 && o.padding.w >= 0, "Conv2d", "expected padding of at least 0, got {}",
         o.padding.to_string());
-  check(o.inputs.empty() || o.groups == 1, "Conv2d", "inputs can be selected with one group only, got groups={}",
-        o.groups);
-  return {out, count_inputs("Conv2d", o.inputs, in) / o.groups, o.kernel.h, o.kernel.w};
+  return {out, in / o.groups, o.kernel.h, o.kernel.w};
 }
 
 Tensor initial_bias(const Shape& weight, bool wanted) {
@@ -33,10 +31,8 @@ Conv2d::Conv2d(int64_t in_channels, int64_t out_channels, const Conv2dOptions& o
     : options_(options),
       in_channels_(in_channels),
       weight_(add_parameter("weight", default_weight("Conv2d", weight_shape(in_channels, out_channels, options)))),
-      bias_(add_parameter("bias", initial_bias(weight_.shape(), options.bias))) {
-  if (options.constant)
-    set_constant(constant_tensor("Conv2d", {out_channels, 1, options.kernel.h, options.kernel.w}, 0));
-}
+      bias_(add_parameter("bias", initial_bias(weight_.shape(), options.bias))),
+      constant_(add_buffer("constant", Tensor())) {}
 
 Conv2dShape Conv2d::geometry() const {
   const Conv2dOptions& o = options_;
@@ -61,12 +57,12 @@ Variable Conv2d::forward(const Variable& x) {
   if (x.size(2) + 2 * o.padding.h < window_h || x.size(3) + 2 * o.padding.w < window_w)
     fail(label(), "a window of {}x{} does not fit the input {} with padding {}; use larger images or more padding",
          window_h, window_w, x.shape(), o.padding.to_string());
-  const Variable y = conv2d(select_inputs(x, 1, o.inputs), weight_, bias_, geometry());
-  if (constant_ == nullptr) return y;
+  const Variable y = conv2d(selected(x, 1, inputs_), weight_, bias_, geometry());
+  if (!constant_.defined()) return y;
   Conv2dShape one_group = geometry();
   one_group.groups = 1;
   const Variable image = Tensor::ones({1, 1, x.size(2), x.size(3)}, x.dtype(), x.device());
-  return y + conv2d(image, *constant_, {}, one_group);  // (N,out,OH,OW) + (1,out,OH,OW)
+  return y + conv2d(image, constant_, {}, one_group);  // (N,out,OH,OW) + (1,out,OH,OW)
 }
 
 int64_t Conv2d::macs(const Shape&, const Shape& output) const {
@@ -83,8 +79,8 @@ nlohmann::json Conv2d::config() const {
                            {"dilation", to_json(options_.dilation)},
                            {"groups", options_.groups},
                            {"bias", bias_.defined()}};
-  if (!options_.inputs.empty()) result["inputs"] = options_.inputs;
-  if (constant_ != nullptr) result["constant"] = true;
+  if (!inputs_.empty()) result["inputs"] = inputs_;
+  if (constant_.defined()) result["constant"] = true;
   return result;
 }
 
@@ -102,54 +98,48 @@ int64_t groups_left(const std::string& where, const std::vector<int64_t>& kept, 
 }  // namespace
 
 void Conv2d::keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs) {
-  std::vector<int64_t> selection = keep_inputs(label(), options_.inputs, in_channels(), inputs);
+  std::vector<int64_t> selection = keep_inputs(label(), inputs_, in_channels(), inputs);
   const int64_t groups = options_.groups == 1 ? 1 : groups_left(label(), inputs, options_.groups, weight_.size(1));
   count_inputs(label(), outputs, out_channels());
-  if (constant_ != nullptr && static_cast<int64_t>(outputs.size()) < out_channels()) {
+  if (constant_.defined() && static_cast<int64_t>(outputs.size()) < out_channels()) {
     const Tensor index = Tensor::from(outputs, {static_cast<int64_t>(outputs.size())});
-    *constant_ = index_select(*constant_, 0, index.to(constant_->device()));
+    constant_ = index_select(constant_, 0, index.to(constant_.device()));
   }
   options_.groups = groups;
-  options_.inputs = std::move(selection);
+  inputs_ = std::move(selection);
   in_channels_ = static_cast<int64_t>(inputs.size());
 }
 
-void Conv2d::set_inputs(int64_t in_channels, std::vector<int64_t> inputs) {
+ChannelAccount Conv2d::channels() const {
+  return {.readers = {{.inputs = inputs_, .window = geometry(), .border = "constant"}},
+          .is_affine = true,
+          .selects_inputs = options_.groups == 1};
+}
+
+void Conv2d::select_inputs(int64_t channels, const std::vector<int64_t>& inputs) {
   check(options_.groups == 1, label(), "inputs can be selected with one group only, got groups={}", options_.groups);
-  count_inputs(label(), inputs, in_channels);
-  in_channels_ = in_channels;
-  options_.inputs = std::move(inputs);
-}
-
-void Conv2d::add_bias() {
-  const Tensor& weight = weight_.data();
-  if (!bias_.defined()) bias_ = Parameter("bias", Tensor::zeros({out_channels()}, weight.dtype(), weight.device()));
-}
-
-void Conv2d::set_constant(const Tensor& constant) {
-  const Shape expected{out_channels(), 1, weight_.size(2), weight_.size(3)};
-  check(constant.defined() && constant.shape() == expected && constant.dtype() == weight_.data().dtype(), label(),
-        "expected a constant {} in the weight's dtype, got {}", expected,
-        constant.defined() ? describe(constant) : "an undefined tensor");
-  if (constant_ == nullptr)
-    constant_ = &add_buffer("constant", constant);
-  else
-    *constant_ = constant;
+  count_inputs(label(), inputs, channels);
+  in_channels_ = channels;
+  inputs_ = inputs;
 }
 
 ModulePtr Conv2d::from_config(const nlohmann::json& config) {
   ConfigReader reader(config);
   const int64_t in_channels = reader.integer("in_channels"), out_channels = reader.integer("out_channels");
-  Conv2dOptions options{.kernel = reader.size2d("kernel", 3),
-                        .stride = reader.size2d("stride", 1),
-                        .padding = reader.size2d("padding", 0),
-                        .dilation = reader.size2d("dilation", 1),
-                        .groups = reader.integer("groups", 1),
-                        .bias = reader.boolean("bias", true)};
-  if (reader.has("inputs")) options.inputs = reader.integers("inputs");
-  options.constant = reader.boolean("constant", false);
+  const Conv2dOptions options{.kernel = reader.size2d("kernel", 3),
+                              .stride = reader.size2d("stride", 1),
+                              .padding = reader.size2d("padding", 0),
+                              .dilation = reader.size2d("dilation", 1),
+                              .groups = reader.integer("groups", 1),
+                              .bias = reader.boolean("bias", true)};
+  const std::vector<int64_t> inputs = reader.has("inputs") ? reader.integers("inputs") : std::vector<int64_t>();
+  const bool has_constant = reader.boolean("constant", false);
   reader.finish();
-  return std::make_shared<Conv2d>(in_channels, out_channels, options);
+  auto layer = std::make_shared<Conv2d>(count_inputs("Conv2d", inputs, in_channels), out_channels, options);
+  if (!inputs.empty()) layer->select_inputs(in_channels, inputs);
+  if (has_constant)
+    layer->set_buffer("constant", constant_tensor("Conv2d", {out_channels, 1, options.kernel.h, options.kernel.w}, 0));
+  return layer;
 }
 
 Conv2d kaiming_conv2d(int64_t in_channels, int64_t out_channels, const Conv2dOptions& options) {

@@ -13,16 +13,15 @@ struct Conv2dOptions {
   Size2d dilation = 1;
   int64_t groups = 1;  ///< in_channels: depthwise
   bool bias = true;
-  std::vector<int64_t> inputs = {};  ///< read only these channels of x, increasing; empty: all. Only with one group
-  bool constant = false;             ///< with a buffer `constant`, zeros at first
 };
 
 /// Cross-correlation of images. x (N,in,H,W) -> (N,out,OH,OW), OH = (H + 2*padding - dilation*(KH-1) - 1)/stride + 1.
-/// weight (out,in/groups,KH,KW), bias (out), both uniform in +-1/sqrt(fan_in) at first; with `inputs` the weight has a
-/// slice for each of them only. `constant` (out,1,KH,KW) is what each tap of the window adds where it lies on the image
-/// and not on the padding: the part of input channels that were constant and went at compaction.
+/// weight (out,in/groups,KH,KW), bias (out), both uniform in +-1/sqrt(fan_in) at first.
 /// Throws on sizes that are not positive, on groups that do not divide the channels, on images of other channels or
-/// smaller than the window.
+/// smaller than the window. Compaction may leave a layer that reads a part of x only, whose weight has a slice for each
+/// of these channels and whose config() lists them as "inputs"; and one with a buffer `constant` (out,1,KH,KW), what
+/// each tap of the window adds where it lies on the image and not on the padding: the part of constant channels that
+/// went.
 class Conv2d : public Module {
  public:
   Conv2d(int64_t in_channels, int64_t out_channels, const Conv2dOptions& options = {});
@@ -34,9 +33,11 @@ class Conv2d : public Module {
   int64_t macs(const Shape& input, const Shape& output) const override;
   /// Groups change with the channels: whole ones may go, or as many channels of each.
   void keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs) override;
+  ChannelAccount channels() const override;
+  void select_inputs(int64_t channels, const std::vector<int64_t>& inputs) override;
 
   /// Channels that x must have.
-  int64_t in_channels() const { return options_.inputs.empty() ? weight_.size(1) * options_.groups : in_channels_; }
+  int64_t in_channels() const { return inputs_.empty() ? weight_.size(1) * options_.groups : in_channels_; }
   int64_t out_channels() const { return weight_.size(0); }
   const Conv2dOptions& options() const { return options_; }
   const Parameter& weight() const { return weight_; }
@@ -44,24 +45,14 @@ class Conv2d : public Module {
   const Parameter& bias() const { return bias_; }
   /// The options as conv2d takes them.
   Conv2dShape geometry() const;
-  /// The channels of x that are read; empty: all.
-  const std::vector<int64_t>& inputs() const { return options_.inputs; }
-  /// Undefined where there is none.
-  Tensor constant() const { return constant_ ? *constant_ : Tensor(); }
-  /// Reads only these of x's `in_channels` channels from now on; the weight must get one slice for each. Throws with
-  /// several groups.
-  void set_inputs(int64_t in_channels, std::vector<int64_t> inputs);
-  /// Gives a layer without bias one of zeros. Optimisers do not know it.
-  void add_bias();
-  /// Throws unless it is (out,1,KH,KW) in the weight's dtype.
-  void set_constant(const Tensor& constant);
 
  private:
   Conv2dOptions options_;
-  int64_t in_channels_;  // of x; used with inputs only
+  int64_t in_channels_;          // of x; used with inputs_ only
+  std::vector<int64_t> inputs_;  // the channels of x that are read; empty: all
   Parameter& weight_;
   Parameter& bias_;
-  Tensor* constant_ = nullptr;
+  Tensor& constant_;  // undefined where nothing is added
 };
 
 /// A Conv2d whose weights start Kaiming normal by fan_out, as residual networks and VGG with BatchNorm are trained.

@@ -14,6 +14,7 @@ class Embedding : public Module {
   std::string type() const override { return "Embedding"; }
   nlohmann::json config() const override;
   static ModulePtr from_config(const nlohmann::json& config);
+  ChannelAccount channels() const override { return {.axis = ChannelAxis::last}; }
 
   int64_t count() const { return weight_.size(0); }
   int64_t dim() const { return weight_.size(1); }

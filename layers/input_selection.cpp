@@ -11,7 +11,7 @@ int64_t count_inputs(std::string_view where, const std::vector<int64_t>& inputs,
   return inputs.empty() ? size : static_cast<int64_t>(inputs.size());
 }
 
-Variable select_inputs(const Variable& x, int axis, const std::vector<int64_t>& inputs) {
+Variable selected(const Variable& x, int axis, const std::vector<int64_t>& inputs) {
   if (inputs.empty()) return x;
   return index_select(x, axis, Tensor::from(inputs, {static_cast<int64_t>(inputs.size())}));
 }

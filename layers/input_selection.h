@@ -14,7 +14,7 @@ namespace espalier {
 int64_t count_inputs(std::string_view where, const std::vector<int64_t>& inputs, int64_t size);
 
 /// These indices of an axis of x; empty: x itself.
-Variable select_inputs(const Variable& x, int axis, const std::vector<int64_t>& inputs);
+Variable selected(const Variable& x, int axis, const std::vector<int64_t>& inputs);
 
 /// The selection once x has only the channels `kept` of `size` left: positions in the new x. Empty when all of those
 /// are read. Throws when kept are no increasing indices.

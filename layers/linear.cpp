@@ -6,11 +6,9 @@
 
 namespace espalier {
 
-Linear::Linear(int64_t in_features, int64_t out_features, LinearOptions options)
+Linear::Linear(int64_t in_features, int64_t out_features, const LinearOptions& options)
     : in_features_(in_features),
-      inputs_(std::move(options.inputs)),
-      weight_(add_parameter("weight",
-                            default_weight("Linear", {out_features, count_inputs("Linear", inputs_, in_features)}))),
+      weight_(add_parameter("weight", default_weight("Linear", {out_features, in_features}))),
       bias_(add_parameter("bias", options.bias ? uniform_tensor("Linear", {out_features},
                                                                 1 / std::sqrt(static_cast<double>(weight_.size(1))))
                                                : Tensor())) {}
@@ -22,7 +20,7 @@ Variable Linear::forward(const Variable& x) {
          needs_flatten ? std::string("put a Flatten before it")
                        : fmt::format("build the layer with in_features={}", x.rank() ? x.size(-1) : 1));
   }
-  return linear(select_inputs(x, -1, inputs_), weight_, bias_);
+  return linear(selected(x, -1, inputs_), weight_, bias_);
 }
 
 int64_t Linear::macs(const Shape&, const Shape& output) const { return output.numel() * weight_.size(1); }
@@ -39,24 +37,25 @@ void Linear::keep_channels(const std::vector<int64_t>& inputs, const std::vector
   in_features_ = static_cast<int64_t>(inputs.size());
 }
 
-void Linear::set_inputs(int64_t in_features, std::vector<int64_t> inputs) {
-  count_inputs(label(), inputs, in_features);
-  in_features_ = in_features;
-  inputs_ = std::move(inputs);
+ChannelAccount Linear::channels() const {
+  return {.axis = ChannelAxis::last, .readers = {{.inputs = inputs_}}, .is_affine = true, .selects_inputs = true};
 }
 
-void Linear::add_bias() {
-  if (!bias_.defined())
-    bias_ = Parameter("bias", Tensor::zeros({out_features()}, weight_.data().dtype(), weight_.data().device()));
+void Linear::select_inputs(int64_t channels, const std::vector<int64_t>& inputs) {
+  count_inputs(label(), inputs, channels);
+  in_features_ = channels;
+  inputs_ = inputs;
 }
 
 ModulePtr Linear::from_config(const nlohmann::json& config) {
   ConfigReader reader(config);
   const int64_t in_features = reader.integer("in_features"), out_features = reader.integer("out_features");
-  LinearOptions options{.bias = reader.boolean("bias", true)};
-  if (reader.has("inputs")) options.inputs = reader.integers("inputs");
+  const LinearOptions options{.bias = reader.boolean("bias", true)};
+  const std::vector<int64_t> inputs = reader.has("inputs") ? reader.integers("inputs") : std::vector<int64_t>();
   reader.finish();
-  return std::make_shared<Linear>(in_features, out_features, options);
+  auto layer = std::make_shared<Linear>(count_inputs("Linear", inputs, in_features), out_features, options);
+  if (!inputs.empty()) layer->select_inputs(in_features, inputs);
+  return layer;
 }
 
 }  // namespace espalier

@@ -30,9 +30,9 @@ LSTM::LSTM(int64_t input_size, int64_t hidden_size, const LstmOptions& options) 
       const int64_t hidden = options.hidden_sizes.empty() ? hidden_size : options.hidden_sizes[slot];
       const int64_t gates = 4 * hidden;
       const double bound = 1 / std::sqrt(static_cast<double>(hidden));
-      const std::string suffix = fmt::format("_l{}{}", layer, direction == 1 ? "_reverse" : "");
       const auto add = [&](const char* name, const Shape& shape, bool wanted = true) {
-        return &add_parameter(name + suffix, wanted ? uniform_tensor("LSTM", shape, bound) : Tensor());
+        return &add_parameter(name + suffix(layer, direction),
+                              wanted ? uniform_tensor("LSTM", shape, bound) : Tensor());
       };
       Direction d{};
       d.w_ih = add("weight_ih", {gates, inputs});
@@ -50,6 +50,10 @@ std::vector<int64_t> LSTM::hidden_sizes() const {
   std::vector<int64_t> sizes;
   for (const Direction& d : directions_) sizes.push_back(d.w_hh->size(1));
   return sizes;
+}
+
+std::string LSTM::suffix(int64_t layer, int64_t direction) {
+  return fmt::format("_l{}{}", layer, direction == 1 ? "_reverse" : "");
 }
 
 bool LSTM::has_one_size() const {
@@ -98,8 +102,9 @@ LstmResult LSTM::forward(const Variable& input, const LstmInputs& inputs) {
         return states.defined() ? select(states, 0, slot)
                                 : Variable(Tensor::zeros({batch, d.w_hh->size(1)}, x.dtype(), x.device()));
       };
-      LstmStates states =
-          lstm(x, start(inputs.h0), start(inputs.c0), *d.w_ih, *d.w_hh, *d.b_ih, *d.b_hh, lengths, direction == 1);
+      const Variable h0 = start(inputs.h0);
+      LstmStates states = lstm(x, h0, start(inputs.c0), *d.w_ih, *d.w_hh, *d.b_ih, *d.b_hh, lengths, direction == 1);
+      if (reads_are_observed()) observe_reads(slot, x, h0, states.output);
       outputs.push_back(std::move(states.output));
       h.push_back(std::move(states.h));
       c.push_back(std::move(states.c));
@@ -114,6 +119,15 @@ LstmResult LSTM::forward(const Variable& input, const LstmInputs& inputs) {
   return result;
 }
 
+/// A step reads the state that the step before it left: the first one h0, the others all outputs but the last.
+void LSTM::observe_reads(int64_t slot, const Variable& x, const Variable& h0, const Variable& output) {
+  const int64_t layer = slot / num_directions(), direction = slot % num_directions(), steps = output.size(0);
+  const std::string own = suffix(layer, direction);
+  if (layer > 0) observe_read("weight_ih" + own, x);
+  observe_read("weight_hh" + own, h0);
+  if (steps > 1) observe_read("weight_hh" + own, slice(output, 0, direction, steps - 1 + direction));
+}
+
 LstmResult LSTM::operator()(const Variable& x, const LstmInputs& inputs) {
   LstmResult result = forward(x, inputs);
   observe(x, result.output);
@@ -124,6 +138,19 @@ int64_t LSTM::macs(const Shape& input, const Shape&) const {
   int64_t weights = 0;
   for (const Direction& d : directions_) weights += d.w_ih->numel() + d.w_hh->numel();
   return input[0] * input[1] * weights;
+}
+
+ChannelAccount LSTM::channels() const {
+  ChannelAccount account{.axis = ChannelAxis::last};
+  for (int64_t layer = 0; layer < options_.num_layers; ++layer)
+    for (int64_t direction = 0; direction < num_directions(); ++direction)
+      for (const char* kind : {"ih", "hh"}) {
+        const std::string name = kind + suffix(layer, direction);
+        const bool reads_input = layer == 0 && kind == std::string("ih");
+        (reads_input ? account.readers : account.inner_readers)
+            .push_back({.weight = "weight_" + name, .bias = options_.bias ? "bias_" + name : ""});
+      }
+  return account;
 }
 
 nlohmann::json LSTM::config() const {

@@ -48,6 +48,7 @@ class LSTM : public Module {
   nlohmann::json config() const override;
   static ModulePtr from_config(const nlohmann::json& config);
   int64_t macs(const Shape& input, const Shape& output) const override;
+  ChannelAccount channels() const override;
 
   int64_t input_size() const { return directions_.front().w_ih->size(1); }
   /// Of the first layer and direction.
@@ -63,6 +64,8 @@ class LSTM : public Module {
   };
   int64_t num_directions() const { return options_.bidirectional ? 2 : 1; }
   bool has_one_size() const;
+  static std::string suffix(int64_t layer, int64_t direction);
+  void observe_reads(int64_t slot, const Variable& x, const Variable& h0, const Variable& output);
   void check_input(const Variable& x, const LstmInputs& inputs) const;
 
   LstmOptions options_;

@@ -13,6 +13,7 @@ namespace espalier {
 
 namespace {
 thread_local ForwardObserver* t_observers = nullptr;
+thread_local ReadObserver* t_read_observers = nullptr;
 
 std::string joined(const std::string& prefix, const std::string& name) {
   return prefix.empty() ? name : prefix + "." + name;
@@ -45,9 +46,22 @@ void Module::observe(const Variable& input, const Variable& output) {
     observer->callback_(*this, input, output);
 }
 
+void Module::observe_read(const std::string& weight, const Variable& x) {
+  for (ReadObserver* observer = t_read_observers; observer != nullptr; observer = observer->previous_)
+    observer->callback_(*this, parameter(weight), x);
+}
+
+bool Module::reads_are_observed() { return t_read_observers != nullptr; }
+
 int64_t Module::macs(const Shape&, const Shape&) const { return 0; }
 
 void Module::keep_channels(const std::vector<int64_t>&, const std::vector<int64_t>&) {}
+
+ChannelAccount Module::channels() const { return {}; }
+
+void Module::select_inputs(int64_t, const std::vector<int64_t>&) {
+  fail(label(), "can't read a part of its input; override select_inputs, or don't set selects_inputs in channels()");
+}
 
 std::string Module::label() const {
   for (const auto& [name, parameter] : parameters_) {
@@ -82,7 +96,8 @@ NamedTensors Module::named_buffers() const {
   NamedTensors result;
   std::unordered_set<const Module*> seen;
   walk("", *this, seen, [&](const std::string& prefix, const Module& module) {
-    for (const auto& [name, buffer] : module.buffers_) result.emplace_back(joined(prefix, name), *buffer);
+    for (const auto& [name, buffer] : module.buffers_)
+      if (buffer->defined()) result.emplace_back(joined(prefix, name), *buffer);
   });
   return result;
 }
@@ -108,6 +123,18 @@ ModulePtr Module::find(const std::string& name) const {
   }
   fail("find", "{} has no module '{}'{}", type(), name, did_you_mean(name, names));
 }
+
+const Parameter& Module::parameter(const std::string& name) const { return *slot(parameters_, "parameter", name); }
+
+const Tensor& Module::buffer(const std::string& name) const { return *slot(buffers_, "buffer", name); }
+
+void Module::define_parameter(const std::string& name, Tensor value) {
+  Parameter& own = *slot(parameters_, "parameter", name);
+  check(!own.defined(), "define_parameter", "{} has '{}' already", label(), name);
+  own = Parameter(name, std::move(value));
+}
+
+void Module::set_buffer(const std::string& name, Tensor value) { *slot(buffers_, "buffer", name) = std::move(value); }
 
 int64_t Module::num_parameters() const {
   int64_t total = 0;
@@ -209,14 +236,15 @@ Device Module::device() const {
 void Module::to(Device device) {
   for (Parameter& parameter : parameters()) parameter.to(device);
   for (const auto& [name, module] : named_modules())
-    for (auto& [buffer_name, buffer] : module->buffers_) *buffer = buffer->to(device);
+    for (auto& [buffer_name, buffer] : module->buffers_)
+      if (buffer->defined()) *buffer = buffer->to(device);
 }
 
 void Module::to(DType dtype) {
   for (Parameter& parameter : parameters()) parameter.to(dtype);
   for (const auto& [name, module] : named_modules())
     for (auto& [buffer_name, buffer] : module->buffers_)
-      if (is_floating(buffer->dtype())) *buffer = buffer->to(dtype);
+      if (buffer->defined() && is_floating(buffer->dtype())) *buffer = buffer->to(dtype);
 }
 
 ModulePtr Module::clone() const {
@@ -246,7 +274,8 @@ ModulePtr Module::clone() const {
       to.set_requires_grad(from.requires_grad());
       if (from.mask().defined()) to.set_mask(from.mask(), from.gradient_flow());
     }
-    for (size_t b = 0; b < source.buffers_.size(); ++b) *target.buffers_[b].second = source.buffers_[b].second->clone();
+    for (size_t b = 0; b < source.buffers_.size(); ++b)
+      if (const Tensor& from = *source.buffers_[b].second; from.defined()) *target.buffers_[b].second = from.clone();
     target.training_ = source.training_;
   }
   copy->named_parameters();  // names of tied parameters
@@ -265,6 +294,17 @@ void Module::check_name(const char* what, const std::string& name) const {
   };
   check(!taken(parameters_) && !taken(buffers_) && !taken(children_), "Module",
         "the name '{}' is taken; choose another for this {}", name, what);
+}
+
+template <class Held>
+const std::unique_ptr<Held>& Module::slot(const std::vector<std::pair<std::string, std::unique_ptr<Held>>>& all,
+                                          const char* what, const std::string& name) const {
+  std::vector<std::string> names;
+  for (const auto& [own, held] : all) {
+    if (own == name) return held;
+    names.push_back(own);
+  }
+  fail(label(), "has no {} '{}' of its own{}", what, name, did_you_mean(name, names));
 }
 
 Parameter& Module::add_parameter(const std::string& name, Tensor value) {
@@ -306,6 +346,12 @@ ForwardObserver::ForwardObserver(Callback callback) : callback_(std::move(callba
 }
 
 ForwardObserver::~ForwardObserver() { t_observers = previous_; }
+
+ReadObserver::ReadObserver(Callback callback) : callback_(std::move(callback)), previous_(t_read_observers) {
+  t_read_observers = this;
+}
+
+ReadObserver::~ReadObserver() { t_read_observers = previous_; }
 
 EvalMode::EvalMode(Module& module) {
   for (auto& [name, part] : module.named_modules()) {

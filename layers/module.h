@@ -11,6 +11,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "autograd/ops.h"
+#include "layers/channels.h"
 #include "layers/parameter.h"
 
 namespace espalier {
@@ -53,6 +54,13 @@ class Module : public std::enable_shared_from_this<Module> {
   /// its parameters: running statistics, positions, groups. The parameters themselves and sizes read from them follow
   /// without it; so do children. It must either throw or change everything.
   virtual void keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs);
+  /// Where this module itself (not its children) has its channels and which of its weights read them; the default: no
+  /// weight does. With it compaction folds constants into the module, and what goes by layers (Wanda, recovery) sees
+  /// it.
+  virtual ChannelAccount channels() const;
+  /// Called by compaction, before the weight gets one column for each of them: from now on only these of the input's
+  /// `channels` are read. For modules whose account says selects_inputs; throws in all others.
+  virtual void select_inputs(int64_t channels, const std::vector<int64_t>& inputs);
   /// "Conv2d stage1.0.conv1", or the type alone where the place is unknown. For messages.
   std::string label() const;
 
@@ -70,6 +78,15 @@ class Module : public std::enable_shared_from_this<Module> {
   /// The same, as a layer type. Throws when it is of another type.
   template <class M>
   std::shared_ptr<M> find(const std::string& name) const;
+  /// The module's own parameter, or buffer, of that name; undefined where it was built without. Throws when it has
+  /// none, naming the nearest.
+  const Parameter& parameter(const std::string& name) const;
+  const Tensor& buffer(const std::string& name) const;
+  /// Gives the module a parameter that it was built without, such as a bias. Optimisers don't know it. Throws when it
+  /// is there already.
+  void define_parameter(const std::string& name, Tensor value);
+  /// Replaces a buffer, or gives the module one that it was built without.
+  void set_buffer(const std::string& name, Tensor value);
   /// Elements of all parameters; shared ones count once.
   int64_t num_parameters() const;
 
@@ -104,7 +121,8 @@ class Module : public std::enable_shared_from_this<Module> {
 
   /// An undefined value makes an undefined Parameter, which no list mentions: the bias of a layer without one.
   Parameter& add_parameter(const std::string& name, Tensor value);
-  /// Buffers are held by handle: the returned reference stays valid and is what forward updates, in place.
+  /// Buffers are held by handle: the returned reference stays valid and is what forward updates, in place. An undefined
+  /// value makes an undefined Tensor, which no list mentions.
   Tensor& add_buffer(const std::string& name, Tensor value);
   template <class M>
   std::shared_ptr<M> add_child(const std::string& name, std::shared_ptr<M> child) {
@@ -120,11 +138,20 @@ class Module : public std::enable_shared_from_this<Module> {
   void replace_child(const std::string& name, ModulePtr child);
   /// Tells this thread's ForwardObservers; for modules whose call has more than one input.
   void observe(const Variable& input, const Variable& output);
+  /// Tells this thread's ReadObservers what a weight of this module reads, where that isn't the input of forward. Its
+  /// channels lie where channels() says.
+  void observe_read(const std::string& weight, const Variable& x);
+  /// Whether there are any: for what is computed for them only.
+  static bool reads_are_observed();
 
  private:
   friend class EvalMode;
   void adopt(const std::string& name, ModulePtr child);
   void check_name(const char* what, const std::string& name) const;
+  /// The parameter or buffer of that name. Throws, naming the nearest.
+  template <class Held>
+  const std::unique_ptr<Held>& slot(const std::vector<std::pair<std::string, std::unique_ptr<Held>>>& all,
+                                    const char* what, const std::string& name) const;
   /// The module of any of its full names; nullptr where there is none.
   ModulePtr descendant(const std::string& path) const;
 
@@ -161,6 +188,21 @@ class ForwardObserver {
   friend class Module;
   Callback callback_;
   ForwardObserver* previous_;
+};
+
+/// While alive, `callback` sees what weights inside of modules read that isn't the module's input.
+class ReadObserver {
+ public:
+  using Callback = std::function<void(Module& module, const Parameter& weight, const Variable& x)>;
+  explicit ReadObserver(Callback callback);
+  ~ReadObserver();
+  ReadObserver(const ReadObserver&) = delete;
+  ReadObserver& operator=(const ReadObserver&) = delete;
+
+ private:
+  friend class Module;
+  Callback callback_;
+  ReadObserver* previous_;
 };
 
 /// Evaluation mode while alive; then every module of the tree gets its own mode back.

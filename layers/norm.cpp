@@ -125,6 +125,13 @@ Variable BatchNorm2d::canonical(const Variable& x) const {
   return x;
 }
 
+std::vector<std::pair<std::string, std::shared_ptr<BatchNorm>>> batch_norms(const Module& network) {
+  std::vector<std::pair<std::string, std::shared_ptr<BatchNorm>>> norms;
+  for (const auto& [name, module] : network.named_modules())
+    if (auto norm = std::dynamic_pointer_cast<BatchNorm>(module)) norms.emplace_back(name, std::move(norm));
+  return norms;
+}
+
 namespace {
 const Shape& checked_shape(const Shape& shape, const LayerNormOptions& options) {
   check(shape.rank() > 0 && shape.numel() > 0, "LayerNorm", "expected positive sizes, got {}", shape);

@@ -22,6 +22,7 @@ class BatchNorm : public Module {
  public:
   Variable forward(const Variable& x) override;
   nlohmann::json config() const override;
+  ChannelAccount channels() const override { return {.axis = ChannelAxis::second}; }
   /// The running statistics of these channels stay. Throws when inputs and outputs differ.
   void keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs) override;
 
@@ -78,6 +79,9 @@ class BatchNorm2d : public BatchNorm {
   Variable canonical(const Variable& x) const override;
 };
 
+/// Every batch normalisation in a network, also one of your own that derives from BatchNorm, by name.
+std::vector<std::pair<std::string, std::shared_ptr<BatchNorm>>> batch_norms(const Module& network);
+
 struct LayerNormOptions {
   double epsilon = 1e-5;
   bool affine = true;  ///< learn a weight of the normalised shape
@@ -92,6 +96,7 @@ class LayerNorm : public Module {
   explicit LayerNorm(int64_t features, LayerNormOptions options = {}) : LayerNorm(Shape{features}, options) {}
   Variable forward(const Variable& x) override;
   std::string type() const override { return "LayerNorm"; }
+  ChannelAccount channels() const override { return {.axis = ChannelAxis::last}; }
   nlohmann::json config() const override;
   static ModulePtr from_config(const nlohmann::json& config);
 

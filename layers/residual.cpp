@@ -97,7 +97,7 @@ Variable PadShortcut::forward(const Variable& x) {
     const bool is_input = next < in_channels_ && options_.positions[static_cast<size_t>(next)] == output;
     source.push_back(is_input ? next++ : zero++);
   }
-  return select_inputs(pad(y, {{0, 0}, {0, added}, {0, 0}, {0, 0}}), 1, source);
+  return selected(pad(y, {{0, 0}, {0, added}, {0, 0}, {0, 0}}), 1, source);
 }
 
 nlohmann::json PadShortcut::config() const {
@@ -155,7 +155,8 @@ nlohmann::json BasicBlock::config() const {
 /// Whether the sizes alone say what the block is made of.
 bool BasicBlock::is_regular() const {
   const auto is_plain = [](const Conv2d& conv) {
-    return conv.inputs().empty() && !conv.constant().defined() && !conv.bias().defined();
+    const ChannelReader reader = conv.channels().readers[0];
+    return reader.inputs.empty() && !conv.buffer(reader.border).defined() && !conv.bias().defined();
   };
   if (!is_plain(*conv1_) || !is_plain(*conv2_)) return false;
   const int64_t in = conv1_->in_channels(), out = conv2_->out_channels();

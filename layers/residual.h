@@ -48,6 +48,7 @@ class PadShortcut : public Module {
   std::string type() const override { return "PadShortcut"; }
   nlohmann::json config() const override;
   static ModulePtr from_config(const nlohmann::json& config);
+  ChannelAccount channels() const override { return {.has_sizes = true}; }
   /// Throws when an input channel stays whose output goes.
   void keep_channels(const std::vector<int64_t>& inputs, const std::vector<int64_t>& outputs) override;
 

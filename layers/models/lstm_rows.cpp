@@ -7,9 +7,9 @@ namespace espalier {
 
 LstmRows::LstmRows(int64_t row_size, int64_t classes, const LstmRowsOptions& options)
     : LstmRows(LSTM(row_size, options.hidden_size, {.num_layers = options.num_layers, .dropout = options.dropout}),
-               Linear(options.hidden_size, classes)) {}
+               share(Linear(options.hidden_size, classes))) {}
 
-LstmRows::LstmRows(LSTM lstm, Linear fc)
+LstmRows::LstmRows(LSTM lstm, std::shared_ptr<Linear> fc)
     : lstm_(add_child("lstm", std::move(lstm))), fc_(add_child("fc", std::move(fc))) {}
 
 Variable LstmRows::forward(const Variable& x) {
@@ -30,7 +30,7 @@ nlohmann::json LstmRows::config() const {
                            {"num_layers", lstm_->options().num_layers},
                            {"dropout", lstm_->options().dropout}};
   if (lstm_->config().contains("hidden_sizes")) result["hidden_sizes"] = lstm_->hidden_sizes();
-  if (!fc_->inputs().empty()) result["fc_inputs"] = fc_->inputs();
+  if (const nlohmann::json fc = fc_->config(); fc.contains("inputs")) result["fc_inputs"] = fc["inputs"];
   return result;
 }
 
@@ -41,12 +41,14 @@ ModulePtr LstmRows::from_config(const nlohmann::json& config) {
                                 .num_layers = reader.integer("num_layers", 1),
                                 .dropout = reader.number("dropout", 0)};
   LstmOptions lstm{.num_layers = options.num_layers, .dropout = options.dropout};
-  LinearOptions fc;
   if (reader.has("hidden_sizes")) lstm.hidden_sizes = reader.integers("hidden_sizes");
-  if (reader.has("fc_inputs")) fc.inputs = reader.integers("fc_inputs");
+  nlohmann::json fc = {{"type", "Linear"},
+                       {"in_features", lstm.hidden_sizes.empty() ? options.hidden_size : lstm.hidden_sizes.back()},
+                       {"out_features", classes}};
+  if (reader.has("fc_inputs")) fc["inputs"] = reader.integers("fc_inputs");
   reader.finish();
-  const int64_t read = lstm.hidden_sizes.empty() ? options.hidden_size : lstm.hidden_sizes.back();
-  return ModulePtr(new LstmRows(LSTM(row_size, options.hidden_size, lstm), Linear(read, classes, fc)));
+  return ModulePtr(new LstmRows(LSTM(row_size, options.hidden_size, lstm),
+                                std::dynamic_pointer_cast<Linear>(Linear::from_config(fc))));
 }
 
 ModulePtr build_lstm_rows(const Shape& image, int64_t classes, int64_t hidden) {

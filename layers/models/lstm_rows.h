@@ -29,7 +29,7 @@ class LstmRows : public Module {
   const std::shared_ptr<Linear>& fc() const { return fc_; }
 
  private:
-  LstmRows(LSTM lstm, Linear fc);
+  LstmRows(LSTM lstm, std::shared_ptr<Linear> fc);
 
   std::shared_ptr<LSTM> lstm_;
   std::shared_ptr<Linear> fc_;

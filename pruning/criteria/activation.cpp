@@ -4,9 +4,6 @@
 #include <numeric>
 #include <unordered_map>
 
-#include "layers/conv.h"
-#include "layers/linear.h"
-#include "layers/lstm.h"
 #include "pruning/criteria/scoring.h"
 #include "pruning/criteria/units.h"
 
@@ -18,14 +15,18 @@ namespace {
 /// Sums of squared inputs for each weight: of the feature or channel that it is multiplied with.
 class InputNorms {
  public:
-  void see(Module& module, const Variable& input) {
-    if (const auto* linear = dynamic_cast<const Linear*>(&module)) {
-      add(linear->weight(), selected(squares(input.data(), input.rank() - 1), linear->inputs()), 1);
-    } else if (const auto* conv = dynamic_cast<const Conv2d*>(&module)) {
-      add(conv->weight(), selected(squares(input.data(), 1), conv->inputs()), conv->options().groups);
-    } else if (const auto* lstm = dynamic_cast<const LSTM*>(&module)) {
-      see_lstm(*lstm, input);
-    }
+  /// What the layer's readers take.
+  void see_input(const Module& module, const Tensor& input) {
+    const ChannelAccount account = module.channels();
+    for (const ChannelReader& reader : account.readers)
+      add(module.parameter(reader.weight),
+          selected(squares(input, channel_axis(account.axis, input.rank())), reader.inputs),
+          reader.window ? reader.window->groups : 1);
+  }
+
+  /// What a weight reads inside of the layer.
+  void see_read(const Module& module, const Parameter& weight, const Tensor& x) {
+    add(weight, squares(x, channel_axis(module.channels().axis, x.rank())), 1);
   }
 
   /// |w| * ||x||_2, or nothing for a parameter whose input was not seen.
@@ -72,34 +73,6 @@ class InputNorms {
     for (size_t i = 0; i < sums.size(); ++i) features.sums[i] += sums[i];
   }
 
-  /// Observers see the last layer's output only: the layers are run again, one by one.
-  void see_lstm(const LSTM& lstm_module, const Variable& input) {
-    std::unordered_map<std::string, Parameter> own;
-    for (const auto& [name, parameter] : lstm_module.named_parameters()) own.emplace(name, parameter);
-    const auto find = [&](const std::string& name) {
-      const auto found = own.find(name);
-      return found == own.end() ? Parameter() : found->second;
-    };
-    Variable x = lstm_module.options().batch_first ? transpose(input, 0, 1) : input;  // (T,B,I)
-    for (int64_t layer = 0; own.contains(fmt::format("weight_ih_l{}", layer)); ++layer) {
-      Variables outputs;
-      for (const bool reverse : {false, true}) {
-        const std::string suffix = fmt::format("_l{}{}", layer, reverse ? "_reverse" : "");
-        const Parameter w_ih = find("weight_ih" + suffix), w_hh = find("weight_hh" + suffix);
-        if (!w_ih.defined()) continue;
-        const Variable start = Tensor::zeros({x.size(1), w_hh.size(1)}, x.dtype(), x.device());
-        const Variable h =
-            lstm(x, start, start, w_ih, w_hh, find("bias_ih" + suffix), find("bias_hh" + suffix), {}, reverse).output;
-        add(w_ih, squares(x.data(), 2), 1);
-        // A step reads the state that the step before it left: all but the last one's.
-        const int64_t steps = x.size(0);
-        add(w_hh, squares(reverse ? h.data().slice(0, 1, steps) : h.data().slice(0, 0, steps - 1), 2), 1);
-        outputs.push_back(h);
-      }
-      x = outputs.size() == 1 ? outputs[0] : cat(outputs, 2);
-    }
-  }
-
   std::unordered_map<const void*, Features> features_;
 };
 
@@ -130,7 +103,11 @@ class Wanda : public Criterion {
       const EvalMode mode(input.module);
       const NoGrad no_grad;
       for_each_batch(*this, input, [&](const Batch& batch) {
-        const ForwardObserver observer([&](Module& m, const Variable& in, const Variable&) { norms.see(m, in); });
+        const ForwardObserver inputs(
+            [&](Module& module, const Variable& x, const Variable&) { norms.see_input(module, x.data()); });
+        const ReadObserver inside([&](Module& module, const Parameter& weight, const Variable& x) {
+          norms.see_read(module, weight, x.data());
+        });
         forward_of(input, batch);
       });
     }

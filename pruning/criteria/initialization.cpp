@@ -1,7 +1,6 @@
 // Criteria for networks that have not been trained yet.
 #include <cmath>
 
-#include "layers/conv.h"
 #include "layers/norm.h"
 #include "pruning/criteria/scoring.h"
 
@@ -72,10 +71,11 @@ void make_positive(Module& module) {
     handle.set_data(is_bias ? Tensor::zeros_like(parameter.data()) : abs(parameter.data()));
   }
   for (const auto& [name, part] : module.named_modules()) {
-    if (const auto* conv = dynamic_cast<const Conv2d*>(part.get()); conv && conv->constant().defined())
-      conv->constant().fill_(0);
-    const auto* norm = dynamic_cast<const BatchNorm*>(part.get());
-    if (!norm) continue;
+    for (const ChannelReader& reader : part->channels().readers)
+      if (!reader.border.empty() && part->buffer(reader.border).defined())
+        part->set_buffer(reader.border, Tensor::zeros_like(part->buffer(reader.border)));
+  }
+  for (const auto& [name, norm] : batch_norms(module)) {
     Tensor mean = norm->running_mean(), variance = norm->running_var();  // handles on the buffers
     mean.fill_(0);
     variance.fill_(1 - norm->options().epsilon);

@@ -14,9 +14,8 @@ namespace {
 /// Every BatchNorm with a weight, by name.
 std::vector<std::pair<std::string, Parameter>> batch_norm_weights(const Module& module) {
   std::vector<std::pair<std::string, Parameter>> result;
-  for (const auto& [name, part] : module.named_modules())
-    if (const auto* norm = dynamic_cast<const BatchNorm*>(part.get()); norm && norm->weight().defined())
-      result.emplace_back(name, norm->weight());
+  for (const auto& [name, norm] : batch_norms(module))
+    if (norm->weight().defined()) result.emplace_back(name, norm->weight());
   return result;
 }
 

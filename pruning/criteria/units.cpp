@@ -4,8 +4,6 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "layers/conv.h"
-#include "layers/linear.h"
 #include "layers/norm.h"
 #include "pruning/criteria/scoring.h"
 
@@ -143,20 +141,19 @@ void for_each_activation(const Criterion& criterion, const CriterionInput& input
     Variable output;
     int channel_axis;
   };
+  std::unordered_set<const Module*> norms;
+  for (const auto& [name, norm] : batch_norms(input.module)) norms.insert(norm.get());
   const EvalMode mode(input.module);
   const NoGrad no_grad;
   for_each_batch(criterion, input, [&](const Batch& batch) {
     std::vector<Seen> seen;
     {
       const ForwardObserver observer([&](Module& module, const Variable& in, const Variable& out) {
-        if (const auto* conv = dynamic_cast<const Conv2d*>(&module)) {
-          seen.push_back({conv->weight(), out, 1});
-        } else if (const auto* linear = dynamic_cast<const Linear*>(&module)) {
-          seen.push_back({linear->weight(), out, out.rank() - 1});
-        } else if (dynamic_cast<const BatchNorm*>(&module)) {
-          for (Seen& s : seen)
-            if (s.output.is_same(in)) s.output = out;
-        }
+        if (const ChannelAccount account = module.channels(); account.is_affine)
+          seen.push_back({module.parameter(account.readers[0].weight), out, channel_axis(account.axis, out.rank())});
+        if (!norms.contains(&module)) return;
+        for (Seen& s : seen)
+          if (s.output.is_same(in)) s.output = out;
       });
       forward_of(input, batch);
     }

@@ -21,8 +21,8 @@ Saliencies spread_over_units(const Criterion& criterion, const std::vector<Param
 std::vector<bool> existing_weights(const Parameter& parameter);
 
 /// Runs the batches of the input through the network in evaluation mode without history and calls
-/// f(weight, activations) for each Linear and Conv2d: max(0, z) as (N,C,H,W), z their output or that of the BatchNorm
-/// that is called on it; H = W = 1 and N all leading axes for a Linear.
+/// f(weight, activations) for each affine layer (ChannelAccount), such as Linear and Conv2d: max(0, z) as (N,C,H,W), z
+/// their output or that of the BatchNorm that is called on it; H = W = 1 and N all leading axes for a Linear.
 void for_each_activation(const Criterion& criterion, const CriterionInput& input,
                          const std::function<void(const Parameter& weight, const Tensor& activations)>& f);
 

@@ -171,6 +171,12 @@ int64_t replace_layers(Sequential& network, std::map<const Module*, ModulePtr>& 
   }
   return replaced;
 }
+
+void check_not_compacted(const Module& layer) {
+  const ChannelReader reader = layer.channels().readers[0];
+  check(reader.inputs.empty() && (reader.border.empty() || !layer.buffer(reader.border).defined()), "make_variational",
+        "{} was compacted and selects its inputs; make it variational before compaction", layer.label());
+}
 }  // namespace
 
 int64_t make_variational(Sequential& network, const VariationalOptions& options) {
@@ -180,13 +186,11 @@ int64_t make_variational(Sequential& network, const VariationalOptions& options)
   std::map<const Module*, ModulePtr> done;
   const int64_t replaced = replace_layers(network, done, [&](const ModulePtr& child) -> ModulePtr {
     if (const auto layer = std::dynamic_pointer_cast<Linear>(child)) {
-      check(layer->inputs().empty(), "make_variational",
-            "{} was compacted and selects its inputs; make it variational before compaction", layer->label());
+      check_not_compacted(*layer);
       return std::make_shared<VariationalLinear>(*layer, options);
     }
     if (const auto layer = std::dynamic_pointer_cast<Conv2d>(child)) {
-      check(layer->inputs().empty() && !layer->constant().defined(), "make_variational",
-            "{} was compacted and selects its inputs; make it variational before compaction", layer->label());
+      check_not_compacted(*layer);
       return std::make_shared<VariationalConv2d>(*layer, options);
     }
     return nullptr;

@@ -20,7 +20,7 @@ std::vector<bool> varying(const Tensor& input) {
   return result;
 }
 
-/// Of every Linear and Conv2d which of its inputs vary, by name; and their names in the order of the calls.
+/// Of every affine layer which of its inputs vary, by name; and their names in the order of the calls.
 std::map<std::string, std::vector<bool>> varying_inputs(Module& network, const Tensor& images,
                                                         std::vector<std::string>& order) {
   std::map<const Module*, std::string> names;

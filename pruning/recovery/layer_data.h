@@ -7,8 +7,6 @@
 #include <vector>
 
 #include "datasets/data_loader.h"
-#include "layers/conv.h"
-#include "layers/linear.h"
 #include "training/evaluate.h"
 
 namespace espalier::recovery {
@@ -28,20 +26,23 @@ inline void for_batches(const char* operation, const Dataset& data, int64_t batc
   }
 }
 
-/// The parameters of a Linear or a Conv2d; undefined of anything else.
+/// An affine layer (ChannelAccount), such as Linear and Conv2d; undefined of anything else.
 struct WeightLayer {
   std::string name = {};
   Module* module = nullptr;
   Parameter weight = {}, bias = {};
+  ChannelReader reader = {};
 
   bool defined() const { return module != nullptr; }
   bool is_masked() const { return defined() && weight.mask().defined(); }
 };
 
 inline WeightLayer weight_layer(const std::string& name, Module& module) {
-  if (const auto* linear = dynamic_cast<Linear*>(&module)) return {name, &module, linear->weight(), linear->bias()};
-  if (const auto* conv = dynamic_cast<Conv2d*>(&module)) return {name, &module, conv->weight(), conv->bias()};
-  return {};
+  const ChannelAccount account = module.channels();
+  if (!account.is_affine) return {};
+  const ChannelReader& reader = account.readers[0];
+  return {name, &module, module.parameter(reader.weight),
+          reader.bias.empty() ? Parameter() : module.parameter(reader.bias), reader};
 }
 
 /// The layers whose outputs pruning has damaged, in the order of the calls of one forward pass: those with a masked

@@ -22,24 +22,25 @@ class Samples {
       : outputs_(layer.weight.size(0)),
         columns_(layer.weight.numel() / layer.weight.size(0)),
         with_bias_(with_bias),
-        conv_(dynamic_cast<Conv2d*>(layer.module)),
-        inputs_(conv_ != nullptr ? conv_->inputs() : dynamic_cast<Linear&>(*layer.module).inputs()) {
-    const int64_t groups = conv_ != nullptr ? conv_->options().groups : 1;
+        axis_(layer.module->channels().axis),
+        weight_shape_(layer.weight.shape()),
+        reader_(layer.reader) {
+    const int64_t groups = reader_.window ? reader_.window->groups : 1;
     for (int64_t g = 0; g < groups; ++g) systems_.emplace_back(columns_ + (with_bias ? 1 : 0), outputs_ / groups);
   }
 
   /// The layer's input, and how far its output is from what it should be.
   void add(const Tensor& input, const Tensor& missing, int64_t positions, Generator& generator) {
     Tensor x = input.to(Device::cpu());
-    if (!inputs_.empty())
-      x = index_select(x, conv_ != nullptr ? 1 : -1,
-                       Tensor::from<int64_t>(inputs_, {static_cast<int64_t>(inputs_.size())}));
-    x = x.to(DType::f64).contiguous();
-    const Tensor y = missing.to(Device::cpu()).to(DType::f64).contiguous();
-    if (conv_ != nullptr)
-      add_images(x, y, positions, generator);
+    if (!reader_.inputs.empty())
+      x = index_select(x, channel_axis(axis_, x.rank()),
+                       Tensor::from<int64_t>(reader_.inputs, {static_cast<int64_t>(reader_.inputs.size())}));
+    x = x.to(DType::f64);
+    const Tensor y = missing.to(Device::cpu()).to(DType::f64);
+    if (reader_.window)
+      add_images(x.contiguous(), y.contiguous(), positions, generator);
     else
-      add_rows(x.data<double>(), y.data<double>(), y.numel() / outputs_);
+      add_rows(channels_last(x), channels_last(y));
   }
 
   NormalEquations& system(int64_t output) { return systems_[static_cast<size_t>(output / per_group())]; }
@@ -50,7 +51,14 @@ class Samples {
   int64_t rows() const { return systems_.front().rows(); }
 
  private:
-  void add_rows(const double* x, const double* y, int64_t rows) {
+  Tensor channels_last(const Tensor& x) const {
+    return x.transpose(channel_axis(axis_, x.rank()), x.rank() - 1).contiguous();
+  }
+
+  /// x (...,columns), y (...,outputs).
+  void add_rows(const Tensor& x_rows, const Tensor& y_rows) {
+    const double *x = x_rows.data<double>(), *y = y_rows.data<double>();
+    const int64_t rows = y_rows.numel() / outputs_;
     std::vector<double> inputs;
     inputs.reserve(static_cast<size_t>(rows * (columns_ + 1)));
     for (int64_t row = 0; row < rows; ++row) {
@@ -92,15 +100,15 @@ class Samples {
   /// Appends (C/groups,KH,KW) of image n, zeros where the window lies on the padding.
   void add_window(const Tensor& x, int64_t n, int64_t group, int64_t row, int64_t column,
                   std::vector<double>& to) const {
-    const Conv2dOptions& o = conv_->options();
-    const Shape& w = conv_->weight().shape();
+    const Conv2dShape& o = *reader_.window;
+    const Shape& w = weight_shape_;
     const int64_t height = x.size(2), width = x.size(3);
     for (int64_t c = 0; c < w[1]; ++c) {
       const double* plane = x.data<double>() + (n * x.size(1) + group * w[1] + c) * height * width;
       for (int64_t i = 0; i < w[2]; ++i)
         for (int64_t j = 0; j < w[3]; ++j) {
-          const int64_t at_h = row * o.stride.h - o.padding.h + i * o.dilation.h;
-          const int64_t at_w = column * o.stride.w - o.padding.w + j * o.dilation.w;
+          const int64_t at_h = row * o.stride_h - o.padding_h + i * o.dilation_h;
+          const int64_t at_w = column * o.stride_w - o.padding_w + j * o.dilation_w;
           const bool inside = at_h >= 0 && at_h < height && at_w >= 0 && at_w < width;
           to.push_back(inside ? plane[at_h * width + at_w] : 0);
         }
@@ -109,8 +117,9 @@ class Samples {
 
   int64_t outputs_, columns_;
   bool with_bias_;
-  const Conv2d* conv_;
-  std::vector<int64_t> inputs_;
+  ChannelAxis axis_;
+  Shape weight_shape_;
+  ChannelReader reader_;
   std::vector<NormalEquations> systems_;
 };
 
@@ -183,7 +192,7 @@ Reconstruction reconstruct_layer(Module& pruned, const std::string& layer, Modul
         options.ridge, options.positions);
   const WeightLayer target = recovery::weight_layer(layer, *pruned.find(layer));
   const ModulePtr reference = dense.find(layer);
-  check(target.defined(), operation, "'{}' is a {}; only Linear and Conv2d can be fitted", layer,
+  check(target.defined(), operation, "'{}' is a {}; only Linear, Conv2d and other affine layers can be fitted", layer,
         pruned.find(layer)->type());
   const bool with_bias = options.bias && target.bias.defined();
   Samples samples(target, with_bias);

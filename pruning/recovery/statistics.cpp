@@ -14,33 +14,36 @@ namespace {
 /// Momentum of every BatchNorm: none while alive.
 class PlainAverages {
  public:
-  explicit PlainAverages(const std::vector<std::shared_ptr<BatchNorm>>& norms) : norms_(norms) {
-    for (const auto& norm : norms_) {
+  explicit PlainAverages(const std::vector<std::pair<std::string, std::shared_ptr<BatchNorm>>>& norms) : norms_(norms) {
+    for (const auto& [name, norm] : norms_) {
       before_.push_back(norm->options().momentum);
       norm->set_momentum(std::nullopt);
     }
   }
   ~PlainAverages() {
-    for (size_t i = 0; i < norms_.size(); ++i) norms_[i]->set_momentum(before_[i]);
+    for (size_t i = 0; i < norms_.size(); ++i) norms_[i].second->set_momentum(before_[i]);
   }
   PlainAverages(const PlainAverages&) = delete;
   PlainAverages& operator=(const PlainAverages&) = delete;
 
  private:
-  const std::vector<std::shared_ptr<BatchNorm>>& norms_;
+  const std::vector<std::pair<std::string, std::shared_ptr<BatchNorm>>>& norms_;
   std::vector<std::optional<double>> before_;
 };
 
-/// Sums a layer's outputs over everything but its channels: (N,C,H,W) and (...,C) -> (C), f64.
+/// Sums a layer's outputs over everything but its channels: (N,C,H,W) or (...,C) -> (C), f64.
 struct ChannelMean {
   Tensor sum;
   double count = 0;
 
-  void add(const Tensor& output, bool images) {
+  void add(const Tensor& output, int axis) {
     const Tensor y = output.to(Device::cpu()).to(DType::f64);
-    const int64_t channels = images ? y.size(1) : y.size(-1);
+    const int64_t channels = y.size(axis);
+    Axes others;
+    for (int i = 0; i < y.rank(); ++i)
+      if (i != axis) others.push_back(i);
     const Tensor total =
-        images ? espalier::sum(y, {0, 2, 3}) : espalier::sum(y.contiguous().reshape({-1, channels}), {0});
+        axis < y.rank() - 1 ? espalier::sum(y, others) : espalier::sum(y.contiguous().reshape({-1, channels}), {0});
     sum = sum.defined() ? sum + total : total;
     count += static_cast<double>(y.numel() / channels);
   }
@@ -56,7 +59,8 @@ struct Measured {
 
 Measured measure(Module& network, const std::string& layer, const Dataset& data, const CompensateOptions& options) {
   const ModulePtr target = network.find(layer);
-  const bool images = dynamic_cast<Conv2d*>(target.get()) != nullptr;
+  const ChannelAxis axis = target->channels().axis;
+  const auto norms = batch_norms(network);
   Measured result;
   ChannelMean mean;
   const EvalMode mode(network);
@@ -67,18 +71,16 @@ Measured measure(Module& network, const std::string& layer, const Dataset& data,
                           const ForwardObserver observer([&](Module& module, const Variable& x, const Variable& y) {
                             if (&module == target.get()) {
                               output = y;
-                              mean.add(y.data(), images);
+                              mean.add(y.data(), channel_axis(axis, y.rank()));
                             } else if (output.defined() && x.is_same(output) && !result.norm) {
-                              if (dynamic_cast<BatchNorm*>(&module) != nullptr)
-                                result.norm = std::dynamic_pointer_cast<BatchNorm>(module.shared_from_this());
+                              for (const auto& [name, norm] : norms)
+                                if (norm.get() == &module) result = {{}, norm, name};
                             }
                           });
                           network(batch.images);
                         });
   check(mean.count > 0, "compensate_bias", "the forward pass does not call '{}'", layer);
   result.means = mean.means();
-  for (const auto& [name, module] : network.named_modules())
-    if (result.norm && module == result.norm) result.norm_name = name;
   return result;
 }
 
@@ -124,9 +126,7 @@ void fields(FieldVisitor& f, CompensateOptions& o) {
 }
 
 int64_t recalibrate_batch_norm(Module& module, const Dataset& data, const RecalibrateOptions& options) {
-  std::vector<std::shared_ptr<BatchNorm>> norms;
-  for (const auto& [name, part] : module.named_modules())
-    if (auto norm = std::dynamic_pointer_cast<BatchNorm>(part)) norms.push_back(std::move(norm));
+  const auto norms = batch_norms(module);
   if (norms.empty()) return 0;
   check(data.size() > 0, "recalibrate_batch_norm", "expected examples to run the network on, got none");
   check(options.batch_size > 0 && options.batches > 0, "recalibrate_batch_norm",
@@ -134,7 +134,7 @@ int64_t recalibrate_batch_norm(Module& module, const Dataset& data, const Recali
   const EvalMode mode(module);
   const NoGrad no_grad;
   const PlainAverages averages(norms);
-  for (const auto& norm : norms) {
+  for (const auto& [name, norm] : norms) {
     norm->train();
     norm->reset_running_stats();
   }

@@ -126,7 +126,7 @@ Tensors conv2d(const Call& c) {
   for (const size_t axis : {size_t{2}, size_t{3}}) c.trace.fix(x.axes[axis], kPositions);
   const bool depthwise = groups > 1 && columns.size() == 1;
   if (!depthwise) c.trace.declare(columns, kReads);
-  c.trace.declare(filters, kProduces);
+  c.trace.declare(filters, depthwise ? kProduces | kScales : kProduces);
   if (!c.has(1)) c.trace.fix(filters, "filtered by a kernel that is no parameter");
   if (depthwise) {
     for (int64_t f = 0; f < filters.size(); ++f)
@@ -190,10 +190,10 @@ Tensors batch_norm(const Call& c) {
     if (a != 1) c.trace.fix(y.axes[a], "normalised over, by mean and variance");
   }
   use_as_data(c, c.in(0), 1);
-  for (const size_t scale : {size_t{1}, size_t{2}}) {
-    if (!c.has(scale)) continue;
-    c.trace.unite(y.axes[1], c.in(scale).axes[0]);
-    c.trace.declare(c.in(scale).axes[0], kScales);
+  for (const auto& [operand, roles] : {std::pair(size_t{1}, kScales), std::pair(size_t{2}, kShifts)}) {
+    if (!c.has(operand)) continue;
+    c.trace.unite(y.axes[1], c.in(operand).axes[0]);
+    c.trace.declare(c.in(operand).axes[0], roles);
   }
   return {y};
 }

@@ -36,7 +36,7 @@ namespace {
 IndexMap composed(const CompactionPlan& plan, const IndexMap& earlier) {
   IndexMap result;
   for (const PlannedParameter& planned : plan.parameters) {
-    if (planned.added) continue;
+    if (planned.is_new()) continue;
     std::vector<Indices> kept = planned.kept;
     if (const auto before = earlier.find(planned.name); before != earlier.end()) {
       check(before->second.size() == kept.size(), "compact", "the earlier index map has {} axes for '{}', which has {}",
@@ -241,14 +241,16 @@ void replace_blocks(Module& net, const Module& copy, const std::vector<std::stri
       block.parent->replace(block.position, module_from_config(copy.find(block.name)->config()));
 }
 
-void add_biases(Optimizer& optimizer, const Module& net, const std::vector<std::string>& added) {
+/// Lets an optimiser that trains a weight train the bias too that it has gained.
+void add_biases(Optimizer& optimizer, const Module& net, const CompactionPlan& plan) {
   std::unordered_map<std::string, Parameter> parameters;
   std::unordered_set<const void*> known;
   for (const auto& [name, parameter] : net.named_parameters()) parameters.emplace(name, parameter);
   for (const Parameter& parameter : optimizer.parameters()) known.insert(parameter.id());
-  for (const std::string& name : added) {
-    const std::string weight = name.substr(0, name.size() - std::string("bias").size()) + "weight";
-    if (known.contains(parameters.at(weight).id())) optimizer.add(name, parameters.at(name), parameters.at(weight));
+  for (const PlannedParameter& planned : plan.parameters) {
+    if (!planned.is_new()) continue;
+    const Parameter& weight = parameters.at(planned.weight);
+    if (known.contains(weight.id())) optimizer.add(planned.name, parameters.at(planned.name), weight);
   }
 }
 
@@ -290,7 +292,7 @@ CompactionReport compact(Module& net, const Tensor& example, const CompactOption
     if (parameter.mask().defined()) report.masks_left.push_back(name);
   }
   for (const PlannedParameter& planned : plan.parameters)
-    if (planned.added) report.added_biases.push_back(planned.name);
+    if (planned.is_new()) report.added_biases.push_back(planned.name);
   OptimizerChange change;
   if (options.optimizer != nullptr) change = plan_optimizer(*options.optimizer, net, plan, staying);
 
@@ -299,7 +301,7 @@ CompactionReport compact(Module& net, const Tensor& example, const CompactOption
   apply(plan, net);
   for (auto& [state, smaller] : change.slots) *state = std::move(smaller);
   for (const Parameter& parameter : change.leaving) options.optimizer->remove(parameter);
-  if (options.optimizer != nullptr) add_biases(*options.optimizer, net, report.added_biases);
+  if (options.optimizer != nullptr) add_biases(*options.optimizer, net, plan);
   report.parameters_after = net.num_parameters();
   return report;
 }

@@ -4,10 +4,6 @@
 #include <numeric>
 #include <unordered_map>
 
-#include "layers/conv.h"
-#include "layers/linear.h"
-#include "layers/lstm.h"
-
 namespace espalier {
 
 bool PlannedParameter::is_smaller(const Shape& before) const {
@@ -72,11 +68,9 @@ class Planner {
   void slice_values();
   void plan_modules();
   void plan_selection(PlannedModule& planned, const ModuleChannels& call);
-  void fold(const InputConstants& constants);
-  void fold(const InputConstants& constants, const Linear& layer);
-  void fold(const InputConstants& constants, const Conv2d& layer);
-  void fold(const InputConstants& constants, const LSTM& layer);
-  void add_to_bias(const InputConstants& constants, const Parameter& weight, const Parameter& bias, const Tensor& what);
+  void fold(const ReadConstants& constants);
+  void add_to_bias(const ReadConstants& constants, const Tensor& what);
+  void add_to_border(const ReadConstants& constants, const Tensor& taps);
 
   Indices kept(const std::vector<ChannelRef>& refs) const;
   PlannedParameter& planned(const Parameter& parameter) { return plan_.parameters[places_.at(parameter.id())]; }
@@ -101,7 +95,7 @@ Planner::Planner(Module& net, const DependencyGraph& graph, const DeadUnits& dea
   slice_parameters(net);
   plan_modules();
   slice_values();  // once the columns that are selected are known
-  for (const InputConstants& constants : dead.constants) fold(constants);
+  for (const ReadConstants& constants : dead.constants) fold(constants);
 }
 
 Indices Planner::kept(const std::vector<ChannelRef>& refs) const {
@@ -129,15 +123,14 @@ PlannedModule& Planner::planned(const std::string& module) {
   const auto found =
       std::find_if(plan_.modules.begin(), plan_.modules.end(), [&](const auto& m) { return m.name == module; });
   if (found != plan_.modules.end()) return *found;
-  plan_.modules.push_back({.name = module, .inputs = {}, .outputs = {}, .selection = {}, .constant = {}});
+  plan_.modules.push_back({.name = module, .inputs = {}, .outputs = {}, .selection = {}});
   return plan_.modules.back();
 }
 
 void Planner::plan_modules() {
   std::unordered_map<const Module*, PlannedModule> seen;
   for (const ModuleChannels& call : graph_.modules()) {
-    PlannedModule plan{
-        .name = call.name, .inputs = kept(call.inputs), .outputs = kept(call.outputs), .selection = {}, .constant = {}};
+    PlannedModule plan{.name = call.name, .inputs = kept(call.inputs), .outputs = kept(call.outputs), .selection = {}};
     plan.changes_channels = plan.inputs.size() < call.inputs.size() || plan.outputs.size() < call.outputs.size();
     if (const auto before = seen.find(call.module.get()); before != seen.end()) {
       const bool agrees = before->second.inputs == plan.inputs && before->second.outputs == plan.outputs;
@@ -166,12 +159,11 @@ void Planner::slice_values() {
 
 /// Columns that no weight of a row that stays reads are left out, at least one stays.
 void Planner::plan_selection(PlannedModule& plan, const ModuleChannels& call) {
-  const auto* linear = dynamic_cast<const Linear*>(call.module.get());
-  const auto* conv = dynamic_cast<const Conv2d*>(call.module.get());
-  if (linear == nullptr && (conv == nullptr || conv->options().groups != 1)) return;
-  if (!may_select_(call.name)) return;
-  const Parameter& weight = linear != nullptr ? linear->weight() : conv->weight();
-  const Indices& selected = linear != nullptr ? linear->inputs() : conv->inputs();
+  const ChannelAccount account = call.module->channels();
+  if (!account.selects_inputs || !may_select_(call.name)) return;
+  const ChannelReader& reader = account.readers[0];
+  const Parameter& weight = call.module->parameter(reader.weight);
+  const Indices& selected = reader.inputs;
   if (!weight.mask().defined() || uses_[weight.id()] > 1 || graph_.is_used_outside(weight)) return;
   PlannedParameter& planned = this->planned(weight);
 
@@ -193,8 +185,8 @@ void Planner::plan_selection(PlannedModule& plan, const ModuleChannels& call) {
   const auto all = static_cast<int64_t>(alive.size()), kept = static_cast<int64_t>(columns.size());
   if (kept == all) return;
   const int64_t rows = exists.size(0);
-  const int64_t positions = conv != nullptr ? call.output[2] * call.output[3] * weight.size(2) * weight.size(3) : 1;
-  const int64_t copies = conv != nullptr ? call.input[2] * call.input[3] : 1;
+  const int64_t positions = reader.window ? call.output[2] * call.output[3] * weight.size(2) * weight.size(3) : 1;
+  const int64_t copies = reader.window ? call.input[2] * call.input[3] : 1;
   if (selected.empty() && !selection_pays(kept, all - kept, rows * positions, copies)) return;
   planned.kept[1] = columns;
   plan.selection.emplace();
@@ -202,82 +194,79 @@ void Planner::plan_selection(PlannedModule& plan, const ModuleChannels& call) {
     plan.selection->push_back(std::lower_bound(plan.inputs.begin(), plan.inputs.end(), feature) - plan.inputs.begin());
 }
 
-void Planner::fold(const InputConstants& constants) {
-  if (const auto* linear = dynamic_cast<const Linear*>(constants.layer.get())) fold(constants, *linear);
-  if (const auto* conv = dynamic_cast<const Conv2d*>(constants.layer.get())) fold(constants, *conv);
-  if (const auto* lstm = dynamic_cast<const LSTM*>(constants.layer.get())) fold(constants, *lstm);
+/// What a reader adds for constants of its input, one value for each channel: (rows), of a convolution (rows,1,KH,KW),
+/// each tap by itself. In double.
+Tensor added_by(const ChannelReader& reader, const Tensor& reading_weight, const std::vector<double>& constants) {
+  const Tensor weight = reading_weight.to(DType::f64);
+  const int64_t rows = weight.size(0), columns = weight.size(1);
+  const auto value = [&](int64_t channel, int64_t column) {
+    return constants[static_cast<size_t>(reader.inputs.empty() ? channel : reader.inputs[static_cast<size_t>(column)])];
+  };
+  std::vector<double> values;
+  if (!reader.window) {
+    for (int64_t column = 0; column < columns; ++column) values.push_back(value(column, column));
+    return matmul(weight, Tensor::from(values, {columns}).to(weight.device()));
+  }
+  const int64_t rows_each = rows / reader.window->groups;
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t column = 0; column < columns; ++column)
+      values.push_back(value(row / rows_each * columns + column, column));
+  return sum(weight * Tensor::from(values, {rows, columns, 1, 1}).to(weight.device()), {1}, true);
 }
 
+void Planner::fold(const ReadConstants& constants) {
+  const ChannelReader& reader = constants.reader;
+  const Tensor added = added_by(reader, constants.layer->parameter(reader.weight).data(), constants.values);
+  if (reader.is_padded())
+    add_to_border(constants, added);
+  else
+    add_to_bias(constants, added.rank() == 1 ? added : sum(added, {1, 2, 3}));
+}
+
+bool is_zero(const Tensor& x) { return max(abs(x)).item() == 0; }
+
 /// Adds `what`, one value for each row before, to the bias after.
-void Planner::add_to_bias(const InputConstants& constants, const Parameter& weight, const Parameter& bias,
-                          const Tensor& what) {
+void Planner::add_to_bias(const ReadConstants& constants, const Tensor& what) {
+  const ChannelReader& reader = constants.reader;
+  const Parameter &weight = constants.layer->parameter(reader.weight), &bias = constants.layer->parameter(reader.bias);
   const Indices& rows = planned(weight).kept[0];
   const Tensor sum = slice_axes(what, {rows});
-  const std::vector<double> values = sum.to_vector<double>();
-  if (std::all_of(values.begin(), values.end(), [](double value) { return value == 0; })) return;
+  if (is_zero(sum)) return;
   if (!bias.defined()) {
-    planned(constants.module).adds_bias = true;
-    const std::string name = constants.module.empty() ? "bias" : constants.module + ".bias";
-    plan_.parameters.push_back(
-        {.name = name, .kept = {rows}, .added = true, .value = sum.to(weight.data().dtype()), .mask = {}});
+    plan_.parameters.push_back({.name = (constants.module.empty() ? "" : constants.module + ".") + reader.bias,
+                                .kept = {rows},
+                                .weight = weight.name(),
+                                .value = sum.to(weight.data().dtype()),
+                                .mask = {}});
     return;
   }
   PlannedParameter& target = planned(bias);
   target.value = (target.value.to(DType::f64) + sum).to(bias.data().dtype());
   if (!target.mask.defined()) return;
+  const std::vector<double> values = sum.to_vector<double>();
   std::vector<bool> exists = target.mask.as_elements().units();  // a masked bias that now has something to say
   for (size_t i = 0; i < exists.size(); ++i) exists[i] = exists[i] || values[i] != 0;
   const bool dense = std::all_of(exists.begin(), exists.end(), [](bool e) { return e; });
   target.mask = dense ? Mask() : Mask::from_units(target.mask.shape(), Pattern::element(), exists);
 }
 
-void Planner::fold(const InputConstants& constants, const Linear& layer) {
-  const std::vector<double>& all = constants.values;
-  std::vector<double> values;
-  for (int64_t column = 0; column < layer.weight().size(1); ++column)
-    values.push_back(
-        all[static_cast<size_t>(layer.inputs().empty() ? column : layer.inputs()[static_cast<size_t>(column)])]);
-  const Tensor x = Tensor::from(values, {static_cast<int64_t>(values.size())}).to(layer.weight().data().device());
-  add_to_bias(constants, layer.weight(), layer.bias(), matmul(layer.weight().data().to(DType::f64), x));
+/// Adds `taps` (rows,1,KH,KW) to what a padded convolution adds where its window lies on the image.
+void Planner::add_to_border(const ReadConstants& constants, const Tensor& taps) {
+  const ChannelReader& reader = constants.reader;
+  const Parameter& weight = constants.layer->parameter(reader.weight);
+  const Tensor& before = constants.layer->buffer(reader.border);
+  const std::vector<Indices> rows = {planned(weight).kept[0]};
+  if (is_zero(slice_axes(taps, rows))) return;
+  const Tensor total = before.defined() ? taps + before.to(DType::f64) : taps;
+  planned(constants.module)
+      .buffers.emplace_back(reader.border, slice_axes(total, rows).to(weight.data().dtype()).contiguous());
 }
 
-void Planner::fold(const InputConstants& constants, const Conv2d& layer) {
-  // (out,1,KH,KW): what each tap adds, sum over the group's columns of weight * value.
-  const Tensor weight = layer.weight().data().to(DType::f64);
-  const int64_t rows = weight.size(0), columns = weight.size(1), each = rows / layer.options().groups;
-  std::vector<double> values;
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t column = 0; column < columns; ++column) {
-      const int64_t channel =
-          layer.inputs().empty() ? row / each * columns + column : layer.inputs()[static_cast<size_t>(column)];
-      values.push_back(constants.values[static_cast<size_t>(channel)]);
-    }
-  const Tensor x = Tensor::from(values, {rows, columns, 1, 1}).to(weight.device());
-  const Tensor taps = sum(weight * x, {1}, true);
-  const Size2d padding = layer.options().padding;
-  if (padding.h == 0 && padding.w == 0) {
-    add_to_bias(constants, layer.weight(), layer.bias(), sum(taps, {1, 2, 3}));
-    return;
-  }
-  if (max(abs(taps)).item() == 0) return;
-  Tensor total = taps;
-  if (layer.constant().defined()) total = total + layer.constant().to(DType::f64);
-  planned(constants.module).constant =
-      slice_axes(total, {planned(layer.weight()).kept[0]}).to(layer.weight().data().dtype()).contiguous();
-}
-
-void Planner::fold(const InputConstants& constants, const LSTM& layer) {
-  const Tensor x = Tensor::from(constants.values, {static_cast<int64_t>(constants.values.size())});
-  const auto parameters = layer.named_parameters();
-  const auto find = [&](const std::string& name) {
-    return std::find_if(parameters.begin(), parameters.end(), [&](const auto& p) { return p.first == name; })->second;
-  };
-  for (const char* direction : {"", "_reverse"}) {
-    if (direction[0] != '\0' && !layer.options().bidirectional) continue;
-    const Parameter weight = find(std::string("weight_ih_l0") + direction);
-    add_to_bias(constants, weight, find(std::string("bias_ih_l0") + direction),
-                matmul(weight.data().to(DType::f64), x.to(weight.data().device())));
-  }
+/// "fc1" and "bias" of "fc1.bias".
+std::pair<std::string, std::string> module_and_own_name(const std::string& full) {
+  const size_t dot = full.rfind('.');
+  if (dot == std::string::npos) return {"", full};
+  return {full.substr(0, dot), full.substr(dot + 1)};
 }
 
 }  // namespace
@@ -290,24 +279,24 @@ CompactionPlan plan_compaction(Module& net, const DependencyGraph& graph, const 
 void apply(const CompactionPlan& plan, Module& net) {
   for (const PlannedModule& planned : plan.modules) {
     const ModulePtr module = net.find(planned.name);
-    auto* linear = dynamic_cast<Linear*>(module.get());
-    auto* conv = dynamic_cast<Conv2d*>(module.get());
     if (planned.changes_channels) module->keep_channels(planned.inputs, planned.outputs);
     if (planned.selection) {
-      const auto inputs = static_cast<int64_t>(planned.inputs.size());
-      Indices selection = *planned.selection;
-      if (static_cast<int64_t>(selection.size()) == inputs) selection.clear();
-      if (conv != nullptr) conv->set_inputs(inputs, std::move(selection));
-      if (linear != nullptr) linear->set_inputs(inputs, std::move(selection));
+      const bool is_all = planned.selection->size() == planned.inputs.size();
+      module->select_inputs(static_cast<int64_t>(planned.inputs.size()), is_all ? Indices() : *planned.selection);
     }
-    if (planned.adds_bias && conv != nullptr) conv->add_bias();
-    if (planned.adds_bias && linear != nullptr) linear->add_bias();
+    for (const auto& [name, value] : planned.buffers) module->set_buffer(name, value);
+  }
+  for (const PlannedParameter& planned : plan.parameters) {
+    if (!planned.is_new()) continue;
+    const auto [module, name] = module_and_own_name(planned.name);
+    net.find(module)->define_parameter(name, planned.value);
   }
   std::unordered_map<std::string, Parameter> parameters;
   for (const auto& [name, parameter] : net.named_parameters()) parameters.emplace(name, parameter);
   for (const PlannedParameter& planned : plan.parameters) {
+    if (planned.is_new()) continue;
     Parameter parameter = parameters.at(planned.name);
-    const Tensor gradient = planned.added ? Tensor() : parameter.grad();
+    const Tensor gradient = parameter.grad();
     parameter.clear_mask();
     parameter.set_data(planned.value);
     if (gradient.defined()) {
@@ -316,8 +305,6 @@ void apply(const CompactionPlan& plan, Module& net) {
     }
     if (planned.mask.defined()) parameter.set_mask(planned.mask, planned.flow);
   }
-  for (const PlannedModule& planned : plan.modules)  // once the weights have their new shapes
-    if (planned.constant.defined()) net.find<Conv2d>(planned.name)->set_constant(planned.constant);
 }
 
 }  // namespace espalier

@@ -16,21 +16,21 @@ using Indices = std::vector<int64_t>;
 struct PlannedParameter {
   std::string name;
   std::vector<Indices> kept;  ///< by axis, indices before
-  bool added = false;         ///< a bias that does not exist yet
+  std::string weight = {};    ///< of a bias that does not exist yet: the weight beside it; else ""
   Tensor value;
   Mask mask;  ///< undefined: none
   GradientFlow flow = GradientFlow::masked;
 
+  bool is_new() const { return !weight.empty(); }
   bool is_smaller(const Shape& before) const;
 };
 
 struct PlannedModule {
   std::string name;
   bool changes_channels = false;
-  Indices inputs, outputs;           ///< channels kept, for Module::keep_channels
-  std::optional<Indices> selection;  ///< what a Linear or Conv2d then reads of its input
-  bool adds_bias = false;
-  Tensor constant;  ///< of a Conv2d; undefined: as it is
+  Indices inputs, outputs;                                   ///< channels kept, for Module::keep_channels
+  std::optional<Indices> selection;                          ///< what it then reads of its input
+  std::vector<std::pair<std::string, Tensor>> buffers = {};  ///< that become other tensors, by name
 };
 
 struct CompactionPlan {

@@ -57,7 +57,7 @@ Costs count_costs(Module& net, const DependencyGraph& graph, const Tensor& examp
   std::unordered_map<std::string, int64_t> new_biases;  // by module
   for (const PlannedParameter& planned :
        plan_compaction(net, graph, dead, [](const std::string&) { return false; }).parameters)
-    if (planned.added) new_biases[planned.name.substr(0, planned.name.rfind("bias"))] = planned.value.numel();
+    if (planned.is_new()) new_biases[planned.name.substr(0, planned.name.rfind('.') + 1)] += planned.value.numel();
 
   Costs costs;
   std::unordered_set<const void*> counted;

@@ -9,9 +9,6 @@
 #include <unordered_map>
 
 #include "core/random.h"
-#include "layers/conv.h"
-#include "layers/linear.h"
-#include "layers/lstm.h"
 #include "pruning/structure/training_run.h"
 
 namespace espalier {
@@ -137,20 +134,45 @@ struct WeightView {
   size_t rows() const { return refs.rows.size(); }
   size_t columns() const { return refs.columns.size(); }
   bool at(size_t row, size_t column) const { return exists.empty() || exists[row * columns() + column]; }
+  /// Whether any weight exists in that row (axis 0) or column (axis 1).
+  bool has_any(int axis, size_t index) const {
+    const size_t others = axis == 0 ? columns() : rows();
+    for (size_t other = 0; other < others; ++other)
+      if (axis == 0 ? at(index, other) : at(other, index)) return true;
+    return false;
+  }
 };
 
-/// The smallest and largest value that each channel of a layer's input has.
+/// The smallest and largest value that each channel has of a layer's input, or of what one of its weights reads inside.
 struct Seen {
   std::string name;
   ModulePtr module;
   std::vector<ChannelRef> refs;
   std::vector<double> low, high;
   bool in_training_only = false;
+  ChannelAxis axis = ChannelAxis::images;
+  std::vector<ChannelReader> readers = {};
+
+  void add(const Tensor& x);
+  /// Whether constants can go into biases.
+  bool takes_constants() const {
+    return !readers.empty() && std::all_of(readers.begin(), readers.end(),
+                                           [](const ChannelReader& reader) { return !reader.bias.empty(); });
+  }
 };
 
-bool is_depthwise(const Module* module) {
-  const auto* conv = dynamic_cast<const Conv2d*>(module);
-  return conv != nullptr && conv->options().groups > 1 && conv->weight().size(1) == 1;
+void Seen::add(const Tensor& x) {
+  const int own_axis = channel_axis(axis, x.rank());
+  if (own_axis < 0 || x.numel() == 0 || x.size(own_axis) != static_cast<int64_t>(low.size())) return;
+  Axes others;
+  for (int i = 0; i < x.rank(); ++i)
+    if (i != own_axis) others.push_back(i);
+  const std::vector<double> lowest = (others.empty() ? x : min(x, others)).to_vector<double>();
+  const std::vector<double> highest = (others.empty() ? x : max(x, others)).to_vector<double>();
+  for (size_t i = 0; i < low.size(); ++i) {
+    low[i] = std::min(low[i], lowest[i]);
+    high[i] = std::max(high[i], highest[i]);
+  }
 }
 
 class Analysis {
@@ -160,6 +182,8 @@ class Analysis {
 
  private:
   void collect_owners();
+  void add_seen(const ModuleChannels& call, const std::vector<ChannelRef>& refs,
+                const std::vector<ChannelReader>& readers);
   void collect_weights();
   void add_weight(size_t group, const GroupMember& member);
   void measure(Module& net, const Tensor& example);
@@ -184,6 +208,7 @@ class Analysis {
   std::vector<size_t> first_;                                    // of each group: the number of its first unit
   std::vector<size_t> group_of_;                                 // of each unit
   std::unordered_map<const void*, std::vector<size_t>> owners_;  // parameter -> calls in seen_
+  std::unordered_map<const void*, size_t> inner_;                // parameter -> what it reads inside, in seen_
   std::vector<Seen> seen_;
   std::vector<WeightView> weights_;
   // By group: only LSTMs make it; it can be removed. By unit: multiplying weights, those that exist, g-gate biases are
@@ -220,17 +245,33 @@ Analysis::Analysis(Module& net, const DependencyGraph& graph, const Tensor& exam
   measure(net, example);
 }
 
-/// The calls of the modules that read channels by a parameter of their own.
+/// What the layers take and their weights read inside of them, once for each layer.
 void Analysis::collect_owners() {
-  for (const ModuleChannels& channels : graph_.modules()) {
-    auto known = std::find_if(seen_.begin(), seen_.end(), [&](const Seen& s) { return s.module == channels.module; });
-    if (known != seen_.end()) continue;
-    for (const Parameter& parameter : channels.module->parameters()) owners_[parameter.id()].push_back(seen_.size());
-    const size_t count = channels.inputs.size();
-    seen_.push_back({channels.name, channels.module, channels.inputs,
-                     std::vector<double>(count, std::numeric_limits<double>::infinity()),
-                     std::vector<double>(count, -std::numeric_limits<double>::infinity()), channels.in_training_only});
+  for (const ModuleChannels& call : graph_.modules()) {
+    if (std::any_of(seen_.begin(), seen_.end(), [&](const Seen& s) { return s.module == call.module; })) continue;
+    for (const Parameter& parameter : call.module->parameters()) owners_[parameter.id()].push_back(seen_.size());
+    const ChannelAccount account = call.module->channels();
+    add_seen(call, call.inputs, account.readers);
+    for (const ChannelReader& reader : account.inner_readers) {
+      const Parameter& weight = call.module->parameter(reader.weight);
+      owners_[weight.id()].push_back(seen_.size());
+      inner_[weight.id()] = seen_.size();
+      add_seen(call, axis_refs(graph_, weight).columns, {reader});
+    }
   }
+}
+
+void Analysis::add_seen(const ModuleChannels& call, const std::vector<ChannelRef>& refs,
+                        const std::vector<ChannelReader>& readers) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  seen_.push_back({.name = call.name,
+                   .module = call.module,
+                   .refs = refs,
+                   .low = std::vector<double>(refs.size(), kInfinity),
+                   .high = std::vector<double>(refs.size(), -kInfinity),
+                   .in_training_only = call.in_training_only,
+                   .axis = call.module->channels().axis,
+                   .readers = readers});
 }
 
 void Analysis::collect_weights() {
@@ -268,14 +309,10 @@ void Analysis::add_weight(size_t group, const GroupMember& member) {
     }
   }
   view->gates = std::max(view->gates, member.gates);
-  const auto owner = owners_.find(member.parameter.id());
-  const Module* module = owner == owners_.end() ? nullptr : seen_[owner->second.front()].module.get();
   const bool is_matrix = member.parameter.shape().rank() >= 2;
-  AxisUses uses{.reads = member.roles.reads};
-  if (is_depthwise(module) ? is_matrix : member.roles == kScales && member.name.ends_with("weight"))
-    uses.multiplies = true;
-  else
-    uses.makes = member.roles.produces && is_matrix;
+  const AxisUses uses{.makes = member.roles.produces && is_matrix && !member.roles.scales,
+                      .multiplies = member.roles.scales,
+                      .reads = member.roles.reads};
   if (member.axis == 0) view->row_uses = uses;
   if (member.axis == 1) view->column_uses = uses;
   if (member.recurrent) view->column_uses = {.reads = true};
@@ -287,21 +324,11 @@ void Analysis::add_weight(size_t group, const GroupMember& member) {
     const size_t unit = id({static_cast<int>(group), member.units[i]});
     if (uses.multiplies) {
       ++multipliers_[unit];
-      bool alive = false;
-      for (size_t column = 0; column < view->columns(); ++column) alive = alive || view->at(i, column);
-      alive_multipliers_[unit] += alive ? 1 : 0;
+      alive_multipliers_[unit] += view->has_any(member.axis, i) ? 1 : 0;
     }
     // The cell's input is tanh of the third gate: without a bias there, a cell that reads nothing stays 0.
     if (!values.empty() && values[2 * member.units.size() + i] != 0) resting_[unit] = false;
   }
-}
-
-/// The axis of a module's input that holds `channels` channels.
-int input_axis(const Module& module, const Shape& input, size_t channels) {
-  const int last = input.rank() - 1;
-  const std::string type = module.type();
-  if (type == "Linear" || type == "LSTM" || type == "LayerNorm") return last;
-  return last >= 1 && input[1] == static_cast<int64_t>(channels) ? 1 : last;
 }
 
 void Analysis::measure(Module& net, const Tensor& example) {
@@ -320,25 +347,17 @@ void Analysis::measure(Module& net, const Tensor& example) {
 /// Of the modules that only training calls, or of the others.
 void Analysis::measure_calls(Module& net, const std::vector<Tensor>& probes, bool in_training) {
   std::unordered_map<const Module*, size_t> places;
-  for (size_t i = 0; i < seen_.size(); ++i) places[seen_[i].module.get()] = i;
+  for (size_t i = seen_.size(); i-- > 0;) places[seen_[i].module.get()] = i;  // the first is of the input
+  const auto add = [&](size_t place, const Variable& x) {
+    if (seen_[place].in_training_only == in_training && is_floating(x.dtype())) seen_[place].add(x.data());
+  };
   const NoGrad no_grad;
   const ForwardObserver observer([&](Module& module, const Variable& input, const Variable&) {
     const auto place = places.find(&module);
-    if (place == places.end() || module.parameters().empty() || !is_floating(input.dtype())) return;
-    Seen& seen = seen_[place->second];
-    if (seen.in_training_only != in_training) return;
-    const int axis = input_axis(module, input.shape(), seen.low.size());
-    if (axis < 0 || input.size(axis) != static_cast<int64_t>(seen.low.size())) return;
-    Axes others;
-    for (int i = 0; i < input.rank(); ++i)
-      if (i != axis) others.push_back(i);
-    const Tensor& x = input.data();
-    const std::vector<double> low = (others.empty() ? x : min(x, others)).to_vector<double>();
-    const std::vector<double> high = (others.empty() ? x : max(x, others)).to_vector<double>();
-    for (size_t i = 0; i < low.size(); ++i) {
-      seen.low[i] = std::min(seen.low[i], low[i]);
-      seen.high[i] = std::max(seen.high[i], high[i]);
-    }
+    if (place != places.end() && !module.parameters().empty()) add(place->second, input);
+  });
+  const ReadObserver inner_observer([&](Module&, const Parameter& weight, const Variable& x) {
+    if (const auto place = inner_.find(weight.id()); place != inner_.end()) add(place->second, x);
   });
   for (const Tensor& probe : probes) net(Variable(probe));
 }
@@ -402,13 +421,9 @@ std::optional<std::string> Analysis::obstacle_at(const Seen& seen, size_t channe
   const DType dtype = seen.module->parameters().front().data().dtype();
   if (high - low > 64 * epsilon_of(dtype) * std::max(std::abs(low), std::abs(high)))
     return fmt::format("{} sees values from {:.4g} to {:.4g}", seen.name, low, high);
-  if (low == 0 && high == 0) return std::nullopt;
-  const Module* module = seen.module.get();
-  if (dynamic_cast<const Linear*>(module) != nullptr || dynamic_cast<const Conv2d*>(module) != nullptr)
-    return std::nullopt;
-  if (const auto* lstm = dynamic_cast<const LSTM*>(module); lstm != nullptr && lstm->options().bias)
-    return std::nullopt;
-  return fmt::format("{} sees {:.4g}, and this {} has no bias that could take it", seen.name, high, module->type());
+  if ((low == 0 && high == 0) || seen.takes_constants()) return std::nullopt;
+  return fmt::format("{} sees {:.4g}, and this {} has no bias that could take it", seen.name, high,
+                     seen.module->type());
 }
 
 /// For each unit the weights that read it in rows that stay: positions in weights_.
@@ -507,7 +522,7 @@ DeadUnits Analysis::result() const {
       removed_units.push_back(removed(first_[group] + static_cast<size_t>(unit)));
   }
   for (const Seen& seen : seen_) {
-    if (seen.module->parameters().empty()) continue;
+    if (!seen.takes_constants()) continue;
     std::vector<double> values(seen.refs.size(), 0.0);
     bool any = false;
     for (size_t i = 0; i < values.size(); ++i) {
@@ -517,12 +532,8 @@ DeadUnits Analysis::result() const {
       values[i] = (seen.low[i] + seen.high[i]) / 2;
       any = any || values[i] != 0;
     }
-    const Module* module = seen.module.get();
-    if (any &&
-        (dynamic_cast<const Linear*>(module) != nullptr || dynamic_cast<const Conv2d*>(module) != nullptr ||
-         dynamic_cast<const LSTM*>(module) != nullptr) &&
-        !is_depthwise(module))
-      dead.constants.push_back({seen.name, seen.module, std::move(values)});
+    if (!any) continue;
+    for (const ChannelReader& reader : seen.readers) dead.constants.push_back({seen.name, seen.module, reader, values});
   }
   return dead;
 }

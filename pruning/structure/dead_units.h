@@ -9,18 +9,18 @@
 
 namespace espalier {
 
-/// What the channels of a layer's input were worth that are constant and go: the layer adds weight * value from then
-/// on.
-struct InputConstants {
+/// What the channels were worth that a weight reads and that are constant and go: it adds weight * value from then on.
+struct ReadConstants {
   std::string module;
-  ModulePtr layer;             ///< a Linear, Conv2d or LSTM
-  std::vector<double> values;  ///< one for each channel of its input; 0 where nothing is to be added
+  ModulePtr layer;
+  ChannelReader reader;
+  std::vector<double> values;  ///< one for each channel that could be read; 0 where nothing is to be added
 };
 
 struct DeadUnits {
   std::vector<std::vector<bool>> removed;  ///< by group of the graph, by unit
   std::vector<std::string> notes;          ///< by group: why masked units stay; "" where none does
-  std::vector<InputConstants> constants;   ///< of the layers that have any that are not 0
+  std::vector<ReadConstants> constants;    ///< of the weights that read any that are not 0
 
   /// Whether index i of that kind of reference goes.
   bool goes(const ChannelRef& ref) const {

@@ -19,17 +19,9 @@ struct SeenCall {
   bool in_training_only = false;
 };
 
-/// Where a module's channels are, or -1.
-int channel_axis(const Module& module, int rank) {
-  const std::string type = module.type();
-  if (rank == 0) return -1;
-  if (type == "Linear" || type == "LSTM" || type == "LayerNorm" || type == "Embedding") return rank - 1;
-  return rank == 2 || rank == 4 || type == "BatchNorm1d" ? 1 : rank - 1;
-}
-
 /// Whether every call takes and gives the same channels: the module holds something of their size.
 bool holds_channels(const Module& module) {
-  return !module.parameters().empty() || !module.named_buffers().empty() || module.type() == "PadShortcut";
+  return !module.parameters().empty() || !module.named_buffers().empty() || module.channels().has_sizes;
 }
 
 /// While alive, operations are recorded, frozen parameters' too: they have channels like all others.
@@ -211,7 +203,7 @@ void Tracer::tie_calls() {
     const auto tie = [&](const Variable& a, const Variable& b) {
       const TracedTensor *x = find(a), *y = find(b);
       if (x == nullptr || y == nullptr || x->rank() != y->rank()) return;
-      const auto axis = static_cast<size_t>(channel_axis(*call.module, x->rank()));
+      const auto axis = static_cast<size_t>(channel_axis(call.module->channels().axis, x->rank()));
       if (axis < x->axes.size() && x->axes[axis].size() == y->axes[axis].size())
         trace_.unite(x->axes[axis], y->axes[axis]);
     };
@@ -419,7 +411,7 @@ DependencyGraph DependencyGraph::trace(Module& module, const Tensor& example) {
   for (const auto& [name, place] : module.named_modules()) places[place.get()] = {name, place};
   const auto channels = [&](const Module& called, const Variable& variable) {
     const TracedTensor* tensor = tracer.find(variable);
-    const int axis = channel_axis(called, variable.rank());
+    const int axis = channel_axis(called.channels().axis, variable.rank());
     if (axis < 0) return std::vector<ChannelRef>();
     if (!tensor) return std::vector<ChannelRef>(static_cast<size_t>(variable.size(axis)));
     return grouping.refs(tensor->axes[static_cast<size_t>(axis)]);

@@ -14,17 +14,19 @@ namespace espalier {
 struct ChannelRoles {
   bool produces =
       false;            ///< its rows compute the channel: conv2d weight axis 0 and bias, linear, lstm, embedding axis 1
-  bool scales = false;  ///< one value a channel: BatchNorm weight and bias
+  bool scales = false;  ///< multiplies the channel, which is constant without it: BatchNorm weight, a depthwise filter
+  bool shifts = false;  ///< one value a channel that is added: BatchNorm bias
   bool reads = false;   ///< its columns take the channel as input: conv2d and linear weight axis 1, lstm w_ih axis 1
 
   /// Whether the axis is part of a channel, not only of what reads it: masking the channel masks its slice.
-  bool makes() const { return produces || scales; }
+  bool makes() const { return produces || scales || shifts; }
   ChannelRoles operator|(const ChannelRoles& other) const {
-    return {produces || other.produces, scales || other.scales, reads || other.reads};
+    return {produces || other.produces, scales || other.scales, shifts || other.shifts, reads || other.reads};
   }
   bool operator==(const ChannelRoles&) const = default;
 };
-inline constexpr ChannelRoles kProduces{.produces = true}, kScales{.scales = true}, kReads{.reads = true};
+inline constexpr ChannelRoles kProduces{.produces = true}, kScales{.scales = true}, kShifts{.shifts = true},
+    kReads{.reads = true};
 
 /// The slices of one parameter that belong to a group's units.
 struct GroupMember {
@@ -54,8 +56,8 @@ struct ChannelRef {
   int64_t unit = -1;
 };
 
-/// The channels that a module without children takes and gives: axis 1 of (N,C) and (N,C,H,W), the last axis of what
-/// Linear, LSTM and LayerNorm take and give (and of other sequences). One for each call, in their order.
+/// The channels that a module without children takes and gives, where its account (layers/channels.h) says they are.
+/// One for each call, in their order.
 struct ModuleChannels {
   std::string name;
   ModulePtr module;

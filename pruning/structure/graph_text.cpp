@@ -65,6 +65,7 @@ std::string roles_in_words(const ChannelRoles& roles) {
   std::vector<const char*> verbs;
   if (roles.produces) verbs.push_back("makes");
   if (roles.scales) verbs.push_back("scales");
+  if (roles.shifts) verbs.push_back("shifts");
   if (roles.reads) verbs.push_back("reads");
   return fmt::format("{} it", fmt::join(verbs, " and "));
 }

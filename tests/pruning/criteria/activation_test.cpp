@@ -40,7 +40,9 @@ TEST(Wanda, ConvolutionsHaveANormForEachInputChannel) {
   full->parameters()[0].set_data(Tensor::from<double>({1, -2, 3, -4}, {1, 2, 1, 2}));
   expect_near(scores_of(*wanda_criterion(), {.module = *full, .data = &data, .loss = any}), {5, 10, 3, 4}, 1e-5);
 
-  const ModulePtr selecting = double_network(Conv2d(2, 1, {.kernel = 1, .bias = false, .inputs = {1}}), Flatten());
+  Conv2d narrow(1, 1, {.kernel = 1, .bias = false});
+  narrow.select_inputs(2, {1});
+  const ModulePtr selecting = double_network(std::move(narrow), Flatten());
   selecting->parameters()[0].set_data(Tensor::from<double>({-7}, {1, 1, 1, 1}));
   expect_near(scores_of(*wanda_criterion(), {.module = *selecting, .data = &data, .loss = any}), {7}, 1e-5);
 }

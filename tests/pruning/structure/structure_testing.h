@@ -102,6 +102,9 @@ inline Parameter parameter_of(const Module& net, const std::string& name) {
   throw ArgumentError("no parameter " + name);
 }
 
+/// The channels of its input that a layer reads; empty: all.
+inline Indices inputs_read(const Module& layer) { return layer.channels().readers.at(0).inputs; }
+
 /// Masks these rows (axis 0) or columns (axis 1).
 inline void mask_axis(const Module& net, const std::string& name, int axis, const Indices& gone) {
   Parameter parameter = parameter_of(net, name);
