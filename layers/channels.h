@@ -46,7 +46,7 @@ struct ChannelAccount {
   /// The weights that read what the layer computes on the way. It shows ReadObservers what that is
   /// (Module::observe_read).
   std::vector<ChannelReader> inner_readers = {};
-  /// There is one reader, whose rows are the channels of the output: y = weight x + bias.
+  /// There is one reader, and forward is linear(x, weight, bias), with its window conv2d: its rows are the output.
   bool is_affine = false;
   /// Module::select_inputs makes the only reader read a part of the input.
   bool selects_inputs = false;

@@ -4,6 +4,7 @@
 #include "layers/config_reader.h"
 #include "layers/init.h"
 #include "layers/input_selection.h"
+#include "layers/modules_of_type.h"
 
 namespace espalier {
 
@@ -126,10 +127,7 @@ Variable BatchNorm2d::canonical(const Variable& x) const {
 }
 
 std::vector<std::pair<std::string, std::shared_ptr<BatchNorm>>> batch_norms(const Module& network) {
-  std::vector<std::pair<std::string, std::shared_ptr<BatchNorm>>> norms;
-  for (const auto& [name, module] : network.named_modules())
-    if (auto norm = std::dynamic_pointer_cast<BatchNorm>(module)) norms.emplace_back(name, std::move(norm));
-  return norms;
+  return modules_of_type<BatchNorm>(network);
 }
 
 namespace {

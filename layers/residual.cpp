@@ -18,6 +18,8 @@ Variable joined(const Module& module, const Variable& body, const Variable& shor
 }
 }  // namespace
 
+const SkipConnection* skip_connection(const Module& module) { return dynamic_cast<const SkipConnection*>(&module); }
+
 Residual::Residual(ModulePtr body, ModulePtr shortcut, ResidualOptions options)
     : body_(add_child("body", std::move(body))), options_(options) {
   if (shortcut) shortcut_ = add_child("shortcut", std::move(shortcut));

@@ -8,13 +8,29 @@
 
 namespace espalier {
 
+/// What a block is that adds its input to what its body makes of it: without the body the input comes through. A block
+/// of your own derives from Module and from this, and is bypassed as the library's are (pruning/structure/blocks.h).
+class SkipConnection {
+ public:
+  virtual ~SkipConnection() = default;
+  /// The module whose output is the body's.
+  virtual const Module& body_end() const = 0;
+  /// The child through which the input goes; nullptr where the input itself is added.
+  virtual const ModulePtr& shortcut() const = 0;
+  /// Whether relu(body + shortcut) comes out, not body + shortcut.
+  virtual bool ends_in_relu() const = 0;
+};
+
+/// nullptr of a module that is no such block.
+const SkipConnection* skip_connection(const Module& module);
+
 struct ResidualOptions {
   bool relu = true;  ///< after the sum
 };
 
 /// relu(body(x) + shortcut(x)); without a shortcut x itself is added. Throws when the branches' shapes differ.
 /// He et al. 2016, "Deep residual learning", eq. 1 and 2.
-class Residual : public Module {
+class Residual : public Module, public SkipConnection {
  public:
   explicit Residual(ModulePtr body, ModulePtr shortcut = nullptr, ResidualOptions options = {});
   Variable forward(const Variable& x) override;
@@ -23,8 +39,9 @@ class Residual : public Module {
   static ModulePtr from_config(const nlohmann::json& config);
 
   const ModulePtr& body() const { return body_; }
-  /// nullptr where the input itself is added.
-  const ModulePtr& shortcut() const { return shortcut_; }
+  const Module& body_end() const override { return *body_; }
+  const ModulePtr& shortcut() const override { return shortcut_; }
+  bool ends_in_relu() const override { return options_.relu; }
   const ResidualOptions& options() const { return options_; }
 
  private:
@@ -76,7 +93,7 @@ struct BasicBlockOptions {
 /// Two 3x3 convolutions with BatchNorm beside a shortcut: relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)).
 /// x (N,in,H,W) -> (N,out,ceil(H/stride),ceil(W/stride)). He et al. 2016, figure 2 and section 4.2; convolutions start
 /// Kaiming normal by fan_out.
-class BasicBlock : public Module {
+class BasicBlock : public Module, public SkipConnection {
  public:
   BasicBlock(int64_t in_channels, int64_t out_channels, const BasicBlockOptions& options = {});
   Variable forward(const Variable& x) override;
@@ -88,8 +105,9 @@ class BasicBlock : public Module {
   const std::shared_ptr<Conv2d>& conv2() const { return conv2_; }
   const std::shared_ptr<BatchNorm2d>& bn1() const { return bn1_; }
   const std::shared_ptr<BatchNorm2d>& bn2() const { return bn2_; }
-  /// nullptr where the input itself is added.
-  const ModulePtr& shortcut() const { return shortcut_; }
+  const Module& body_end() const override { return *bn2_; }
+  const ModulePtr& shortcut() const override { return shortcut_; }
+  bool ends_in_relu() const override { return true; }
 
  private:
   BasicBlock() = default;

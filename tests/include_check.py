@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks who includes whom: a folder may use itself and what ALLOWED names, private headers stay in their folder
-(kernels are reached through core/kernels.h), and no source outside cuda/ asks whether there is CUDA.
+(kernels are reached through core/kernels.h), no source outside cuda/ asks whether there is CUDA, and none in pruning/ of
+which type a layer is.
 
     include_check.py [ROOT]       checks the tree, prints every violation, exits 1 if there is one
     include_check.py --self-test  checks that wrong files are found
@@ -30,6 +31,8 @@ UMBRELLA = "espalier.h"
 SOURCE = (".h", ".cpp", ".cu", ".cuh")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+# What a layer is, it says itself (layers/channels.h): a table of types would not know a user's layers.
+TYPE_TEST = re.compile(r"\bdynamic_(pointer_)?cast<|\btype\(\) [!=]=|[!=]= [\w.>-]*\btype\(\)")
 CONDITION = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif)\b.*cuda", re.IGNORECASE)
 
 
@@ -99,6 +102,8 @@ def violations(root):
                 why = problem(root, private_paths, path, *match.groups()) if match else None
                 if CONDITION.match(line) and not inside(path, "cuda"):
                     why = "only cuda/ and CMake may ask whether there is CUDA; others link cuda/unavailable.cpp"
+                if TYPE_TEST.search(line) and inside(path, "pruning"):
+                    why = "pruning asks a layer for its account (Module::channels), not for its type"
                 if why:
                     found.append(f"{path}:{number}: {line.strip()}: {why}")
     return found
@@ -120,6 +125,7 @@ def self_test():
         "tests/cuda/k_test.cpp": '#include "cuda/k.h"\n',
         "training/t.h": '#include "layers/l.h"\n#include "datasets/d.h"\n',
         "espalier.h": '#include "training/t.h"\n',
+        "pruning/p.cpp": "if (x.dtype() == DType::f32) return layer->channels().axis;\n",
         "examples/e.cpp": "#include <espalier/espalier.h>\n",
         "tools/t.cpp": '#include "training/t.h"\n#include "own.h"\n',
         "tools/own.h": "",
@@ -137,6 +143,8 @@ def self_test():
         "training/umbrella.h": '#include "espalier.h"\n',
         "training/condition.cpp": "#if defined(ESPALIER_CUDA)\n#endif\n",
         "training/missing.cpp": '#include "core/nothing.h"\n',
+        "pruning/cast.cpp": "const auto* conv = dynamic_cast<const Conv2d*>(&layer);\n",
+        "pruning/text.cpp": 'if (layer->type() == "Conv2d") return 1;\n',
         "datasets/public.h": '#include "datasets/reader.h"\n',
         "training/reader.cpp": '#include "datasets/reader.h"\n',
         "tools/private.cpp": '#include "core/cpu/k.h"\n',

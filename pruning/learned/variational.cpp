@@ -8,13 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "core/fields.h"
+#include "layers/modules_of_type.h"
 #include "pruning/learned/variational_ops.h"
 
 namespace espalier {
 
 namespace {
 
-template <class Plain, class Variational>
 ModulePtr from_config(const nlohmann::json& config) {
   const std::string type = config.at("type").get<std::string>();
   check(config.contains("layer"), "module_from_config", "{} needs the key \"layer\"", type);
@@ -26,41 +26,52 @@ ModulePtr from_config(const nlohmann::json& config) {
     check(value.is_number(), "module_from_config", "\"threshold\" of {} must be a number", type);
     options.threshold = value.template get<double>();
   }
-  const auto layer = std::dynamic_pointer_cast<Plain>(module_from_config(config["layer"]));
-  check(layer != nullptr, "module_from_config", "\"layer\" of {} is of another type", type);
-  return std::make_shared<Variational>(*layer, options);
+  return std::make_shared<VariationalLayer>(module_from_config(config["layer"]), options);
 }
 
 Tensor value_of(const Parameter& parameter) { return parameter.defined() ? parameter.data() : Tensor(); }
 
+/// The layer's only reader. Throws unless the layer is affine and as its options made it.
+ChannelReader reader_of(const ModulePtr& layer) {
+  const char* operation = "variational layer";
+  check(layer != nullptr, operation, "expected a layer, got a null pointer");
+  const ChannelAccount account = layer->channels();
+  check(account.is_affine, operation, "expected a Linear, a Conv2d or another affine layer, got {}", layer->label());
+  const ChannelReader& reader = account.readers[0];
+  check(reader.inputs.empty() && (reader.border.empty() || !layer->buffer(reader.border).defined()), operation,
+        "{} was compacted and selects its inputs; make it variational before compaction", layer->label());
+  return reader;
+}
+
 }  // namespace
 
-void fields(FieldVisitor& f, VariationalOptions& o) {
-  f("initial_log_sigma2", o.initial_log_sigma2, "log sigma^2 at the start: -8 to -10 is little noise");
-  f("threshold", o.threshold, "Weights with a larger log alpha are removed");
-}
-
-void fields(FieldVisitor& f, VariationalPenaltyOptions& o) {
-  f("kl_weight", o.weight, at_least(0), "Of the penalty, after the warm-up");
-  f.unless_default("kl_warmup_begin", o.warmup_begin, share(), "Share of the training after which it begins to rise");
-  f("kl_warmup", o.warmup_end, share(), "Share of the training after which it has its weight");
-}
-
-VariationalLayer::VariationalLayer(const Parameter& weight, const Parameter& bias, const VariationalOptions& options)
-    : weight_(add_parameter("weight", weight.data())),
-      bias_(add_parameter("bias", value_of(bias))),
-      log_sigma2_(add_parameter("log_sigma2", Tensor::full(weight.shape(), options.initial_log_sigma2,
-                                                           weight.data().dtype(), weight.data().device()))),
+VariationalLayer::VariationalLayer(ModulePtr layer, const VariationalOptions& options)
+    : layer_(std::move(layer)),
+      reader_(reader_of(layer_)),
+      weight_(add_parameter("weight", layer_->parameter(reader_.weight).data())),
+      bias_(add_parameter("bias", reader_.bias.empty() ? Tensor() : value_of(layer_->parameter(reader_.bias)))),
+      log_sigma2_(add_parameter("log_sigma2", Tensor::full(weight_.shape(), options.initial_log_sigma2,
+                                                           weight_.data().dtype(), weight_.data().device()))),
       threshold_(options.threshold) {
   check(std::isfinite(options.initial_log_sigma2) && std::isfinite(options.threshold), "variational layer",
         "expected finite initial_log_sigma2 and threshold, got {} and {}", options.initial_log_sigma2,
         options.threshold);
-  register_variational_layers();
+  share_parameter("weight", layer_->parameter(reader_.weight));
+  if (bias_.defined()) share_parameter("bias", layer_->parameter(reader_.bias));
+  register_module_type(type(), from_config);
 }
 
-void VariationalLayer::take_over(const Parameter& weight, const Parameter& bias) {
-  share_parameter("weight", weight);
-  if (bias.defined()) share_parameter("bias", bias);
+Variable VariationalLayer::affine(const Variable& x, const Variable& weight, const Variable& bias) const {
+  return reader_.window ? conv2d(x, weight, bias, *reader_.window) : linear(x, weight, bias);
+}
+
+Variable VariationalLayer::forward(const Variable& x) {
+  if (!is_training()) return affine(x, evaluation_weight(), bias_);
+  return gaussian_sample(affine(x, weight_, bias_), affine(square(x), variance(), {}));
+}
+
+nlohmann::json VariationalLayer::config() const {
+  return {{"type", type()}, {"layer", layer_->config()}, {"threshold", threshold_}};
 }
 
 Mask VariationalLayer::mask() const {
@@ -85,68 +96,11 @@ Variable VariationalLayer::evaluation_weight() const {
                Variable(Tensor::scalar(0, weight_.data().dtype(), weight_.data().device())));
 }
 
-nlohmann::json VariationalLayer::config_of(const nlohmann::json& plain) const {
-  return {{"type", type()}, {"layer", plain}, {"threshold", threshold_}};
-}
-
-VariationalLinear::VariationalLinear(const Linear& layer, const VariationalOptions& options)
-    : VariationalLayer(layer.weight(), layer.bias(), options) {
-  take_over(layer.weight(), layer.bias());
-}
-
-Variable VariationalLinear::forward(const Variable& x) {
-  const Shape& w = weight().shape();
-  check(x.rank() >= 1 && x.size(-1) == w[1], label(), "expected an input (...,{}), got {}", w[1], x.shape());
-  if (!is_training()) return linear(x, evaluation_weight(), bias());
-  return gaussian_sample(linear(x, weight(), bias()), linear(square(x), variance()));
-}
-
-nlohmann::json VariationalLinear::config() const {
-  const Shape& w = weight().shape();
-  return config_of({{"type", "Linear"}, {"in_features", w[1]}, {"out_features", w[0]}, {"bias", bias().defined()}});
-}
-
-int64_t VariationalLinear::macs(const Shape&, const Shape& output) const { return output.numel() * weight().size(1); }
-
-ModulePtr VariationalLinear::plain() const {
-  auto layer = std::make_shared<Linear>(weight().size(1), weight().size(0), LinearOptions{.bias = bias().defined()});
-  layer->share_parameter("weight", weight());
-  if (bias().defined()) layer->share_parameter("bias", bias());
-  return layer;
-}
-
-namespace {
-std::shared_ptr<Conv2d> conv_with(const Parameter& weight, const Parameter& bias, const Conv2dOptions& options) {
-  auto layer = std::make_shared<Conv2d>(weight.size(1) * options.groups, weight.size(0), options);
-  layer->share_parameter("weight", weight);
-  if (bias.defined()) layer->share_parameter("bias", bias);
-  return layer;
-}
-}  // namespace
-
-VariationalConv2d::VariationalConv2d(const Conv2d& layer, const VariationalOptions& options)
-    : VariationalLayer(layer.weight(), layer.bias(), options),
-      layer_(conv_with(layer.weight(), layer.bias(), layer.options())) {
-  take_over(layer.weight(), layer.bias());
-}
-
-Variable VariationalConv2d::forward(const Variable& x) {
-  const Conv2dShape shape = layer_->geometry();
-  if (!is_training()) return conv2d(x, evaluation_weight(), bias(), shape);
-  return gaussian_sample(conv2d(x, weight(), bias(), shape), conv2d(square(x), variance(), {}, shape));
-}
-
-nlohmann::json VariationalConv2d::config() const { return config_of(layer_->config()); }
-
-int64_t VariationalConv2d::macs(const Shape& input, const Shape& output) const { return layer_->macs(input, output); }
-
-ModulePtr VariationalConv2d::plain() const { return conv_with(weight(), bias(), layer_->options()); }
-
 void register_variational_layers() {
   static std::once_flag once;
   std::call_once(once, [] {
-    register_module_type("VariationalLinear", from_config<Linear, VariationalLinear>);
-    register_module_type("VariationalConv2d", from_config<Conv2d, VariationalConv2d>);
+    register_module_type("VariationalLinear", from_config);
+    register_module_type("VariationalConv2d", from_config);
   });
 }
 
@@ -156,6 +110,8 @@ namespace {
 template <class Make>
 int64_t replace_layers(Sequential& network, std::map<const Module*, ModulePtr>& done, const Make& make) {
   int64_t replaced = 0;
+  std::map<const Module*, std::shared_ptr<Sequential>> containers;
+  for (const auto& [name, container] : modules_of_type<Sequential>(network)) containers[container.get()] = container;
   for (size_t i = 0; i < network.size(); ++i) {
     const ModulePtr child = network[i];
     const auto known = done.find(child.get());
@@ -165,66 +121,50 @@ int64_t replace_layers(Sequential& network, std::map<const Module*, ModulePtr>& 
       done.emplace(child.get(), made);
       made->train(child->is_training());
       network.replace(i, made);
-    } else if (auto inner = std::dynamic_pointer_cast<Sequential>(child)) {
-      replaced += replace_layers(*inner, done, make);
+    } else if (const auto inner = containers.find(child.get()); inner != containers.end()) {
+      replaced += replace_layers(*inner->second, done, make);
     }
   }
   return replaced;
-}
-
-void check_not_compacted(const Module& layer) {
-  const ChannelReader reader = layer.channels().readers[0];
-  check(reader.inputs.empty() && (reader.border.empty() || !layer.buffer(reader.border).defined()), "make_variational",
-        "{} was compacted and selects its inputs; make it variational before compaction", layer.label());
 }
 }  // namespace
 
 int64_t make_variational(Sequential& network, const VariationalOptions& options) {
   register_variational_layers();
-  // Fresh layers draw initial values that are thrown away: what they drew is put back.
-  const Generator before = default_generator();
   std::map<const Module*, ModulePtr> done;
   const int64_t replaced = replace_layers(network, done, [&](const ModulePtr& child) -> ModulePtr {
-    if (const auto layer = std::dynamic_pointer_cast<Linear>(child)) {
-      check_not_compacted(*layer);
-      return std::make_shared<VariationalLinear>(*layer, options);
-    }
-    if (const auto layer = std::dynamic_pointer_cast<Conv2d>(child)) {
-      check_not_compacted(*layer);
-      return std::make_shared<VariationalConv2d>(*layer, options);
-    }
-    return nullptr;
+    if (!child->channels().is_affine) return nullptr;
+    return std::make_shared<VariationalLayer>(child, options);
   });
-  default_generator() = before;
-  check(replaced > 0, "make_variational", "there is no Linear or Conv2d in this Sequential or the Sequentials in it");
+  check(replaced > 0, "make_variational",
+        "there is no Linear, Conv2d or other affine layer in this Sequential or the Sequentials in it");
   network.named_parameters();  // full names
   return replaced;
 }
 
 SparsityCount remove_variational(Sequential& network) {
   SparsityCount count;
-  const Generator before = default_generator();
-  std::map<const Module*, ModulePtr> done;
-  replace_layers(network, done, [&](const ModulePtr& child) -> ModulePtr {
-    const auto layer = std::dynamic_pointer_cast<VariationalLayer>(child);
-    if (!layer) return nullptr;
+  std::map<const Module*, ModulePtr> plain, done;
+  for (const auto& [name, layer] : modules_of_type<VariationalLayer>(network)) plain[layer.get()] = layer->plain();
+  check(!plain.empty(), "remove_variational", "the network has no variational layer");
+  for (const auto& [name, layer] : modules_of_type<VariationalLayer>(network)) {
     const Mask mask = layer->mask();
     Parameter weight = layer->weight();
     weight.set_mask(mask);
     count.weights += mask.num_elements();
     count.masked += mask.num_elements() - mask.count_elements();
-    return layer->plain();
+  }
+  replace_layers(network, done, [&](const ModulePtr& child) {
+    const auto found = plain.find(child.get());
+    return found == plain.end() ? ModulePtr() : found->second;
   });
-  default_generator() = before;
-  check(count.weights > 0, "remove_variational", "the network has no variational layer");
   network.named_parameters();
   return count;
 }
 
 std::vector<std::shared_ptr<VariationalLayer>> variational_layers(const Module& network) {
   std::vector<std::shared_ptr<VariationalLayer>> layers;
-  for (const auto& [name, module] : network.named_modules())
-    if (auto layer = std::dynamic_pointer_cast<VariationalLayer>(module)) layers.push_back(std::move(layer));
+  for (const auto& [name, layer] : modules_of_type<VariationalLayer>(network)) layers.push_back(layer);
   check(!layers.empty(), "variational dropout", "the network has no variational layer; call make_variational first");
   return layers;
 }

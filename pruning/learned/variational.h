@@ -2,8 +2,6 @@
 #pragma once
 
 #include "layers/containers.h"
-#include "layers/conv.h"
-#include "layers/linear.h"
 #include "pruning/site.h"
 #include "training/trainer.h"
 
@@ -17,13 +15,22 @@ struct VariationalOptions {
 };
 void fields(FieldVisitor& f, VariationalOptions& o);
 
-/// What the variational layers have in common: a plain layer's weight and bias, the same Parameters, and a
-/// "log_sigma2" of the weight's shape. In training the outputs are drawn from the Gaussian that the weights imply
-/// (local reparameterisation, one draw for each output of each example); in evaluation the weights are their means,
-/// with 0 where log alpha exceeds the threshold. Molchanov, Ashukha & Vetrov 2017; log sigma^2 as parameter:
-/// their additive noise reparameterisation.
+/// An affine layer (ChannelAccount), such as Linear or Conv2d, with noise on its weights: the same Parameters, and a
+/// "log_sigma2" of the weight's shape. Its type is "VariationalLinear", "VariationalConv2d". In training the outputs
+/// are drawn from the Gaussian that the weights imply: the layer's own answer for x is their mean, its answer for x^2
+/// with the weights' variances, without bias, is their variance (local reparameterisation, one draw for each output of
+/// each example). In evaluation the weights are their means, with 0 where log alpha exceeds the threshold. Molchanov,
+/// Ashukha & Vetrov 2017; log sigma^2 as parameter: their additive noise reparameterisation.
 class VariationalLayer : public Module {
  public:
+  /// Takes over the layer, which remove_variational gives back. Throws when it is none of that kind, or was compacted.
+  explicit VariationalLayer(ModulePtr layer, const VariationalOptions& options = {});
+  Variable forward(const Variable& x) override;
+  std::string type() const override { return "Variational" + layer_->type(); }
+  nlohmann::json config() const override;
+  int64_t macs(const Shape& input, const Shape& output) const override { return layer_->macs(input, output); }
+  ChannelAccount channels() const override { return {.axis = layer_->channels().axis}; }
+
   const Parameter& weight() const { return weight_; }
   /// Undefined when the plain layer has none.
   const Parameter& bias() const { return bias_; }
@@ -33,56 +40,30 @@ class VariationalLayer : public Module {
   /// Which weights stay: log alpha at most the threshold, and not masked already. When there is none, the one with the
   /// lowest log alpha: a layer doesn't collapse.
   Mask mask() const;
-  /// The plain layer with the same Parameters, not masked.
-  virtual ModulePtr plain() const = 0;
+  /// The plain layer with the same Parameters.
+  const ModulePtr& plain() const { return layer_; }
 
- protected:
-  VariationalLayer(const Parameter& weight, const Parameter& bias, const VariationalOptions& options);
-  /// Shares the plain layer's Parameters, once the module knows its type.
-  void take_over(const Parameter& weight, const Parameter& bias);
+ private:
+  /// What the plain layer does, with another weight.
+  Variable affine(const Variable& x, const Variable& weight, const Variable& bias) const;
   /// The variances of the noise; 0 for masked weights.
   Variable variance() const;
   /// The means that evaluation computes with.
   Variable evaluation_weight() const;
-  nlohmann::json config_of(const nlohmann::json& plain) const;
 
- private:
+  ModulePtr layer_;
+  ChannelReader reader_;
   Parameter &weight_, &bias_, &log_sigma2_;
   double threshold_;
-};
-
-/// Linear with noise on its weights. x (...,in) -> (...,out).
-class VariationalLinear : public VariationalLayer {
- public:
-  explicit VariationalLinear(const Linear& layer, const VariationalOptions& options = {});
-  Variable forward(const Variable& x) override;
-  std::string type() const override { return "VariationalLinear"; }
-  nlohmann::json config() const override;
-  int64_t macs(const Shape& input, const Shape& output) const override;
-  ModulePtr plain() const override;
-};
-
-/// Conv2d with noise on its weights: convolutions of the mean, and of x^2 with the variance.
-class VariationalConv2d : public VariationalLayer {
- public:
-  explicit VariationalConv2d(const Conv2d& layer, const VariationalOptions& options = {});
-  Variable forward(const Variable& x) override;
-  std::string type() const override { return "VariationalConv2d"; }
-  nlohmann::json config() const override;
-  int64_t macs(const Shape& input, const Shape& output) const override;
-  ModulePtr plain() const override;
-
- private:
-  std::shared_ptr<Conv2d> layer_;  ///< knows the sizes and options; its parameters are ours
 };
 
 /// Makes the variational layers known to module_from_config. make_variational and the layers call it; a program that
 /// loads a checkpoint of a variational network calls it first.
 void register_variational_layers();
 
-/// Replaces every Linear and Conv2d of a Sequential, and of the Sequentials in it, by its variational layer, which
-/// takes over the layer's Parameters. Returns how many. Make the optimiser afterwards: there are new parameters; no
-/// weight decay on them. Throws when there is none to replace.
+/// Replaces every affine layer, such as Linear and Conv2d, of a Sequential, and of the Sequentials in it, by its
+/// variational layer, which takes over the layer's Parameters. Returns how many. Make the optimiser afterwards: there
+/// are new parameters; no weight decay on them. Throws when there is none to replace.
 int64_t make_variational(Sequential& network, const VariationalOptions& options = {});
 
 /// The inverse: plain layers, masked where log alpha exceeds the threshold. The weights' Parameters stay the same ones;

@@ -40,7 +40,7 @@ class Samples {
     if (reader_.window)
       add_images(x.contiguous(), y.contiguous(), positions, generator);
     else
-      add_rows(channels_last(x), channels_last(y));
+      add_rows(x.contiguous(), y.contiguous());
   }
 
   NormalEquations& system(int64_t output) { return systems_[static_cast<size_t>(output / per_group())]; }
@@ -51,10 +51,6 @@ class Samples {
   int64_t rows() const { return systems_.front().rows(); }
 
  private:
-  Tensor channels_last(const Tensor& x) const {
-    return x.transpose(channel_axis(axis_, x.rank()), x.rank() - 1).contiguous();
-  }
-
   /// x (...,columns), y (...,outputs).
   void add_rows(const Tensor& x_rows, const Tensor& y_rows) {
     const double *x = x_rows.data<double>(), *y = y_rows.data<double>();

@@ -3,35 +3,26 @@
 #include <algorithm>
 #include <limits>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "layers/activations.h"
+#include "layers/modules_of_type.h"
 #include "layers/residual.h"
-#include "pruning/structure/dead_units.h"
+#include "pruning/structure/probes.h"
 
 namespace espalier {
 
 namespace {
 bool has_identity_shortcut(const Module& module) {
-  if (const auto* block = dynamic_cast<const BasicBlock*>(&module)) return !block->shortcut();
-  if (const auto* residual = dynamic_cast<const Residual*>(&module)) return !residual->shortcut();
-  return false;
+  const SkipConnection* skip = skip_connection(module);
+  return skip != nullptr && !skip->shortcut();
 }
 
-/// Whether relu(body + shortcut) is what comes out, not body + shortcut.
-bool ends_in_relu(const Module& module) {
-  const auto* residual = dynamic_cast<const Residual*>(&module);
-  return residual == nullptr || residual->options().relu;
-}
-
-/// The module whose output is the body's.
-ModulePtr body_end(const Module& module) {
-  if (const auto* block = dynamic_cast<const BasicBlock*>(&module)) return block->bn2();
-  return dynamic_cast<const Residual&>(module).body();
-}
+const Module* body_end(const Module& block) { return &skip_connection(block)->body_end(); }
 
 /// What stands in for a block without its body.
 ModulePtr bypass(const ResidualBlock& block) {
-  if (ends_in_relu(*block.module)) return std::make_shared<ReLU>();
+  if (skip_connection(*block.module)->ends_in_relu()) return std::make_shared<ReLU>();
   return std::make_shared<Identity>();
 }
 
@@ -50,23 +41,23 @@ class Bypass {
 
 std::vector<ResidualBlock> residual_blocks(Module& net) {
   std::vector<ResidualBlock> blocks;
-  for (const auto& [name, module] : net.named_modules()) {
-    const auto parent = std::dynamic_pointer_cast<Sequential>(module);
-    if (!parent) continue;
+  for (const auto& [name, parent] : modules_of_type<Sequential>(net))
     for (size_t i = 0; i < parent->size(); ++i)
       if (has_identity_shortcut(*(*parent)[i]))
         blocks.push_back({(name.empty() ? "" : name + ".") + parent->children()[i].first, (*parent)[i], parent, i});
-  }
   return blocks;
 }
 
 std::vector<std::pair<std::string, Parameter>> body_parameters(const Module& block) {
-  const bool basic = dynamic_cast<const BasicBlock*>(&block) != nullptr;
-  check(basic || dynamic_cast<const Residual*>(&block) != nullptr, "body_parameters",
-        "expected a BasicBlock or a Residual, got {}", block.label());
+  const SkipConnection* skip = skip_connection(block);
+  check(skip != nullptr, "body_parameters",
+        "expected a block with a skip connection, a BasicBlock or a Residual, got {}", block.label());
+  std::unordered_set<const void*> of_shortcut;
+  if (skip->shortcut())
+    for (const Parameter& parameter : skip->shortcut()->parameters()) of_shortcut.insert(parameter.id());
   std::vector<std::pair<std::string, Parameter>> body;
   for (const auto& [name, parameter] : block.named_parameters())
-    if (!name.starts_with("shortcut.")) body.emplace_back(name, parameter);
+    if (!of_shortcut.contains(parameter.id())) body.emplace_back(name, parameter);
   return body;
 }
 
@@ -143,7 +134,7 @@ std::vector<std::string> drop_blocks(Module& net, const Tensor& example) {
   std::unordered_map<const Module*, Range> inputs, bodies;
   for (const ResidualBlock& block : masked) {
     inputs[block.module.get()];
-    bodies[body_end(*block.module).get()];
+    bodies[body_end(*block.module)];
   }
   {
     const EvalMode eval(net);
@@ -156,7 +147,7 @@ std::vector<std::string> drop_blocks(Module& net, const Tensor& example) {
   }
   std::vector<std::string> dropped;
   for (const ResidualBlock& block : masked) {
-    const Range &input = inputs[block.module.get()], &body = bodies[body_end(*block.module).get()];
+    const Range &input = inputs[block.module.get()], &body = bodies[body_end(*block.module)];
     if (body.low != 0 || body.high != 0) continue;
     block.parent->replace(block.position, input.low >= 0 ? std::make_shared<Identity>() : bypass(block));
     dropped.push_back(block.name);

@@ -10,8 +10,8 @@
 
 namespace espalier {
 
-/// A BasicBlock or Residual in a Sequential whose input comes back unchanged when its body gives 0 (through a ReLU
-/// where the block ends in one): no shortcut of its own.
+/// A block with a skip connection, such as BasicBlock or Residual, in a Sequential whose input comes back unchanged
+/// when its body gives 0 (through a ReLU where the block ends in one): no shortcut of its own.
 struct ResidualBlock {
   std::string name;  ///< "stage1.2"
   ModulePtr module;
@@ -22,7 +22,7 @@ struct ResidualBlock {
 /// All of them, in the order of the forward pass.
 std::vector<ResidualBlock> residual_blocks(Module& net);
 
-/// The block's parameters without those of its shortcut. Throws when the module is no BasicBlock or Residual.
+/// The block's parameters without those of its shortcut. Throws when the module has no skip connection.
 std::vector<std::pair<std::string, Parameter>> body_parameters(const Module& block);
 
 /// Masks every parameter of the block's body, so that the body gives 0 (if its last layer has no other constant).

@@ -9,6 +9,7 @@
 #include "core/json.h"
 #include "pruning/structure/blocks.h"
 #include "pruning/structure/compaction_plan.h"
+#include "pruning/structure/probes.h"
 #include "pruning/structure/training_run.h"
 
 namespace espalier {

@@ -38,10 +38,6 @@ struct DeadUnits {
 DeadUnits find_dead_units(Module& net, const DependencyGraph& graph, const Tensor& example,
                           const std::vector<bool>& whole = {});
 
-/// `count` inputs like `example`: normal values of growing size. Integers that look up rows of a table: as many more
-/// as it takes to ask for every row. Other integers: those of the example in another order.
-std::vector<Tensor> probes_like(const DependencyGraph& graph, const Tensor& example, int count);
-
 /// Where each index of a parameter's axis 0 and 1 belongs in the graph. Of a parameter of one axis the second is one
 /// index that belongs nowhere.
 struct AxisRefs {

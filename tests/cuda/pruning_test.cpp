@@ -3,6 +3,7 @@
 
 #include "core/ops.h"
 #include "layers/conv.h"
+#include "layers/linear.h"
 #include "layers/models/lstm_rows.h"
 #include "layers/pooling.h"
 #include "layers/residual.h"

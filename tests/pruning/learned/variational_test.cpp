@@ -3,6 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "layers/conv.h"
+#include "layers/linear.h"
 #include "pruning/learned/variational.h"
 #include "pruning/learned/variational_ops.h"
 #include "tests/training/support.h"
@@ -95,13 +97,14 @@ TEST(VariationalLayers, WithoutNoiseAreThePlainLayers) {
 
 TEST(VariationalLayers, ConvolutionIsTheLinearLayerOnOneWindow) {
   set_seed(2);
-  const Conv2d conv(2, 3, {.kernel = 4});
-  const Linear flat(32, 3);
-  Tensor weight = flat.weight().data(), bias = flat.bias().data();
-  weight.copy_(conv.weight().data().reshape({3, 32}));
-  bias.copy_(conv.bias().data());
-  VariationalConv2d a(conv, {.initial_log_sigma2 = -4});
-  VariationalLinear b(flat, {.initial_log_sigma2 = -4});
+  const auto conv = share(Conv2d(2, 3, {.kernel = 4}));
+  const auto flat = share(Linear(32, 3));
+  Tensor weight = flat->weight().data(), bias = flat->bias().data();
+  weight.copy_(conv->weight().data().reshape({3, 32}));
+  bias.copy_(conv->bias().data());
+  VariationalLayer a(conv, {.initial_log_sigma2 = -4});
+  VariationalLayer b(flat, {.initial_log_sigma2 = -4});
+  EXPECT_EQ(a.type(), "VariationalConv2d");
   const Tensor x = randn({6, 2, 4, 4});
   set_seed(9);
   const Tensor ya = a(x).data().reshape({6, 3});

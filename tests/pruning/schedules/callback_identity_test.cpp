@@ -1,6 +1,7 @@
 // A training goes on with the callbacks that it began with: another option of any of them is refused by name.
 #include <nlohmann/json.hpp>
 
+#include "layers/linear.h"
 #include "pruning/criteria/slimming.h"
 #include "pruning/distillation/distillation.h"
 #include "pruning/learned/hard_concrete.h"

@@ -1,6 +1,7 @@
 // Every method that prunes while it trains, on a network that an earlier pruning left with masks.
 #include <cmath>
 
+#include "layers/linear.h"
 #include "pruning/criteria/slimming.h"
 #include "pruning/learned/hard_concrete.h"
 #include "pruning/learned/learned_masks.h"

@@ -1,0 +1,14 @@
+// Inputs like an example, to see what a network does with others. Not for others.
+#pragma once
+
+#include <vector>
+
+#include "pruning/structure/graph.h"
+
+namespace espalier {
+
+/// `count` inputs like `example`: normal values of growing size. Integers that look up rows of a table: as many more
+/// as it takes to ask for every row. Other integers: those of the example in another order.
+std::vector<Tensor> probes_like(const DependencyGraph& graph, const Tensor& example, int count);
+
+}  // namespace espalier
