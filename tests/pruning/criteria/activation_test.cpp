@@ -3,6 +3,7 @@
 
 #include "layers/lstm.h"
 #include "tests/pruning/criteria/support.h"
+#include "tests/pruning/own_layers.h"
 
 namespace espalier {
 namespace {
@@ -45,6 +46,19 @@ TEST(Wanda, ConvolutionsHaveANormForEachInputChannel) {
   const ModulePtr selecting = double_network(std::move(narrow), Flatten());
   selecting->parameters()[0].set_data(Tensor::from<double>({-7}, {1, 1, 1, 1}));
   expect_near(scores_of(*wanda_criterion(), {.module = *selecting, .data = &data, .loss = any}), {7}, 1e-5);
+}
+
+TEST(Wanda, SeesWhatTheWeightsOfOnesOwnLayerRead) {
+  const ModulePtr net = double_network(SqueezeExcite(2, 1), Flatten());
+  const auto parameters = net->parameters();  // squeeze, its bias, expand, its bias
+  Parameter squeeze = parameters[0], squeeze_bias = parameters[1], expand = parameters[2];
+  squeeze.set_data(Tensor::from<double>({1, -2}, {1, 2}));
+  squeeze_bias.set_data(Tensor::from<double>({2}, {1}));
+  expand.set_data(Tensor::from<double>({3, -4}, {2, 1}));
+  const Dataset data = images_of({{3, 1}}, {2, 1, 1});  // the hidden value is 1*3 - 2*1 + 2 = 3
+  const LossFunction any = [](const Variable& y, const Batch&) { return mean(y); };
+  expect_near(scores_of(*wanda_criterion(), {.module = *net, .data = &data, .loss = any}), {3, 2, 0, 9, 12, 0, 0},
+              1e-5);
 }
 
 /// Images (N,1,T,I) as sequences (T,N,I) through an LSTM.
