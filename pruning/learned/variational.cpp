@@ -45,6 +45,17 @@ ChannelReader reader_of(const ModulePtr& layer) {
 
 }  // namespace
 
+void fields(FieldVisitor& f, VariationalOptions& o) {
+  f("initial_log_sigma2", o.initial_log_sigma2, "log sigma^2 at the start: -8 to -10 is little noise");
+  f("threshold", o.threshold, "Weights with a larger log alpha are removed");
+}
+
+void fields(FieldVisitor& f, VariationalPenaltyOptions& o) {
+  f("kl_weight", o.weight, at_least(0), "Of the penalty, after the warm-up");
+  f.unless_default("kl_warmup_begin", o.warmup_begin, share(), "Share of the training after which it begins to rise");
+  f("kl_warmup", o.warmup_end, share(), "Share of the training after which it has its weight");
+}
+
 VariationalLayer::VariationalLayer(ModulePtr layer, const VariationalOptions& options)
     : layer_(std::move(layer)),
       reader_(reader_of(layer_)),
