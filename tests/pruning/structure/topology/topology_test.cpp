@@ -13,6 +13,7 @@
 #include "layers/pooling.h"
 #include "pruning/structure/costs.h"
 #include "pruning/structure/dead_units.h"
+#include "pruning/structure/probes.h"
 #include "tests/pruning/structure/structure_testing.h"
 #include "tests/pruning/structure/topology/program_network.h"
 
