@@ -69,7 +69,10 @@ class ReconstructStage : public ReferenceStage {
   void run(SeedRun& run) override {
     ReconstructOptions options = options_;
     options.seed = run.seed();
-    for (const Reconstruction& layer : reconstruct(*run.network(), *run.find_network(reference_), run.train(), options))
+    const std::vector<Reconstruction> layers =
+        reconstruct(*run.network(), *run.find_network(reference_), run.train(), options);
+    if (layers.empty()) warn_of_nothing(run);
+    for (const Reconstruction& layer : layers)
       run.say("    {}: mean square error {:.4g} -> {:.4g}", layer.layer, layer.before, layer.after);
   }
 
