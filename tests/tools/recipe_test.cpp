@@ -325,7 +325,7 @@ TEST(Run, BadRecipesAreToldWhereAndWhat) {
       {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nslimming = -1",
        "r.toml:5: expected slimming of at least 0, got -1"},
       {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"prune\"\nsparsity = 0.5\nround_to = 0",
-       "r.toml:6: expected round_to of at least 1, got 0"},
+       "r.toml:6: expected round_to in [1,1e+06], got 0"},
       {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"prune\"\nsparsity = 0.5\n"
        "sparsity_of = { \"fc1.weight\" = 1.5 }",
        "in [0,1) for 'fc1.weight', got 1.5"},
