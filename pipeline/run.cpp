@@ -20,17 +20,6 @@ namespace espalier {
 
 namespace {
 
-template <class... Args>
-void say(const RunOptions& options, fmt::format_string<Args...> text, Args&&... args) {
-  if (options.say) options.say(fmt::format(text, std::forward<Args>(args)...));
-}
-
-template <class... Args>
-void warn(const RunOptions& options, fmt::format_string<Args...> text, Args&&... args) {
-  const auto& warn = options.warn ? options.warn : options.say;
-  if (warn) warn(fmt::format(text, std::forward<Args>(args)...));
-}
-
 /// Removes what older runs left, of all their seeds, before anything of the new one is written: their stages would be
 /// taken for this one's. Nothing else in the folder is touched.
 void forget_older_run(const Recipe& recipe, const RunFolder& folder) {
@@ -40,7 +29,8 @@ void forget_older_run(const Recipe& recipe, const RunFolder& folder) {
   for (const RunFolder& place : places_in(folder)) {
     place.forget_training();
     place.forget({kResultFile, kTrainIdentity});
-    if (place.path() != folder.path()) place.forget({kRecipeIdentity});  // the folder's own is replaced in one step
+    if (place.path() != folder.path())
+      place.forget({kRecipeIdentity, kRecipeRecord});  // the folder's own is replaced in one step
     for (const StagePtr& stage : recipe.stages) {
       if (!place.has(stage->name)) continue;
       const RunFolder of_stage(place.file(stage->name));

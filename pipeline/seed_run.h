@@ -25,6 +25,18 @@ struct RunOptions {
   std::function<void(TrainerOptions&)> show_progress = {};
 };
 
+/// A line for people.
+template <class... Args>
+void say(const RunOptions& options, fmt::format_string<Args...> text, Args&&... args) {
+  if (options.say) options.say(fmt::format(text, std::forward<Args>(args)...));
+}
+/// A warning.
+template <class... Args>
+void warn(const RunOptions& options, fmt::format_string<Args...> text, Args&&... args) {
+  const auto& gets = options.warn ? options.warn : options.say;
+  if (gets) gets(fmt::format(text, std::forward<Args>(args)...));
+}
+
 /// What one seed gave. The test set is looked at twice: after the first training stage and at the end.
 struct SeedResult {
   uint64_t seed = 0;
@@ -83,13 +95,12 @@ class SeedRun {
   // --- what people are told
   template <class... Args>
   void say(fmt::format_string<Args...> text, Args&&... args) const {
-    if (options_.say) options_.say(fmt::format(text, std::forward<Args>(args)...));
+    espalier::say(options_, text, std::forward<Args>(args)...);
   }
   /// To those who want no other lines, too.
   template <class... Args>
   void warn(fmt::format_string<Args...> text, Args&&... args) const {
-    const auto& warn = options_.warn ? options_.warn : options_.say;
-    if (warn) warn(fmt::format(text, std::forward<Args>(args)...));
+    espalier::warn(options_, text, std::forward<Args>(args)...);
   }
   void say_sparsity(const SparsityCount& count) const;
   void say_what_is_left(const std::vector<Site>& sites, int64_t min_units) const;

@@ -76,7 +76,7 @@ void check_may_go_on(const std::string& file, const nlohmann::json& was, const T
 void forget_older_run(const RunFolder& folder) {
   for (const RunFolder& place : places_in(folder)) {
     place.forget_training();
-    place.forget({kResultFile, kRecipeIdentity});
+    place.forget({kResultFile, kRecipeIdentity, kRecipeRecord});
     if (place.path() != folder.path()) place.forget({kTrainIdentity});  // the folder's own is replaced in one step
   }
 }

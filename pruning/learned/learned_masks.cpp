@@ -36,19 +36,17 @@ void fields(FieldVisitor& f, LearnedMaskOptions& o) {
   f("harden", o.harden, share(), "Share of the training after which the masks are final");
   f("every", o.every, at_least(1), "Steps between two selections");
   f("scope", o.allocation.scope, "Where scores are compared");
+  f.judge([&] {
+    check(o.begin <= o.end && o.end <= o.harden, "LearnedMasks",
+          "expected 0 <= begin <= end <= harden <= 1, shares of the training, got {}, {} and {}", o.begin, o.end,
+          o.harden);
+  });
 }
 
 LearnedMasks::LearnedMasks(ModulePtr module, std::vector<Site> sites, const LearnedMaskOptions& options)
     : module_(std::move(module)), sites_(std::move(sites)), options_(options) {
   check(module_ != nullptr && !sites_.empty(), "LearnedMasks", "expected a module and at least one site");
-  check(options.sparsity >= 0 && options.sparsity < 1, "LearnedMasks", "expected a sparsity in [0,1), got {}",
-        options.sparsity);
-  check(0 <= options.begin && options.begin <= options.end && options.end <= options.harden && options.harden <= 1,
-        "LearnedMasks", "expected 0 <= begin <= end <= harden <= 1, shares of the training, got {}, {} and {}",
-        options.begin, options.end, options.harden);
-  check(options.every >= 1 && options.penalty >= 0 && std::isfinite(options.threshold), "LearnedMasks",
-        "expected every >= 1, penalty >= 0 and a finite threshold, got {}, {} and {}", options.every, options.penalty,
-        options.threshold);
+  check_option_ranges("LearnedMasks", options);
   check_disjoint("LearnedMasks", sites_);
   if (options.selection == Selection::threshold) {
     check_names(sites_, options.allocation);

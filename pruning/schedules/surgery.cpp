@@ -43,19 +43,18 @@ void fields(FieldVisitor& f, SurgeryOptions& o) {
   f.unless_default("power", o.power, at_least(0), "The power of that");
   f.unless_default("begin", o.begin, share_below_one(), "Share of the training after which surgery begins");
   f("harden", o.harden, share_above_zero(), "Share of the training after which the masks are final");
+  f.judge([&] {
+    check(o.low <= o.high, "NetworkSurgery", "expected low <= high, got {} and {}", o.low, o.high);
+    check(o.begin < o.harden, "NetworkSurgery", "expected begin < harden, shares of the training, got {} and {}",
+          o.begin, o.harden);
+  });
 }
 
 NetworkSurgery::NetworkSurgery(std::vector<Site> sites, const SurgeryOptions& options)
     : sites_(std::move(sites)), options_(options) {
   check(!sites_.empty(), "NetworkSurgery", "expected something to prune, got no site");
-  check(0 < options.low && options.low <= options.high && std::isfinite(options.high) && std::isfinite(options.c),
-        "NetworkSurgery", "expected 0 < low <= high and a finite c, got {}, {} and {}", options.low, options.high,
-        options.c);
-  check(options.gamma >= 0 && options.power >= 0, "NetworkSurgery", "expected gamma >= 0 and power >= 0, got {} and {}",
-        options.gamma, options.power);
+  check_option_ranges("NetworkSurgery", options);
   check(options.min_units >= 0, "NetworkSurgery", "expected min_units >= 0, got {}", options.min_units);
-  check(0 <= options.begin && options.begin < options.harden && options.harden <= 1, "NetworkSurgery",
-        "expected 0 <= begin < harden <= 1, shares of the training, got {} and {}", options.begin, options.harden);
   check_disjoint("NetworkSurgery", sites_);
   check_no_n_of_m("NetworkSurgery", sites_, "units are spliced one by one");
   for (const auto& [name, c] : options.c_of) check_names("NetworkSurgery", sites_, {name});
