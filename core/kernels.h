@@ -8,14 +8,18 @@
 //  - Inputs may have any strides, unless the comment says "contiguous"; then all tensors of the call are.
 //  - f32 is the fast path, f64 the reference; other dtypes where the comment lists them.
 //  - Sums have a fixed order: the same inputs and thread count give the same bits.
+//
+// A kernel is added in four places: its field in Kernels, its name in ESPALIER_KERNELS, core/cpu/x.cpp and cuda/x.cu.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "core/mask.h"
 #include "core/random.h"
+#include "core/ranks.h"
 #include "core/tensor.h"
 
 namespace espalier {
@@ -184,10 +188,50 @@ struct Kernels {
   void (*adam)(const AdamUpdate& update, std::span<const ParameterStep> parameters);
   void (*rmsprop)(const RmspropUpdate& update, std::span<const ParameterStep> parameters);
 
-  // --- masks (mask). x (f32, f64) contiguous; words: i64, one bit for each unit of the layout. ----------------------
+  // --- masks (mask). Contiguous. x f32, f64 in the layout's shape; words: i64, one bit for each unit, 64 a word, the
+  // --- lowest bit first; bits behind the last unit are 0. ------------------------------------------------------------
   /// In place: x = 0 where the weight's unit does not exist.
   void (*apply_mask)(const MaskLayout& layout, const Tensor& words, Tensor& x);
+  /// sums (f64, one for each unit): of its elements in row-major order, the first to the last.
+  void (*sum_over_units)(const MaskLayout& layout, const Tensor& x, Tensor& sums);
+  void (*combine_bits)(BitOp op, const Tensor& a, const Tensor& b, Tensor& out);  ///< words; may work in place
+  void (*count_bits)(const Tensor& words, Tensor& count);                         ///< count: i64, one element
+
+  // --- selection (selection). Contiguous. scores: f32, f64, one for each bit of `words`. -------------------------
+  /// words: whether ranks(score) op rank. A NaN compares as it does in C++.
+  void (*compare_ranks)(CompareOp op, const Tensor& scores, const Ranks& ranks, double rank, Tensor& words);
+  /// counts (i64, RankBins::kCount): the ranks in each bin, of the units whose bit is set.
+  void (*count_ranks)(const Tensor& scores, const Tensor& words, const Ranks& ranks, const RankBins& bins,
+                      Tensor& counts);
+  /// words: the n highest of every m scores; of equal ones the lower index. No NaN.
+  void (*best_of_groups)(const Tensor& scores, int64_t n, int64_t m, Tensor& words);
+  /// sums (f64, one for each word): of |score| where the bit is set. 64 terms become 32 by adding term i + 32 to term
+  /// i, these become 16, and so on.
+  void (*sum_sizes)(const Tensor& scores, const Tensor& words, Tensor& sums);
 };
+
+/// All kernels in their order above, for what treats them alike: each backend's declarations and its table.
+// clang-format off
+#define ESPALIER_KERNELS(KERNEL) \
+  KERNEL(fill) KERNEL(copy) KERNEL(unary) KERNEL(binary) KERNEL(binary_scalar) KERNEL(compare) KERNEL(where) \
+  KERNEL(clamp) KERNEL(axpy) \
+  KERNEL(reduce) KERNEL(arg_reduce) KERNEL(matmul) \
+  KERNEL(gather) KERNEL(scatter) KERNEL(scatter_add) KERNEL(index_select) KERNEL(index_add) KERNEL(sort) \
+  KERNEL(topk) \
+  KERNEL(uniform) KERNEL(normal) KERNEL(bernoulli) \
+  KERNEL(conv2d) KERNEL(conv2d_input_grad) KERNEL(conv2d_weight_grad) \
+  KERNEL(max_pool2d) KERNEL(max_pool2d_grad) KERNEL(avg_pool2d) KERNEL(avg_pool2d_grad) \
+  KERNEL(adaptive_avg_pool2d) KERNEL(adaptive_avg_pool2d_grad) \
+  KERNEL(batch_norm_stats) KERNEL(batch_norm_track) KERNEL(batch_norm) KERNEL(batch_norm_grad) \
+  KERNEL(softmax) KERNEL(softmax_grad) KERNEL(lstm_cell) KERNEL(lstm_cell_grad) \
+  KERNEL(sgd) KERNEL(adam) KERNEL(rmsprop) \
+  KERNEL(apply_mask) KERNEL(sum_over_units) KERNEL(combine_bits) KERNEL(count_bits) \
+  KERNEL(compare_ranks) KERNEL(count_ranks) KERNEL(best_of_groups) KERNEL(sum_sizes)
+// clang-format on
+
+/// The function that implements a kernel: `KernelFunction<decltype(Kernels::fill)> fill;` declares one.
+template <class Pointer>
+using KernelFunction = std::remove_pointer_t<Pointer>;
 
 /// The kernels of a device. Throws UnavailableError when the build or the machine has no such backend.
 const Kernels& kernels(Device device);
@@ -197,6 +241,8 @@ void synchronize(Device device);
 /// Copies between devices or within one. `from` may change once this returns; what `to` holds is seen by later kernels
 /// of its device, and by the host at once.
 void device_copy(void* to, Device to_device, const void* from, Device from_device, size_t bytes);
+/// What device_copy has brought from devices to the host so far: each copy makes the host wait for the device.
+uint64_t bytes_copied_to_host();
 
 namespace cpu {
 const Kernels& table();

@@ -7,14 +7,13 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/bits.h"
 #include "core/kernels.h"
 #include "core/ops.h"
 #include "core/selection.h"
 
 namespace espalier {
 namespace {
-
-constexpr int64_t kWordBits = 64;
 
 int64_t columns_of(const Shape& weight) { return weight.rank() ? weight.numel() / std::max<int64_t>(weight[0], 1) : 1; }
 
@@ -29,43 +28,36 @@ bool read_pair(std::string_view text, std::string_view separator, int64_t& first
   return read(text.substr(0, at), first) && read(text.substr(at + separator.size()), second);
 }
 
-uint64_t lowest_bits(int64_t count) { return count >= kWordBits ? ~uint64_t{0} : (uint64_t{1} << count) - 1; }
-int64_t words_for(int64_t bits) { return (bits + kWordBits - 1) / kWordBits; }
-
-/// Words with the lowest `bits` bits set.
-Tensor full_words(int64_t bits) {
-  Tensor words = Tensor::full({words_for(bits)}, -1, DType::i64);
-  if (bits % kWordBits != 0)
-    words.data<int64_t>()[bits / kWordBits] = static_cast<int64_t>(lowest_bits(bits % kWordBits));
-  return words;
-}
-
-/// Throws when a group of n of m keeps more than n.
-void check_groups(const Pattern& pattern, const Tensor& words, int64_t units) {
+/// Throws when a group of n of m keeps more than n: what is kept, but is none of the group's n best when 1 is kept and
+/// 0 is not.
+void check_groups(const Mask& mask) {
+  const Pattern& pattern = mask.pattern();
   if (pattern.kind() != Pattern::Kind::n_of_m) return;
-  const int64_t* const bits = words.data<int64_t>();
+  const Tensor allowed = best_of_groups(mask.expand(DType::f32), pattern.first(), pattern.second());
+  if (count_bits(combine_bits(BitOp::bit_and_not, mask.words(), allowed)) == 0) return;
+  const std::vector<bool> exists = mask.units();
   const int64_t m = pattern.second();
-  for (int64_t group = 0; group < units; group += m) {
-    int64_t kept = 0;
-    for (int64_t i = group; i < group + m; ++i)
-      kept += static_cast<uint64_t>(bits[i / kWordBits]) >> (i % kWordBits) & 1;
-    check(kept <= pattern.first(), "mask", "pattern {}: group {} keeps {}", pattern.to_string(), group / m, kept);
+  for (auto group = exists.begin(); group != exists.end(); group += m) {
+    const int64_t kept = std::count(group, group + m, true);
+    check(kept <= pattern.first(), "mask", "pattern {}: group {} keeps {}", pattern.to_string(),
+          (group - exists.begin()) / m, kept);
   }
 }
 
-/// The scores on the CPU, contiguous. Throws unless there is one for each unit and none is NaN.
+/// The scores, contiguous. Throws unless there is one for each unit and none is NaN.
 Tensor checked_scores(const Tensor& scores, int64_t units) {
   check(scores.defined() && is_floating(scores.dtype()) && scores.numel() == units, "mask",
         "expected {} scores (f32 or f64), one for each unit, got {}", units, describe(scores));
-  Tensor values = scores.to(Device::cpu()).contiguous();
+  Tensor values = scores.contiguous();
   if (const int64_t nan = find_nan(values); nan >= 0) fail<NumericError>("mask", "the score of unit {} is NaN", nan);
   return values;
 }
 
 /// The units that a pattern allows to keep: all, or for n of m the n best of every m.
-Candidates admissible(const MaskLayout& layout, const Pattern& pattern, const Tensor& scores) {
+Candidates admissible(const Pattern& pattern, const Tensor& scores) {
   const bool grouped = pattern.kind() == Pattern::Kind::n_of_m;
-  return {scores, grouped ? best_of_groups(scores, pattern.first(), pattern.second()) : full_words(layout.units())};
+  return {scores, grouped ? best_of_groups(scores, pattern.first(), pattern.second())
+                          : full_words(scores.numel(), scores.device())};
 }
 
 }  // namespace
@@ -154,61 +146,56 @@ MaskLayout mask_layout(const Shape& weight, const Pattern& pattern) {
   return layout;
 }
 
-Mask Mask::make(const Shape& weight, const Pattern& pattern) {
-  static std::atomic<uint64_t> next_version = 1;
+Mask Mask::make(const Shape& weight, const Pattern& pattern, Tensor words) {
+  static std::atomic<uint64_t> next_version{1};
   Mask mask;
   mask.shape_ = weight;
   mask.pattern_ = pattern;
   mask.layout_ = mask_layout(weight, pattern);
-  mask.words_ = Tensor::zeros({words_for(mask.num_units())}, DType::i64);
+  mask.words_ = std::move(words);
   mask.version_ = next_version.fetch_add(1, std::memory_order_relaxed);
   return mask;
 }
 
 Mask Mask::from_units(const Shape& weight, Pattern pattern, const std::vector<bool>& exists) {
-  Mask mask = make(weight, pattern);
-  check(static_cast<int64_t>(exists.size()) == mask.num_units(), "mask",
-        "expected {} units for pattern {} on the weight {}, got {}", mask.num_units(), pattern.to_string(), weight,
-        exists.size());
-  int64_t* words = mask.words_.data<int64_t>();
+  const int64_t units = mask_layout(weight, pattern).units();
+  check(static_cast<int64_t>(exists.size()) == units, "mask",
+        "expected {} units for pattern {} on the weight {}, got {}", units, pattern.to_string(), weight, exists.size());
+  Tensor words = Tensor::zeros({words_for(units)}, DType::i64);
+  int64_t* const bits = words.data<int64_t>();
   for (size_t i = 0; i < exists.size(); ++i)
-    words[i / kWordBits] |= static_cast<int64_t>(uint64_t{exists[i]} << (i % kWordBits));
-  check_groups(pattern, mask.words_, mask.num_units());
+    bits[i / kWordBits] |= static_cast<int64_t>(uint64_t{exists[i]} << (i % kWordBits));
+  return from_words(weight, pattern, words);
+}
+
+Mask Mask::from_words(const Shape& weight, Pattern pattern, const Tensor& words) {
+  const int64_t units = mask_layout(weight, pattern).units();
+  check(words.defined() && words.dtype() == DType::i64 && words.shape() == Shape{words_for(units)}, "mask",
+        "expected {} words (i64) for {} units of pattern {} on the weight {}, got {}", words_for(units), units,
+        pattern.to_string(), weight, describe(words));
+  Mask mask =
+      make(weight, pattern, combine_bits(BitOp::bit_and, words.contiguous(), full_words(units, words.device())));
+  check_groups(mask);
   return mask;
 }
 
 Mask Mask::all(const Shape& weight, Pattern pattern) {
   check(pattern.kind() != Pattern::Kind::n_of_m || pattern.first() == pattern.second(), "mask",
         "pattern {} cannot keep every weight; start from an element mask", pattern.to_string());
-  Mask mask = make(weight, pattern);
-  mask.words_ = full_words(mask.num_units());
-  return mask;
+  return make(weight, pattern, full_words(mask_layout(weight, pattern).units()));
 }
 
 Mask Mask::from_scores(const Shape& weight, Pattern pattern, const Tensor& scores, int64_t keep) {
-  Mask mask = make(weight, pattern);
-  const Tensor values = checked_scores(scores, mask.num_units());
-  check(keep >= 0 && keep <= mask.num_units(), "mask", "expected to keep 0 to {} units, got {}", mask.num_units(),
-        keep);
-  Candidates kept = admissible(mask.layout_, pattern, values);
-  Border border = border_of_lowest(std::span(&kept, 1), kept.count() - keep);
-  remove_lowest(border, kept);
-  mask.words_ = kept.words;
-  return mask;
+  const int64_t units = mask_layout(weight, pattern).units();
+  const Tensor values = checked_scores(scores, units);
+  check(keep >= 0 && keep <= units, "mask", "expected to keep 0 to {} units, got {}", units, keep);
+  return make(weight, pattern, highest_of(admissible(pattern, values), keep));
 }
 
 Mask Mask::from_threshold(const Shape& weight, Pattern pattern, const Tensor& scores, double threshold) {
-  Mask mask = make(weight, pattern);
-  const Tensor values = checked_scores(scores, mask.num_units());
-  mask.words_ = admissible(mask.layout_, pattern, values).words;
-  int64_t* const words = mask.words_.data<int64_t>();
-  dispatch_floating(values.dtype(), "mask", [&]<class T>(T) {
-    const T* const s = values.data<T>();
-    for (int64_t i = 0; i < values.numel(); ++i)
-      if (!(static_cast<double>(s[i]) >= threshold))
-        words[i / kWordBits] &= static_cast<int64_t>(~(uint64_t{1} << (i % kWordBits)));
-  });
-  return mask;
+  const Tensor values = checked_scores(scores, mask_layout(weight, pattern).units());
+  return make(weight, pattern,
+              combine_bits(BitOp::bit_and, admissible(pattern, values).words, at_least(values, threshold)));
 }
 
 Mask Mask::from_packed(const Shape& weight, Pattern pattern, const Tensor& bytes) {
@@ -217,13 +204,10 @@ Mask Mask::from_packed(const Shape& weight, Pattern pattern, const Tensor& bytes
   check(bytes.defined() && bytes.dtype() == DType::u8 && bytes.numel() == (units + 7) / 8, "mask",
         "expected {} bytes (u8) for {} units of pattern {} on the weight {}, got {}", (units + 7) / 8, units,
         pattern.to_string(), weight, describe(bytes));
-  Mask mask = make(weight, pattern);
   const Tensor host = bytes.to(Device::cpu()).contiguous();
-  int64_t* const words = mask.words_.data<int64_t>();
-  std::memcpy(words, host.data<uint8_t>(), static_cast<size_t>(host.numel()));
-  if (units % kWordBits != 0) words[units / kWordBits] &= static_cast<int64_t>(lowest_bits(units % kWordBits));
-  check_groups(pattern, mask.words_, units);
-  return mask;
+  Tensor words = Tensor::zeros({words_for(units)}, DType::i64);
+  std::memcpy(words.data<int64_t>(), host.data<uint8_t>(), static_cast<size_t>(host.numel()));
+  return from_words(weight, pattern, words);
 }
 
 Mask Mask::to(Device device) const {
@@ -234,8 +218,8 @@ Mask Mask::to(Device device) const {
 
 bool Mask::exists(int64_t unit) const {
   check(unit >= 0 && unit < num_units(), "mask", "expected a unit from 0 to {}, got {}", num_units() - 1, unit);
-  const Tensor host = words_.to(Device::cpu());
-  return static_cast<uint64_t>(host.data<int64_t>()[unit / kWordBits]) >> (unit % kWordBits) & 1;
+  const auto word = words_.slice(0, unit / kWordBits, unit / kWordBits + 1).to_vector<int64_t>().front();
+  return static_cast<uint64_t>(word) >> (unit % kWordBits) & 1;
 }
 
 std::vector<bool> Mask::units() const {
@@ -246,11 +230,7 @@ std::vector<bool> Mask::units() const {
   return exists;
 }
 
-int64_t Mask::count() const {
-  int64_t total = 0;
-  for (int64_t word : words_.to_vector<int64_t>()) total += std::popcount(static_cast<uint64_t>(word));
-  return total;
-}
+int64_t Mask::count() const { return count_bits(words_); }
 
 int64_t Mask::count_elements() const {
   const int64_t alive = count();
@@ -259,31 +239,19 @@ int64_t Mask::count_elements() const {
   return alive * (num_elements() / num_units());
 }
 
-template <class F>
-Mask Mask::combine(const Mask& other, const char* operation, F&& f) const {
+Mask Mask::combine(const Mask& other, const char* operation, BitOp op) const {
   check(defined() && other.defined() && shape_ == other.shape_, operation, "expected masks of one shape, got {} and {}",
         shape_, other.shape_);
   if (pattern_ != other.pattern_ || pattern_.kind() == Pattern::Kind::n_of_m || layout_.recurrent) {
     if (pattern_.kind() != Pattern::Kind::element || other.pattern_.kind() != Pattern::Kind::element)
-      return as_elements().combine(other.as_elements(), operation, f);
+      return as_elements().combine(other.as_elements(), operation, op);
   }
-  Mask result = make(shape_, pattern_);
-  const Tensor a = words_.to(Device::cpu()), b = other.words_.to(Device::cpu());
-  const int64_t *left = a.data<int64_t>(), *right = b.data<int64_t>();
-  int64_t* const words = result.words_.data<int64_t>();
-  for (int64_t i = 0; i < a.numel(); ++i) words[i] = f(left[i], right[i]);
-  return result.to(device());
+  return make(shape_, pattern_, combine_bits(op, words_, other.words_.to(device())));
 }
 
-Mask Mask::operator&(const Mask& other) const {
-  return combine(other, "mask &", [](int64_t a, int64_t b) { return a & b; });
-}
-Mask Mask::operator|(const Mask& other) const {
-  return combine(other, "mask |", [](int64_t a, int64_t b) { return a | b; });
-}
-Mask Mask::operator^(const Mask& other) const {
-  return combine(other, "mask ^", [](int64_t a, int64_t b) { return a ^ b; });
-}
+Mask Mask::operator&(const Mask& other) const { return combine(other, "mask &", BitOp::bit_and); }
+Mask Mask::operator|(const Mask& other) const { return combine(other, "mask |", BitOp::bit_or); }
+Mask Mask::operator^(const Mask& other) const { return combine(other, "mask ^", BitOp::bit_xor); }
 
 Mask Mask::operator~() const {
   check(!layout_.recurrent, "mask ~",
@@ -295,14 +263,15 @@ Mask Mask::operator~() const {
 bool Mask::operator==(const Mask& other) const {
   if (defined() != other.defined()) return false;
   if (!defined() || version_ == other.version_) return true;
-  return shape_ == other.shape_ && pattern_ == other.pattern_ && identical(words_, other.words_);
+  return shape_ == other.shape_ && pattern_ == other.pattern_ &&
+         count_bits(combine_bits(BitOp::bit_xor, words_, other.words_.to(device()))) == 0;
 }
 
 bool Mask::is_subset_of(const Mask& other) const { return (*this & other).count_elements() == count_elements(); }
 
 Mask Mask::as_elements() const {
   if (pattern_.kind() == Pattern::Kind::element) return *this;
-  return from_units(shape_, Pattern::element(), expand().to_vector<bool>()).to(device());
+  return make(shape_, Pattern::element(), at_least(expand(DType::f32), 1));
 }
 
 Tensor Mask::expand(DType dtype) const {
@@ -328,21 +297,8 @@ void Mask::apply_(Tensor& x) const {
 
 Tensor Mask::sum_over_units(const Tensor& x, const Pattern& pattern) {
   const MaskLayout layout = mask_layout(x.shape(), pattern);
-  const Tensor values = x.to(Device::cpu()).contiguous();
-  Tensor sums = Tensor::zeros({layout.units()}, DType::f64);
-  dispatch_floating(values.dtype(), "sum_over_units", [&]<class T>(T) {
-    const T* value = values.data<T>();
-    double* const sum = sums.data<double>();
-    for (int64_t row = 0; row < layout.rows; ++row) {
-      double* unit = sum + layout.unit_of(row, 0);
-      for (int64_t column = 0; column < layout.columns; column += layout.block_columns, ++unit)
-        for (int64_t i = 0; i < layout.block_columns; ++i, ++value) {
-          *unit += static_cast<double>(*value);
-          // An element of w_hh belongs to the unit of its row and to that of its column.
-          if (layout.recurrent && sum + i != unit) sum[i] += static_cast<double>(*value);
-        }
-    }
-  });
+  Tensor sums = Tensor::empty({layout.units()}, DType::f64, x.device());
+  kernels(x.device()).sum_over_units(layout, x.contiguous(), sums);
   return sums;
 }
 

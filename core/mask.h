@@ -10,6 +10,8 @@
 
 namespace espalier {
 
+enum class BitOp : uint8_t { bit_and, bit_or, bit_xor, bit_and_not };  ///< bit_and_not: a & ~b
+
 /// The shape of what is kept or removed as one unit. A weight is seen as a matrix: axis 0 are its rows, all other axes
 /// joined are its columns.
 class Pattern {
@@ -75,11 +77,14 @@ class Mask {
   /// From one bool for each unit.
   static Mask from_units(const Shape& weight, Pattern pattern, const std::vector<bool>& exists);
   /// Keeps the `keep` units with the highest scores; equal scores: the lower index. scores: f32 or f64, one for each
-  /// unit. n of m: keeps the n best of every m, and of these the `keep` best overall. NaN is an error.
+  /// unit. n of m: keeps the n best of every m, and of these the `keep` best overall. NaN is an error. The mask is on
+  /// the scores' device.
   static Mask from_scores(const Shape& weight, Pattern pattern, const Tensor& scores, int64_t keep);
   /// Keeps the units whose score is at least the threshold (and for n of m, at most the n best of every m).
   static Mask from_threshold(const Shape& weight, Pattern pattern, const Tensor& scores, double threshold);
-  /// From the words of a file: u8, units packed eight to a byte, lowest bit first.
+  /// From words() of such a mask, on their device. Bits behind the last unit don't count.
+  static Mask from_words(const Shape& weight, Pattern pattern, const Tensor& words);
+  /// From the bytes of a file: u8, units packed eight to a byte, lowest bit first.
   static Mask from_packed(const Shape& weight, Pattern pattern, const Tensor& bytes);
 
   bool defined() const { return words_.defined(); }
@@ -118,7 +123,8 @@ class Mask {
   Tensor apply(const Tensor& x) const;
   /// The same in place; x contiguous.
   void apply_(Tensor& x) const;
-  /// Sums a value for each weight (f32 or f64, the weight's shape) over each unit: f64, one for each unit.
+  /// Sums a value for each weight (f32 or f64, the weight's shape) over each unit: f64, one for each unit, on x's
+  /// device.
   static Tensor sum_over_units(const Tensor& x, const Pattern& pattern);
 
   /// 64 bits a word, lowest bit first; i64, on the mask's device.
@@ -129,9 +135,8 @@ class Mask {
   std::string draw(int width = 64, int height = 32) const;
 
  private:
-  static Mask make(const Shape& weight, const Pattern& pattern);
-  template <class F>
-  Mask combine(const Mask& other, const char* operation, F&& f) const;
+  static Mask make(const Shape& weight, const Pattern& pattern, Tensor words);
+  Mask combine(const Mask& other, const char* operation, BitOp op) const;
 
   Shape shape_;
   Pattern pattern_ = Pattern::element();

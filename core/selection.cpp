@@ -1,222 +1,158 @@
 #include "core/selection.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cmath>
 #include <limits>
-#include <numeric>
-#include <utility>
+#include <optional>
 #include <vector>
 
-#include "core/error.h"
+#include "core/bits.h"
+#include "core/ops.h"
 
 namespace espalier {
 namespace {
 
-constexpr int64_t kWordBits = 64;
-constexpr int kBinBits = 12;  // sign, exponent and three bits of the fraction: 4096 counts stay in the first cache
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-/// The bin of a rank. Bins are in the order of the ranks; a double falls into the bin of the nearest float.
-template <class T>
-uint32_t bin_of(T score) {
-  constexpr uint32_t kSign = uint32_t{1} << 31;
-  const auto bits = std::bit_cast<uint32_t>(static_cast<float>(score) + 0.0F);  // -0 + 0 = 0
-  // Negative numbers grow with falling bits; all bits flipped they come first, in order.
-  return (bits & kSign ? ~bits : bits | kSign) >> (32 - kBinBits);
+Tensor compared(CompareOp op, const Tensor& scores, const Ranks& ranks, double rank) {
+  Tensor words = Tensor::empty({words_for(scores.numel())}, DType::i64, scores.device());
+  kernels(scores.device()).compare_ranks(op, scores, ranks, rank, words);
+  return words;
 }
 
-template <class T, class F>
-void for_each_score(const Candidates& candidates, F&& f) {
-  const T* const scores = candidates.scores.data<T>();
-  const int64_t* const words = candidates.words.data<int64_t>();
-  for (int64_t w = 0; w < candidates.words.numel(); ++w) {
-    auto word = static_cast<uint64_t>(words[w]);
-    const T* const s = scores + w * kWordBits;
-    if (word == ~uint64_t{0}) {
-      for (int64_t j = 0; j < kWordBits; ++j) f(s[j]);
-    } else {
-      for (; word != 0; word &= word - 1) f(s[std::countr_zero(word)]);
-    }
+/// How many candidates of each set have their rank in each bin: i64, (sets, bins) on the CPU.
+Tensor histograms(std::span<const Candidates> sets, const RankBins& bins) {
+  const Device device = sets.front().scores.device();
+  Tensor counts = Tensor::empty({static_cast<int64_t>(sets.size()), RankBins::kCount}, DType::i64, device);
+  for (size_t i = 0; i < sets.size(); ++i) {
+    const Candidates& set = sets[i];
+    check(set.scores.device() == device && set.words.device() == device, "selection",
+          "expected all scores and bits on {}, got {} and {}", device.name(), describe(set.scores),
+          describe(set.words));
+    Tensor row = counts.select(0, static_cast<int64_t>(i));
+    kernels(device).count_ranks(set.scores, set.words, set.ranks, bins, row);
   }
+  return counts.to(Device::cpu());
 }
 
-/// f(rank) of each candidate; where ranks are the scores, these in their own type.
-template <class F>
-void for_each_rank(const Candidates& candidates, F&& f) {
-  dispatch_floating(candidates.scores.dtype(), "selection", [&]<class T>(T) {
-    if (candidates.ranks.are_scores())
-      for_each_score<T>(candidates, f);
-    else
-      for_each_score<T>(candidates, [&, ranks = candidates.ranks](T score) { f(ranks(static_cast<double>(score))); });
-  });
-}
-
-/// Bit j: whether compare(scores[j]), for up to a word of scores.
-template <class T, class Compare>
-uint64_t bits_where(const T* scores, int64_t count, const Compare& compare) {
-  constexpr int64_t kHalf = kWordBits / 2;
-  const auto half = [&](const T* s, int64_t n) {
-    uint32_t bits = 0;
-#pragma omp simd reduction(| : bits)
-    for (int64_t j = 0; j < n; ++j) bits |= static_cast<uint32_t>(compare(s[j])) << j;
-    return uint64_t{bits};
-  };
-  if (count == kWordBits) return half(scores, kHalf) | half(scores + kHalf, kHalf) << kHalf;
-  const uint64_t low = half(scores, std::min(count, kHalf));
-  return count > kHalf ? low | half(scores + kHalf, count - kHalf) << kHalf : low;
-}
-
-/// remove_lowest() where a score's rank is rank_of(score), in the type of `border_rank`.
-template <class T, class Number, class RankOf>
-void remove_ranked(Border& border, Candidates& candidates, Number border_rank, const RankOf& rank_of) {
-  const T* const scores = candidates.scores.data<T>();
-  int64_t* const words = candidates.words.data<int64_t>();
-  const int64_t units = candidates.scores.numel(), count = candidates.words.numel();
-  const auto clear = [&](int64_t w, uint64_t bits) { words[w] &= static_cast<int64_t>(~bits); };
-  const auto units_of = [&](int64_t w) { return std::min(kWordBits, units - w * kWordBits); };
-  for (int64_t w = 0; w < count; ++w)
-    clear(w, bits_where(scores + w * kWordBits, units_of(w), [=](T score) { return rank_of(score) < border_rank; }));
-  for (int64_t w = count - 1; w >= 0 && border.ties > 0; --w) {
-    uint64_t equal =
-        bits_where(scores + w * kWordBits, units_of(w), [=](T score) { return rank_of(score) == border_rank; });
-    equal &= static_cast<uint64_t>(words[w]);
-    while (std::popcount(equal) > border.ties) equal &= equal - 1;  // the lowest index stays
-    clear(w, equal);
-    border.ties -= std::popcount(equal);
+/// The bin with which the cost of the first bins reaches `rest`, which becomes what has to come from that bin. None
+/// when all together cost less, but `must_be_inside` says that they do but for rounding.
+std::optional<int64_t> bin_of_border(std::span<const Candidates> sets, const Tensor& counts, int64_t bins,
+                                     bool must_be_inside, double& rest) {
+  std::vector<double> costs(static_cast<size_t>(bins));
+  for (size_t i = 0; i < sets.size(); ++i) {
+    const int64_t* const row = counts.data<int64_t>() + static_cast<int64_t>(i) * RankBins::kCount;
+    for (size_t bin = 0; bin < costs.size(); ++bin) costs[bin] += sets[i].cost * static_cast<double>(row[bin]);
   }
+  auto last = costs.size();  // that is not empty
+  while (last > 0 && costs[last - 1] == 0) --last;
+  for (size_t bin = 0; bin < last; ++bin) {
+    if (costs[bin] >= rest || (must_be_inside && bin + 1 == last)) return static_cast<int64_t>(bin);
+    rest -= costs[bin];
+  }
+  return std::nullopt;
+}
+
+/// The least number of units that cost at least `rest`, at most `count`.
+int64_t units_for(double rest, double cost, int64_t count) {
+  const auto is_enough = [&](int64_t number) { return static_cast<double>(number) * cost >= rest; };
+  auto number = std::clamp<int64_t>(static_cast<int64_t>(std::ceil(rest / cost)), 1, count);
+  while (number > 1 && is_enough(number - 1)) --number;
+  while (number < count && !is_enough(number)) ++number;
+  return number;
+}
+
+/// How many candidates of one rank go, the earlier sets' first, until they cost `rest`.
+int64_t number_of_ties(std::span<const Candidates> sets, const Tensor& counts, int64_t bin, double rest) {
+  int64_t ties = 0;
+  for (size_t i = 0; i < sets.size() && rest > 0; ++i) {
+    const int64_t count = counts.data<int64_t>()[static_cast<int64_t>(i) * RankBins::kCount + bin];
+    if (count > 0) ties += units_for(rest, sets[i].cost, count);
+    rest -= sets[i].cost * static_cast<double>(count);
+  }
+  return ties;
 }
 
 }  // namespace
 
-int64_t Candidates::count() const {
-  int64_t total = 0;
-  for (int64_t w = 0; w < words.numel(); ++w) total += std::popcount(static_cast<uint64_t>(words.data<int64_t>()[w]));
-  return total;
-}
+int64_t Candidates::count() const { return count_bits(words); }
 
 double Candidates::mean_size() const {
-  double sum = 0;
-  dispatch_floating(scores.dtype(), "selection", [&]<class T>(T) {
-    for_each_score<T>(*this, [&](T score) { sum += std::abs(static_cast<double>(score)); });
-  });
-  return sum / static_cast<double>(std::max<int64_t>(count(), 1));
+  const int64_t number = count();
+  if (number == 0) return 0;
+  const auto sums_of_words = [](const Tensor& values, const Tensor& bits) {
+    Tensor sums = Tensor::empty({bits.numel()}, DType::f64, values.device());
+    kernels(values.device()).sum_sizes(values, bits, sums);
+    return sums;
+  };
+  Tensor sums = sums_of_words(scores, words);
+  while (sums.numel() > 1) sums = sums_of_words(sums, full_words(sums.numel(), sums.device()));
+  return sums.item() / static_cast<double>(number);
 }
 
 Border border_of_lowest(std::span<const Candidates> sets, double cost) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
   if (cost <= 0) return {-kInfinity, 0};
-  constexpr size_t kBins = size_t{1} << kBinBits;
-  std::array<int64_t, kBins> all{};
-  std::array<double, kBins> costs{};
-  for (const Candidates& set : sets) {
-    std::array<int64_t, kBins> counts{};
-    for_each_rank(set, [&](auto rank) { ++counts[bin_of(rank)]; });
-    for (size_t bin = 0; bin < kBins; ++bin) {
-      all[bin] += counts[bin];
-      costs[bin] += set.cost * static_cast<double>(counts[bin]);
-    }
-  }
-  double rest = cost;  // to go in this bin and those above
-  size_t bin = 0;
-  for (; bin < kBins && costs[bin] < rest; ++bin) rest -= costs[bin];
-  if (bin == kBins) return {kInfinity, std::numeric_limits<int64_t>::max()};
+  if (sets.empty()) return {kInfinity, std::numeric_limits<int64_t>::max()};
+  // The key of a float as a double ends in 29 bits that are alike: 0 of positive numbers, 1 of negative ones.
+  constexpr int kSameBits = std::numeric_limits<double>::digits - std::numeric_limits<float>::digits;
+  const bool are_floats = std::all_of(sets.begin(), sets.end(), [](const Candidates& set) {
+    return set.scores.dtype() == DType::f32 && set.ranks.are_scores();
+  });
+  const int known_bits = are_floats ? kSameBits : 0;
 
-  using Place = std::pair<double, size_t>;                       // the rank, then the set
-  std::vector<double> ranks(static_cast<size_t>(all[bin]) + 1);  // the last place takes what is in other bins
-  std::vector<Place> inside;
-  inside.reserve(ranks.size());
-  size_t size = 0;
-  for (size_t set = 0; set < sets.size(); ++set) {
-    for_each_rank(sets[set], [&](auto rank) {
-      ranks[size] = static_cast<double>(rank);
-      size += bin_of(rank) == bin;
-    });
-    while (inside.size() < size) inside.emplace_back(ranks[inside.size()], set);
-  }
-  auto last = inside.begin(), end = inside.end();  // the last to go is in here, all before it go
-  const auto cost_of = [&](auto from, auto to) {
-    return std::accumulate(from, to, 0.0,
-                           [&](double sum, const Place& place) { return sum + sets[place.second].cost; });
-  };
-  double total = cost_of(last, end);
-  for (int round = 1; end - last > 1; ++round) {
-    // Where it would be if all cost the same, which is often so; else by halves.
-    const auto candidates = static_cast<double>(end - last);
-    const double place = round % 3 == 0 ? candidates / 2 : std::ceil(rest / total * candidates) - 1;
-    const auto middle = last + static_cast<std::ptrdiff_t>(std::clamp(place, 1.0, candidates - 1));
-    std::nth_element(last, middle, end);
-    const double lower = cost_of(last, middle);
-    if (lower < rest) {
-      rest -= lower;
-      total -= lower;
-      last = middle;
-    } else {
-      total = lower;
-      end = middle;
+  double rest = cost;  // to go in the bins and above
+  int64_t number = RankBins::kCount;
+  for (RankBins bins;;) {
+    const Tensor counts = histograms(sets, bins);
+    const bool is_first = bins.first == 0 && bins.shift == RankBins{}.shift;
+    const std::optional<int64_t> bin = bin_of_border(sets, counts, number, !is_first, rest);
+    if (!bin) return {kInfinity, std::numeric_limits<int64_t>::max()};
+    bins.first += static_cast<uint64_t>(*bin) << bins.shift;
+    if (bins.shift <= known_bits) {
+      const uint64_t last = bins.first + (uint64_t{1} << bins.shift) - 1;
+      const double rank = double_of_key(bins.first >> 63 ? bins.first : last);
+      return {rank, number_of_ties(sets, counts, *bin, rest)};
     }
+    const int shift = std::max(bins.shift - RankBins::kBits, 0);
+    number = int64_t{1} << (bins.shift - shift);
+    bins.shift = shift;
   }
-  return {last->first,
-          std::count_if(inside.begin(), last + 1, [&](const Place& place) { return place.first == last->first; })};
 }
 
 void remove_lowest(Border& border, Candidates& candidates) {
-  dispatch_floating(candidates.scores.dtype(), "selection", [&]<class T>(T) {
-    const T rank = static_cast<T>(border.rank);
-    if (candidates.ranks.are_scores() && static_cast<double>(rank) == border.rank)
-      remove_ranked<T>(border, candidates, rank, [](T score) { return score; });
-    else
-      remove_ranked<T>(border, candidates, border.rank,
-                       [ranks = candidates.ranks](T score) { return ranks(static_cast<double>(score)); });
-  });
+  const auto bits = [&](CompareOp op) { return compared(op, candidates.scores, candidates.ranks, border.rank); };
+  candidates.words = combine_bits(BitOp::bit_and_not, candidates.words, bits(CompareOp::lt));
+  if (border.ties == 0) return;
+  Tensor equal = combine_bits(BitOp::bit_and, candidates.words, bits(CompareOp::eq));
+  equal = highest_bits(equal, border.ties);
+  candidates.words = combine_bits(BitOp::bit_and_not, candidates.words, equal);
+  border.ties -= count_bits(equal);
 }
 
-void cut_and_splice(const Tensor& scores, double low, double high, Tensor& words) {
-  int64_t* const bits = words.data<int64_t>();
-  dispatch_floating(scores.dtype(), "selection", [&]<class T>(T) {
-    // In T, so that floats needn't become doubles: a score is below `low` if it is below the least T that is not.
-    constexpr T kInfinity = std::numeric_limits<T>::infinity();
-    T least = static_cast<T>(low), most = static_cast<T>(high);
-    if (static_cast<double>(least) < low) least = std::nextafter(least, kInfinity);
-    if (static_cast<double>(most) > high) most = std::nextafter(most, -kInfinity);
-    const T* s = scores.data<T>();
-    for (int64_t w = 0, left = scores.numel(); left > 0; ++w, s += kWordBits, left -= kWordBits) {
-      const int64_t count = std::min(kWordBits, left);
-      const uint64_t cut = bits_where(s, count, [least](T score) { return score < least; });
-      const uint64_t spliced = bits_where(s, count, [most](T score) { return score > most; });
-      bits[w] = static_cast<int64_t>((static_cast<uint64_t>(bits[w]) & ~cut) | spliced);
-    }
-  });
+Tensor highest_of(const Candidates& candidates, int64_t count) {
+  Candidates one_each = candidates;  // counted, not by costs that may be no whole numbers
+  one_each.cost = 1;
+  Border border = border_of_lowest(std::span(&one_each, 1), static_cast<double>(candidates.count() - count));
+  remove_lowest(border, one_each);
+  return one_each.words;
 }
+
+Tensor cut_and_splice(const Tensor& scores, double low, double high, const Tensor& words) {
+  const Tensor left = combine_bits(BitOp::bit_and_not, words, compared(CompareOp::lt, scores, {}, low));
+  return combine_bits(BitOp::bit_or, left, compared(CompareOp::gt, scores, {}, high));
+}
+
+Tensor at_least(const Tensor& scores, double threshold) { return compared(CompareOp::ge, scores, {}, threshold); }
 
 Tensor best_of_groups(const Tensor& scores, int64_t n, int64_t m) {
-  Tensor words = Tensor::zeros({(scores.numel() + kWordBits - 1) / kWordBits}, DType::i64);
-  int64_t* const bits = words.data<int64_t>();
-  dispatch_floating(scores.dtype(), "selection", [&]<class T>(T) {
-    const T* const s = scores.data<T>();
-    std::vector<int64_t> order(static_cast<size_t>(m));
-    for (int64_t group = 0; group < scores.numel(); group += m) {
-      std::iota(order.begin(), order.end(), group);
-      std::nth_element(order.begin(), order.begin() + n - 1, order.end(),
-                       [s](int64_t a, int64_t b) { return s[a] != s[b] ? s[a] > s[b] : a < b; });
-      for (auto unit = order.begin(); unit != order.begin() + n; ++unit)
-        bits[*unit / kWordBits] |= static_cast<int64_t>(uint64_t{1} << (*unit % kWordBits));
-    }
-  });
+  Tensor words = Tensor::empty({words_for(scores.numel())}, DType::i64, scores.device());
+  kernels(scores.device()).best_of_groups(scores, n, m, words);
   return words;
 }
 
 int64_t find_nan(const Tensor& scores) {
-  int64_t found = -1;
-  dispatch_floating(scores.dtype(), "selection", [&]<class T>(T) {
-    const T* const s = scores.data<T>();
-    const int64_t n = scores.numel();
-    int64_t count = 0;
-#pragma omp simd reduction(+ : count)
-    for (int64_t i = 0; i < n; ++i) count += s[i] != s[i];
-    if (count > 0) found = std::find_if(s, s + n, [](T value) { return value != value; }) - s;
-  });
-  return found;
+  if (count_bits(compared(CompareOp::le, scores, {}, kInfinity)) == scores.numel()) return -1;
+  return argmax(scores.reshape({scores.numel()}), 0).to_vector<int64_t>().front();  // a NaN counts as the largest
 }
 
 }  // namespace espalier

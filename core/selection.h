@@ -1,32 +1,20 @@
-// Choosing the lowest of many scores in time proportional to their number, on the CPU: of a network on a GPU the scores
-// come to the host at each pruning (four bytes a weight), and masks go back (a bit a weight). Nothing in between does:
-// masks are applied where the weights are. On the device itself it would take kernels in the contract of core/kernels.h
-// for the histogram, the border's bin and the words.
+// Choosing the lowest of many scores in time proportional to their number, on the scores' device: only counts come to
+// the host, of a network on a GPU a histogram for each site and digit of the ranks. Scores and the bits of masks stay
+// where they are.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
+#include "core/ranks.h"
 #include "core/tensor.h"
 
 namespace espalier {
 
-/// From the scores of a set to ranks, which compare between sets.
-struct Ranks {
-  double mean = 1;  ///< scores are divided by it
-  double cost = 1;  ///< and by this; a score below 0 is multiplied: the dearer is the lower, whichever the sign
-
-  double operator()(double score) const {
-    const double relative = score / mean;
-    return relative < 0 ? relative * cost : relative / cost;
-  }
-  bool are_scores() const { return mean == 1 && cost == 1; }
-};
-
 /// Units that may go, with their scores.
 struct Candidates {
-  Tensor scores;     ///< f32 or f64, one for each unit, contiguous on the CPU, no NaN
-  Tensor words;      ///< one bit for each unit, as in Mask::words(), on the CPU: whether it is a candidate
+  Tensor scores;     ///< f32 or f64, one for each unit, contiguous, no NaN
+  Tensor words;      ///< one bit for each unit, as in Mask::words(), on the scores' device: whether it is a candidate
   Ranks ranks = {};  ///< by which units are compared
   double cost = 1;   ///< of each unit, above 0
 
@@ -43,23 +31,31 @@ struct Border {
 };
 
 /// The border of the lowest ranks among the candidates of all sets, as few as cost at least `cost` together; of all
-/// when these cost less. A histogram over the leading bits of the ranks finds the bin in which the border lies, and
-/// only that bin is looked at again. Of equal ranks the earlier set's go first.
+/// when these cost less. All sets are on one device. The ranks' digits are found one by one, the leading one first,
+/// each by a histogram of the ranks that have the digits before (radix select). Of equal ranks the earlier set's go
+/// first.
 Border border_of_lowest(std::span<const Candidates> sets, double cost);
 
-/// Clears the bits of the candidates that belong to the lowest ranks. Of those equal to the border's rank, the ones of
-/// the highest index go first, and `border.ties` becomes what is left for further sets. -0 equals 0.
+/// Takes the bits of the candidates that belong to the lowest ranks out of candidates.words. Of those equal to the
+/// border's rank, the ones of the highest index go first, and `border.ties` becomes what is left for further sets. -0
+/// equals 0.
 void remove_lowest(Border& border, Candidates& candidates);
 
-/// Clears the bits of the units whose score is below `low`, then sets those of the units whose score is above `high`.
-/// scores: as in Candidates, NaN changes nothing; words: their bits.
-void cut_and_splice(const Tensor& scores, double low, double high, Tensor& words);
+/// The candidates that stay when all but the `count` highest go, as bits; of equal ranks the lower index stays.
+Tensor highest_of(const Candidates& candidates, int64_t count);
+
+/// The words without the units whose score is below `low`, and with those whose score is above `high`. scores: as in
+/// Candidates, NaN changes nothing; words: their bits.
+Tensor cut_and_splice(const Tensor& scores, double low, double high, const Tensor& words);
+
+/// Bits like Candidates::words: the units whose score is at least the threshold.
+Tensor at_least(const Tensor& scores, double threshold);
 
 /// The n best of every m scores, as bits like Candidates::words; of equal scores the lower index is the better. scores:
-/// f32 or f64, contiguous on the CPU, as many as some groups of m have.
+/// f32 or f64, contiguous, as many as some groups of m have.
 Tensor best_of_groups(const Tensor& scores, int64_t n, int64_t m);
 
-/// The index of the first NaN, -1 when there is none. f32 or f64, contiguous on the CPU.
+/// The index of the first NaN, -1 when there is none. f32 or f64, contiguous.
 int64_t find_nan(const Tensor& scores);
 
 }  // namespace espalier

@@ -4,30 +4,13 @@
 #include <bit>
 #include <limits>
 
+#include "core/ordered_key.h"
 #include "cuda/elementwise.h"
 #include "cuda/radix_sort.h"
 #include "cuda/table.h"
 
 namespace espalier::cuda {
 namespace {
-
-template <class T>
-using KeyOf = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
-
-/// The key of a value, ascending.
-template <class T>
-__device__ KeyOf<T> key_of(T value) {
-  using Key = KeyOf<T>;
-  constexpr Key kSign = Key{1} << (8 * sizeof(Key) - 1);
-  if constexpr (std::is_floating_point_v<T>) {
-    if (value != value) return std::numeric_limits<Key>::max();
-    // -0 + 0 = 0. Negative numbers grow with falling bits; all bits flipped they come first, in order.
-    const Key bits = std::bit_cast<Key>(value + T{0});
-    return bits & kSign ? ~bits : bits | kSign;
-  } else {
-    return static_cast<Key>(value) ^ kSign;
-  }
-}
 
 template <class T>
 struct Lines {
@@ -39,10 +22,10 @@ struct Lines {
   T* values;
   int64_t* index;
 
-  __device__ KeyOf<T> key(int64_t line, int64_t i) const {
+  __device__ OrderedKey<T> key(int64_t line, int64_t i) const {
     int64_t at[3];
     starts.offsets(line, at);
-    const KeyOf<T> ascending = key_of(x[at[0] + i * x_stride]);
+    const OrderedKey<T> ascending = ordered_key(x[at[0] + i * x_stride]);
     return descending ? ~ascending : ascending;
   }
   /// The i-th in order is the element at `position`.
@@ -71,7 +54,7 @@ struct Entry {
 /// others.
 template <class T>
 __global__ void sort_short(Lines<T> lines, int padded, int together) {
-  using E = Entry<KeyOf<T>>;
+  using E = Entry<OrderedKey<T>>;
   SHARED_ARRAY(E, entries, kShort);
   const int first = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x), count = padded * together;
   for (int64_t begin = int64_t{blockIdx.x} * together; begin < lines.starts.numel;
@@ -81,7 +64,7 @@ __global__ void sort_short(Lines<T> lines, int padded, int together) {
       const int i = e % padded;
       const bool exists = line < lines.starts.numel && i < lines.n;
       entries[e] = exists ? E{lines.key(line, i), static_cast<uint32_t>(i)}
-                          : E{std::numeric_limits<KeyOf<T>>::max(), std::numeric_limits<uint32_t>::max()};
+                          : E{std::numeric_limits<OrderedKey<T>>::max(), std::numeric_limits<uint32_t>::max()};
     }
     __syncthreads();
     for (int size = 2; size <= padded; size *= 2) {
@@ -113,7 +96,7 @@ __global__ void sort_short(Lines<T> lines, int padded, int together) {
 // --- long lines ----------------------------------------------------------------------------------------------------
 
 template <class T>
-__global__ void make_keys(Lines<T> lines, KeyOf<T>* keys, uint32_t* positions) {
+__global__ void make_keys(Lines<T> lines, OrderedKey<T>* keys, uint32_t* positions) {
   for (int64_t e = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; e < lines.starts.numel * lines.n;
        e += int64_t{gridDim.x} * blockDim.x) {
     const int64_t line = e / lines.n, i = e - line * lines.n;
@@ -146,7 +129,7 @@ void order_lines(Context& context, const Lines<T>& lines) {
     return;
   }
   constexpr int kThreads = 256;
-  RadixSort<KeyOf<T>> sorter(context, count, lines.n);
+  RadixSort<OrderedKey<T>> sorter(context, count, lines.n);
   launch(context, {"sort.keys", blocks_for(context, count * lines.n, kThreads), kThreads}, make_keys<T>, lines,
          sorter.keys(), sorter.positions());
   sorter.run(8 * sizeof(T));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/bits.h"
 #include "layers/snapshot.h"
 #include "pruning/unit_search.h"
 
@@ -195,7 +196,7 @@ bool BudgetPruner::prune_pieces(const CostModel& model, double wanted) const {
   std::vector<int64_t> number;
   double dearest = 0;
   for (size_t s = 0; s < costs.size(); ++s) {
-    number.push_back(Candidates{.scores = {}, .words = pruner_->candidate_words(pruner_->sites()[s])}.count());
+    number.push_back(count_bits(pruner_->candidate_words(pruner_->sites()[s])));
     if (number.back() > 0) dearest = std::max(dearest, costs[s]);
   }
   const double now = model.cost_of_pieces(number);

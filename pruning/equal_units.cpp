@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <unordered_set>
 
-#include "core/ops.h"
+#include "core/bits.h"
 
 namespace espalier {
 namespace {
@@ -33,11 +32,7 @@ struct Entry {
   int64_t limit() const { return removable - gone; }  ///< of what may be removed
   double cost_of(int64_t count) const { return static_cast<double>(count) * candidates.cost; }
   void remove(int64_t count) {
-    if (count == 0) return;
-    Candidates one_each = candidates;  // counted, not by costs that may be no whole numbers
-    one_each.cost = 1;
-    Border border = border_of_lowest(std::span(&one_each, 1), static_cast<double>(count));
-    remove_lowest(border, candidates);
+    if (count > 0) candidates.words = highest_of(candidates, candidates.count() - count);
   }
 };
 
@@ -45,13 +40,11 @@ Entry make_entry(const Site& site, Candidates candidates, const AllocationOption
   if (const int64_t nan = find_nan(candidates.scores); nan >= 0)
     fail<NumericError>("allocate", "the score of unit {} of '{}' is NaN; did the training diverge?", nan, site.name);
   const bool is_protected = names_include(options.protect, site.name);
-  Tensor words = candidates.words.clone();
   const Pattern& pattern = site.members.front().pattern;
   if (pattern.kind() == Pattern::Kind::n_of_m && !is_protected) {
     const Tensor best = best_of_groups(candidates.scores, pattern.first(), pattern.second());
-    for (int64_t w = 0; w < words.numel(); ++w) words.data<int64_t>()[w] &= best.data<int64_t>()[w];
+    candidates.words = combine_bits(BitOp::bit_and, candidates.words, best);
   }
-  candidates.words = words;
   if (const double mean = options.normalize ? candidates.mean_size() : 0; is_scale(mean)) candidates.ranks.mean = mean;
   Entry entry{.candidates = std::move(candidates), .units = site.units};
   entry.gone = site.units - entry.candidates.count();
@@ -83,7 +76,6 @@ void remove_together(std::vector<Entry*> entries, double cost) {
     std::vector<Entry*> full, open;
     for (size_t i = 0; i < entries.size(); ++i) {
       const int64_t before = entries[i]->units - entries[i]->gone;
-      sets[i].words = sets[i].words.clone();
       remove_lowest(border, sets[i]);
       (before - sets[i].count() > entries[i]->limit() ? full : open).push_back(entries[i]);
     }
@@ -136,14 +128,16 @@ void check_allocation(const std::vector<Site>& sites, double sparsity, const All
   check_names(sites, options);
 }
 
+bool is_of_pieces(const Site& site) {
+  if (site.members.size() != 1 || site.units == 0) return false;
+  const SiteMember& member = site.members.front();
+  return member.masked && member.site_units.empty() && are_pieces_of_a_weight(member.pattern);
+}
+
 bool are_pieces_of_weights(const std::vector<Site>& sites) {
   std::unordered_set<const void*> parameters;
-  for (const Site& site : sites) {
-    if (site.members.size() != 1 || site.units == 0) return false;
-    const SiteMember& member = site.members.front();
-    if (!member.masked || !member.site_units.empty() || !are_pieces_of_a_weight(member.pattern)) return false;
-    if (!parameters.insert(member.parameter.id()).second) return false;
-  }
+  for (const Site& site : sites)
+    if (!is_of_pieces(site) || !parameters.insert(site.members.front().parameter.id()).second) return false;
   return !sites.empty();
 }
 
@@ -176,7 +170,7 @@ std::vector<Tensor> allocate_words(const std::vector<Site>& sites, std::vector<C
         sparsity, units == 0 ? 0.0 : weights_of(removable) / weights_of(units));
 
   std::vector<Tensor> before;
-  for (const Entry& entry : entries) before.push_back(entry.candidates.words.clone());
+  for (const Entry& entry : entries) before.push_back(entry.candidates.words);
   if (options.scope == Scope::global) {
     const int64_t count = std::min(nearest_units(wanted, each), removable) - gone;
     remove_together(which, static_cast<double>(count));
@@ -222,33 +216,30 @@ Candidates candidates_of(const std::vector<double>& scores, const std::vector<bo
 }
 
 std::vector<bool> units_of_words(const Site& site, const Tensor& words) {
-  std::vector<bool> units(static_cast<size_t>(site.units));
-  for (size_t i = 0; i < units.size(); ++i)
-    units[i] = static_cast<uint64_t>(words.data<int64_t>()[i / 64]) >> (i % 64) & 1;
-  return units;
+  return Mask::from_words({site.units}, Pattern::element(), words).units();
 }
 
 Tensor existing_words(const Site& site) {
-  const Shape one_each{site.units};
+  if (!is_of_pieces(site)) return words_of_units(existing_units(site));
   const SiteMember& member = site.members.front();
+  const Device device = member.parameter.data().device();
   const Mask& mask = member.parameter.mask();
-  if (!mask.defined()) return Mask::all(one_each).words();
-  if (mask.pattern() == member.pattern) return mask.words().to(Device::cpu());
-  return Mask::from_units(one_each, Pattern::element(), existing_units(site)).words();
+  if (!mask.defined()) return full_words(site.units, device);
+  if (mask.pattern() == member.pattern) return mask.words().to(device);
+  return words_of_units(existing_units(site)).to(device);
 }
 
 Mask mask_of_words(const Site& site, const Tensor& words) {
   const SiteMember& member = site.members.front();
-  Tensor bytes = Tensor::empty({(site.units + 7) / 8}, DType::u8);
-  std::memcpy(bytes.data<uint8_t>(), words.data<int64_t>(), static_cast<size_t>(bytes.numel()));
-  return Mask::from_packed(member.parameter.shape(), member.pattern, bytes).to(member.parameter.data().device());
+  return Mask::from_words(member.parameter.shape(), member.pattern, words).to(member.parameter.data().device());
 }
 
 void set_existing_words(const Site& site, const Tensor& words, GradientFlow flow) {
+  if (!is_of_pieces(site)) return set_existing_units(site, units_of_words(site, words), flow);
   const SiteMember& member = site.members.front();
   // A protected layer may have more than n of m: no mask of that pattern describes it, and none is needed.
   if (member.pattern.kind() == Pattern::Kind::n_of_m &&
-      words.to_vector<int64_t>() == existing_words(site).to_vector<int64_t>())
+      count_bits(combine_bits(BitOp::bit_xor, words, existing_words(site))) == 0)
     return;
   Parameter parameter = member.parameter;
   const Mask mask = mask_of_words(site, words);
@@ -257,11 +248,12 @@ void set_existing_words(const Site& site, const Tensor& words, GradientFlow flow
 }
 
 Tensor score_tensor(const Site& site, const Saliencies& saliencies) {
+  if (!is_of_pieces(site)) return Tensor::from(unit_scores(site, saliencies), {site.units});
   const SiteMember& member = site.members.front();
   const auto found = saliencies.find(member.parameter.id());
-  if (found == saliencies.end()) return Tensor::zeros({site.units}, DType::f64);
+  if (found == saliencies.end()) return Tensor::zeros({site.units}, DType::f64, member.parameter.data().device());
   if (weights_of_a_unit(site) > 1) return Mask::sum_over_units(found->second, member.pattern);
-  return found->second.to(Device::cpu()).contiguous().reshape({site.units});
+  return found->second.contiguous().reshape({site.units});
 }
 
 }  // namespace espalier

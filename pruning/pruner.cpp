@@ -3,6 +3,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "core/bits.h"
 #include "pruning/equal_units.h"
 
 namespace espalier {
@@ -44,7 +45,8 @@ std::vector<std::vector<double>> Pruner::scores() const {
 }
 
 Tensor Pruner::candidate_words(const Site& site) const {
-  return options_.regrow ? Mask::all({site.units}).words() : existing_words(site);
+  if (!options_.regrow) return existing_words(site);
+  return full_words(site.units, site.members.front().parameter.data().device());
 }
 
 std::vector<Candidates> Pruner::candidates() const {
@@ -59,7 +61,7 @@ double Pruner::removed_share() const {
     int64_t units = 0, existing = 0;
     for (const Site& site : sites_) {
       units += site.units;
-      existing += Candidates{.scores = {}, .words = existing_words(site)}.count();
+      existing += count_bits(existing_words(site));
     }
     return static_cast<double>(units - existing) / static_cast<double>(units);
   }

@@ -62,10 +62,10 @@ std::vector<double> unit_scores(const Site& site, const Saliencies& saliencies) 
   for (const SiteMember& member : site.members) {
     const auto found = saliencies.find(member.parameter.id());
     if (found == saliencies.end()) continue;
-    const Tensor sums = Mask::sum_over_units(found->second, member.pattern);
-    const double* sum = sums.data<double>();
-    for (int64_t unit = 0; unit < sums.numel(); ++unit)
-      if (const int64_t to = member.site_unit(unit); to >= 0) scores[static_cast<size_t>(to)] += sum[unit];
+    const std::vector<double> sums = Mask::sum_over_units(found->second, member.pattern).to_vector<double>();
+    for (size_t unit = 0; unit < sums.size(); ++unit)
+      if (const int64_t to = member.site_unit(static_cast<int64_t>(unit)); to >= 0)
+        scores[static_cast<size_t>(to)] += sums[unit];
   }
   return scores;
 }
@@ -103,8 +103,8 @@ std::vector<bool> member_units(const SiteMember& member) {
   if (!mask.defined()) return std::vector<bool>(units, true);
   if (mask.pattern() == member.pattern) return mask.units();
   std::vector<bool> exists(units);
-  const Tensor counts = Mask::sum_over_units(mask.expand(DType::f32), member.pattern);
-  for (size_t i = 0; i < units; ++i) exists[i] = counts.data<double>()[i] > 0;
+  const std::vector<double> counts = Mask::sum_over_units(mask.expand(DType::f32), member.pattern).to_vector<double>();
+  for (size_t i = 0; i < units; ++i) exists[i] = counts[i] > 0;
   return exists;
 }
 }  // namespace

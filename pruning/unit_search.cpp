@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/bits.h"
 #include "pruning/equal_units.h"
 
 namespace espalier {
@@ -105,17 +106,16 @@ std::vector<Tensor> UnitSearch::fill_pieces(std::vector<Candidates> candidates, 
   double cost = 0;  // of all that may come back
   for (size_t s = 0; s < candidates.size(); ++s) {
     Candidates& set = candidates[s];
-    words.push_back(set.words.clone());
-    set.words = words_of_units(at_start[s]).clone();
+    words.push_back(set.words);
+    set.words = words_of_units(at_start[s]).to(words.back().device());
     if (const double mean = set.mean_size(); pruner_.options().allocation.normalize && is_scale(mean))
       set.ranks.mean = mean;
-    for (int64_t w = 0; w < set.words.numel(); ++w) set.words.data<int64_t>()[w] &= ~words[s].data<int64_t>()[w];
+    set.words = combine_bits(BitOp::bit_and_not, set.words, words[s]);
     cost += costs[s] * static_cast<double>(set.count());
   }
   const std::vector<Tensor> back =
       cut_words(pruner_.sites(), priced(std::move(candidates), costs), cost - room, {.min_units = 0});
-  for (size_t s = 0; s < words.size(); ++s)
-    for (int64_t w = 0; w < words[s].numel(); ++w) words[s].data<int64_t>()[w] |= back[s].data<int64_t>()[w];
+  for (size_t s = 0; s < words.size(); ++s) words[s] = combine_bits(BitOp::bit_or, words[s], back[s]);
   return words;
 }
 

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <bit>
+
 #include "core/cpu/mask_words.h"
 #include "core/cpu/table.h"
 #include "core/threads.h"
@@ -19,6 +22,45 @@ void apply_mask(const MaskLayout& layout, const Tensor& words, Tensor& x) {
       });
     });
   });
+}
+
+void sum_over_units(const MaskLayout& layout, const Tensor& x, Tensor& sums) {
+  double* const sum = sums.data<double>();
+  std::fill_n(sum, sums.numel(), 0.0);
+  dispatch_floating(x.dtype(), "sum_over_units", [&]<class T>(T) {
+    const T* value = x.data<T>();
+    for (int64_t row = 0; row < layout.rows; ++row) {
+      double* unit = sum + layout.unit_of(row, 0);
+      for (int64_t column = 0; column < layout.columns; column += layout.block_columns, ++unit)
+        for (int64_t i = 0; i < layout.block_columns; ++i, ++value) {
+          *unit += static_cast<double>(*value);
+          // An element of w_hh belongs to the unit of its row and to that of its column.
+          if (layout.recurrent && sum + i != unit) sum[i] += static_cast<double>(*value);
+        }
+    }
+  });
+}
+
+void combine_bits(BitOp op, const Tensor& a, const Tensor& b, Tensor& out) {
+  const auto *left = a.data<int64_t>(), *right = b.data<int64_t>();
+  int64_t* const to = out.data<int64_t>();
+  const auto combine = [&](auto f) {
+#pragma omp simd
+    for (int64_t w = 0; w < out.numel(); ++w) to[w] = f(left[w], right[w]);
+  };
+  switch (op) {
+    case BitOp::bit_and: return combine([](int64_t x, int64_t y) { return x & y; });
+    case BitOp::bit_or: return combine([](int64_t x, int64_t y) { return x | y; });
+    case BitOp::bit_xor: return combine([](int64_t x, int64_t y) { return x ^ y; });
+    case BitOp::bit_and_not: return combine([](int64_t x, int64_t y) { return x & ~y; });
+  }
+}
+
+void count_bits(const Tensor& words, Tensor& count) {
+  const int64_t* const bits = words.data<int64_t>();
+  int64_t total = 0;
+  for (int64_t w = 0; w < words.numel(); ++w) total += std::popcount(static_cast<uint64_t>(bits[w]));
+  *count.data<int64_t>() = total;
 }
 
 }  // namespace espalier::cpu

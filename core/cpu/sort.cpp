@@ -7,27 +7,10 @@
 
 #include "core/cpu/iterate.h"
 #include "core/cpu/table.h"
+#include "core/ordered_key.h"
 
 namespace espalier::cpu {
 namespace {
-
-template <class T>
-using KeyOf = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
-
-/// The key of a value, ascending.
-template <class T>
-KeyOf<T> key_of(T value) {
-  using Key = KeyOf<T>;
-  constexpr Key kSign = Key{1} << (8 * sizeof(Key) - 1);
-  if constexpr (std::is_floating_point_v<T>) {
-    if (value != value) return std::numeric_limits<Key>::max();
-    // -0 + 0 = 0. Negative numbers grow with falling bits; all bits flipped they come first, in order.
-    const Key bits = std::bit_cast<Key>(value + T{0});
-    return bits & kSign ? ~bits : bits | kSign;
-  } else {
-    return static_cast<Key>(value) ^ kSign;
-  }
-}
 
 /// Key and position in one number where they fit, which sorts fastest.
 struct Packed {
@@ -63,8 +46,8 @@ void order_lines(const Tensor& x, int axis, int64_t k, bool descending, Tensor& 
         for (int64_t line = 0; line < count; ++line) {
           const T* source = from + at[0] + line * lines.step(0);
           for (int64_t i = 0; i < n; ++i) {
-            const KeyOf<T> key = key_of(source[i * stride]);
-            entries[static_cast<size_t>(i)] = E(descending ? static_cast<KeyOf<T>>(~key) : key, i);
+            const OrderedKey<T> key = ordered_key(source[i * stride]);
+            entries[static_cast<size_t>(i)] = E(descending ? static_cast<OrderedKey<T>>(~key) : key, i);
           }
           const auto end = entries.begin() + k;
           if (k < n) std::nth_element(entries.begin(), end, entries.end());
@@ -86,7 +69,7 @@ void order_typed(const Tensor& x, int axis, int64_t k, bool descending, Tensor& 
       return order_lines<T, Packed>(x, axis, k, descending, values, index);
     }
   }
-  order_lines<T, Entry<KeyOf<T>>>(x, axis, k, descending, values, index);
+  order_lines<T, Entry<OrderedKey<T>>>(x, axis, k, descending, values, index);
 }
 
 void order(const char* operation, const Tensor& x, int axis, int64_t k, bool descending, Tensor& values,

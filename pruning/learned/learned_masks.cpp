@@ -5,8 +5,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/bits.h"
 #include "core/fields.h"
 #include "core/ops.h"
+#include "pruning/equal_units.h"
 #include "pruning/identity.h"
 #include "pruning/learned/units.h"
 
@@ -92,25 +94,36 @@ void LearnedMasks::set_exists(std::vector<std::vector<bool>> exists) {
 
 void LearnedMasks::select(double sparsity) {
   check(!hard_, "LearnedMasks", "the masks are final; nothing is selected any more");
-  std::vector<std::vector<bool>> candidates, chosen;
-  std::vector<std::vector<double>> values;
+  std::vector<Candidates> sets;
   for (size_t s = 0; s < sites_.size(); ++s) {
-    candidates.push_back(existing_units(sites_[s]));
-    values.push_back(scores_[s].second.data().to_vector<double>());
+    const Tensor values = scores_[s].second.data().contiguous();
+    sets.push_back({values, existing_words(sites_[s]).to(values.device())});
   }
-  if (options_.selection == Selection::top_k) {
-    chosen = allocate(sites_, values, candidates, sparsity, options_.allocation);
+  std::vector<Tensor> words;
+  if (options_.selection == Selection::threshold) {
+    for (size_t s = 0; s < sites_.size(); ++s) words.push_back(above_threshold(sites_[s], sets[s]));
+  } else if (have_equal_units(sites_, options_.allocation)) {
+    check_allocation(sites_, sparsity, options_.allocation);
+    words = allocate_words(sites_, std::move(sets), sparsity, options_.allocation);
   } else {
+    std::vector<std::vector<double>> values;
+    std::vector<std::vector<bool>> candidates;
     for (size_t s = 0; s < sites_.size(); ++s) {
-      std::vector<bool> above(values[s].size());
-      const bool is_protected = names_include(options_.allocation.protect, sites_[s].name);
-      for (size_t i = 0; i < above.size(); ++i)
-        above[i] = candidates[s][i] && (is_protected || values[s][i] >= options_.threshold);
-      keep_at_least(above, candidates[s], values[s], options_.allocation.min_units);
-      chosen.push_back(std::move(above));
+      values.push_back(sets[s].scores.to_vector<double>());
+      candidates.push_back(units_of_words(sites_[s], sets[s].words));
     }
+    return set_exists(allocate(sites_, values, candidates, sparsity, options_.allocation));
   }
+  std::vector<std::vector<bool>> chosen;
+  for (size_t s = 0; s < sites_.size(); ++s) chosen.push_back(units_of_words(sites_[s], words[s]));
   set_exists(std::move(chosen));
+}
+
+Tensor LearnedMasks::above_threshold(const Site& site, const Candidates& candidates) const {
+  if (names_include(options_.allocation.protect, site.name)) return candidates.words;
+  const Tensor above = combine_bits(BitOp::bit_and, candidates.words, at_least(candidates.scores, options_.threshold));
+  const int64_t least = options_.allocation.min_units;
+  return count_bits(above) >= least ? above : highest_of(candidates, least);
 }
 
 double LearnedMasks::sparsity() const { return count_masked(masks_).sparsity(); }

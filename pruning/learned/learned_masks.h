@@ -2,6 +2,7 @@
 // best scores.
 #pragma once
 
+#include "core/selection.h"
 #include "pruning/allocation.h"
 #include "pruning/schedules/gradual.h"
 #include "training/optimizer.h"
@@ -91,6 +92,8 @@ class LearnedMasks : public Callback {
   /// Chooses and hardens as the schedule has it after `step` of `total` steps.
   void follow(int64_t step, int64_t total);
   void set_exists(std::vector<std::vector<bool>> exists);
+  /// The candidates with at least the threshold, or as many of the best as have to stay; of a protected site all.
+  Tensor above_threshold(const Site& site, const Candidates& candidates) const;
   void attach();
   void detach();
 

@@ -24,7 +24,7 @@ bool is_elementwise(const MaskLayout& layout) {
 /// The sum of x over each unit of a pattern, in x's type.
 Tensor unit_sums(const Tensor& x, const Pattern& pattern) {
   if (is_elementwise(mask_layout(x.shape(), pattern))) return x.contiguous().reshape({x.numel()});
-  return Mask::sum_over_units(x, pattern).to(x.dtype()).to(x.device());
+  return Mask::sum_over_units(x, pattern).to(x.dtype());
 }
 
 /// d(sum of g * spread(z))/dz.

@@ -7,9 +7,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/bits.h"
 #include "core/fields.h"
 #include "core/ops.h"
 #include "core/random.h"
+#include "pruning/equal_units.h"
 #include "pruning/identity.h"
 
 namespace espalier {
@@ -20,12 +22,12 @@ constexpr uint64_t kGrowthStream = 0x67726F77;
 
 /// The sums over each unit of what `f` makes of the masked members' parameters.
 template <class F>
-std::vector<double> sums_of(const Site& site, F f) {
+Tensor sums_of(const Site& site, F f) {
   Saliencies values;
   Site masked = site;
   std::erase_if(masked.members, [](const SiteMember& member) { return !member.masked; });
   for (const SiteMember& member : masked.members) values[member.parameter.id()] = f(member.parameter);
-  return unit_scores(masked, values);
+  return score_tensor(masked, values);
 }
 }  // namespace
 
@@ -97,33 +99,33 @@ double SparseTraining::fraction_at(int64_t step, int64_t total) const {
 void SparseTraining::update(int64_t step, int64_t total) {
   for (size_t i = 0; i < sites_.size(); ++i) {
     const Site& site = sites_[i];
-    std::vector<bool> exists = existing_units(site);
-    std::vector<size_t> alive;
-    for (size_t unit = 0; unit < exists.size(); ++unit)
-      if (exists[unit]) alive.push_back(unit);
-    const auto drop = static_cast<size_t>(fraction_at(step, total) * static_cast<double>(alive.size()));
-    if (drop == 0 || alive.size() == exists.size()) continue;
+    const Tensor alive = existing_words(site);
+    const int64_t number = count_bits(alive);
+    const auto drop = static_cast<int64_t>(fraction_at(step, total) * static_cast<double>(number));
+    if (drop == 0 || number == site.units) continue;
 
-    std::vector<double> smallness = sums_of(site, [](const Parameter& p) { return abs(p.data()); });
-    for (double& value : smallness) value = -value;
-    for (size_t unit : highest(alive, smallness, drop)) exists[unit] = false;
-
-    std::vector<size_t> absent;
-    for (size_t unit = 0; unit < exists.size(); ++unit)
-      if (!exists[unit]) absent.push_back(unit);
-    std::vector<double> worth(exists.size());
-    if (options_.growth == Growth::gradient) {
-      worth = sums_of(site, [](const Parameter& p) {
-        check(p.grad().defined(), "SparseTraining", "'{}' has no gradient to grow by", p.name());
-        return abs(p.grad());
-      });
-    } else {
-      Generator generator(options_.seed, kGrowthStream + sites_.size() * static_cast<uint64_t>(step) + i);
-      for (size_t unit : absent) worth[unit] = generator.next_uniform();
-    }
-    for (size_t unit : highest(absent, worth, drop)) exists[unit] = true;
-    set_existing_units(site, exists);
+    const Tensor closeness = -sums_of(site, [](const Parameter& p) { return abs(p.data()); });  // to 0
+    const Tensor dropped = highest_of({closeness, alive}, drop);
+    const Tensor left = combine_bits(BitOp::bit_and_not, alive, dropped);
+    const Tensor absent = combine_bits(BitOp::bit_and_not, full_words(site.units, left.device()), left);
+    const Tensor grown = highest_of({growth_scores(i, absent, step), absent}, drop);
+    set_existing_words(site, combine_bits(BitOp::bit_or, left, grown), GradientFlow::masked);
   }
+}
+
+Tensor SparseTraining::growth_scores(size_t i, const Tensor& absent, int64_t step) const {
+  const Site& site = sites_[i];
+  if (options_.growth == Growth::gradient)
+    return sums_of(site, [](const Parameter& p) {
+      check(p.grad().defined(), "SparseTraining", "'{}' has no gradient to grow by", p.name());
+      return abs(p.grad());
+    });
+  std::vector<double> scores(static_cast<size_t>(site.units));
+  Generator generator(options_.seed, kGrowthStream + sites_.size() * static_cast<uint64_t>(step) + i);
+  const std::vector<bool> takes_part = units_of_words(site, absent);
+  for (size_t unit = 0; unit < scores.size(); ++unit)
+    if (takes_part[unit]) scores[unit] = generator.next_uniform();
+  return Tensor::from(scores, {site.units}).to(absent.device());
 }
 
 void SparseTraining::set_flow(GradientFlow flow) {

@@ -69,6 +69,8 @@ class SparseTraining : public Callback {
 
  private:
   int64_t end_step(int64_t total) const;
+  /// By which the absent units of site i grow, the highest first.
+  Tensor growth_scores(size_t i, const Tensor& absent, int64_t step) const;
   void set_flow(GradientFlow flow);
 
   std::vector<Site> sites_;

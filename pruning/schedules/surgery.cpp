@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/bits.h"
 #include "core/fields.h"
 #include "core/ops.h"
 #include "core/random.h"
@@ -24,12 +25,12 @@ bool is_of_single_weights(const Site& site) {
          site.members[0].pattern == Pattern::element();
 }
 
-/// Flips the bits of `exists` in which two masks differ.
-void flip_changes(const Tensor& before, const Tensor& after, std::vector<bool>& exists) {
-  for (int64_t w = 0; w < before.numel(); ++w)
-    for (auto changed = static_cast<uint64_t>(before.data<int64_t>()[w] ^ after.data<int64_t>()[w]); changed != 0;
-         changed &= changed - 1)
-      exists[static_cast<size_t>(w * 64 + std::countr_zero(changed))].flip();
+/// Flips the bits of `exists` that are set in `changes`.
+void flip(const Tensor& changes, std::vector<bool>& exists) {
+  const std::vector<int64_t> words = changes.to_vector<int64_t>();
+  for (size_t w = 0; w < words.size(); ++w)
+    for (auto word = static_cast<uint64_t>(words[w]); word != 0; word &= word - 1)
+      exists[w * kWordBits + static_cast<size_t>(std::countr_zero(word))].flip();
 }
 }  // namespace
 
@@ -116,14 +117,14 @@ void NetworkSurgery::update() {
     // A unit that had its mask before surgery has weights of 0, which are never above a threshold.
     const double low = options_.low * thresholds_[s], high = options_.high * thresholds_[s];
     if (is_of_single_weights(site)) {
-      const Tensor before = masks_[s][0].words().to(Device::cpu());
-      Candidates next{.scores = abs(site.members[0].parameter.data()).to(Device::cpu()).contiguous(),
-                      .words = before.clone()};
-      cut_and_splice(next.scores, low, high, next.words);
-      if (next.count() >= std::min(options_.min_units, site.units)) {
-        if (identical(before, next.words)) continue;
-        flip_changes(before, next.words, exists_[s]);
-        masks_[s] = {mask_of_words(site, next.words)};
+      const Tensor sizes = abs(site.members[0].parameter.data()).contiguous();
+      const Tensor before = masks_[s][0].words().to(sizes.device());
+      const Tensor next = cut_and_splice(sizes, low, high, before);
+      if (count_bits(next) >= std::min(options_.min_units, site.units)) {
+        const Tensor changes = combine_bits(BitOp::bit_xor, before, next);
+        if (count_bits(changes) == 0) continue;
+        flip(changes, exists_[s]);
+        masks_[s] = {mask_of_words(site, next)};
         continue;
       }
     }

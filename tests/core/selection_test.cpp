@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "core/bits.h"
 #include "core/mask.h"
 #include "core/random.h"
 
@@ -121,8 +122,7 @@ TEST(Selection, CutsBelowAndSplicesAbove) {
     const std::vector<double> scores = awkward_scores(1003, generator);
     std::vector<bool> exists(scores.size());
     for (size_t i = 0; i < exists.size(); ++i) exists[i] = generator.next_uniform() < 0.5;
-    Tensor words = words_of(exists);
-    cut_and_splice(tensor_of(scores, dtype), -1, 1, words);
+    const Tensor words = cut_and_splice(tensor_of(scores, dtype), -1, 1, words_of(exists));
     for (size_t i = 0; i < exists.size(); ++i) {
       if (scores[i] < -1) exists[i] = false;
       if (scores[i] > 1) exists[i] = true;
@@ -133,18 +133,60 @@ TEST(Selection, CutsBelowAndSplicesAbove) {
 
 TEST(Selection, CutsByBordersThatNoFloatHas) {
   const float tenth = 0.1F, below = std::nextafter(tenth, 0.0F);  // below < 0.1 < tenth
-  Tensor words = words_of({true, true, false, false});
+  const Tensor words = words_of({true, true, false, false});
   const Tensor scores = Tensor::from<float>({below, tenth, below, tenth}, {4});
-  cut_and_splice(scores, 0.1, 0.1, words);
-  EXPECT_EQ(words.to_vector<int64_t>(), std::vector<int64_t>{0b1010});
-  words = words_of({true, true, false, false});
-  cut_and_splice(scores, -1e300, 1e300, words);
-  EXPECT_EQ(words.to_vector<int64_t>(), std::vector<int64_t>{0b0011});
+  EXPECT_EQ(cut_and_splice(scores, 0.1, 0.1, words).to_vector<int64_t>(), std::vector<int64_t>{0b1010});
+  EXPECT_EQ(cut_and_splice(scores, -1e300, 1e300, words).to_vector<int64_t>(), std::vector<int64_t>{0b0011});
 }
 
 TEST(Selection, FindsTheFirstNaN) {
   EXPECT_EQ(find_nan(tensor_of({1, kInfinity, std::nan(""), std::nan("")}, DType::f32)), 2);
   EXPECT_EQ(find_nan(tensor_of({1, -kInfinity}, DType::f64)), -1);
+}
+
+TEST(Selection, MeanSizesAreOfCandidatesAndAddedByHalves) {
+  const std::vector<bool> exists = {true, false, true, true};
+  EXPECT_EQ((Candidates{tensor_of({1, 50, -2, 6}, DType::f32), words_of(exists)}.mean_size()), 3);
+  EXPECT_EQ((Candidates{tensor_of({1, 50}, DType::f64), words_of({false, false})}.mean_size()), 0);
+  // In order, each 2^-53 would be lost beside 1; by halves, numbers 1 and 33 meet first.
+  const double least = 0x1p-53;
+  std::vector<double> scores(64, 0.0);
+  scores[0] = 1;
+  scores[1] = scores[33] = least;
+  EXPECT_EQ((Candidates{tensor_of(scores, DType::f64), full_words(64)}.mean_size()), (1 + 2 * least) / 64);
+  scores.assign(5000, 0.5);  // 79 words, whose sums are added in two rounds more
+  EXPECT_EQ((Candidates{tensor_of(scores, DType::f32), full_words(5000)}.mean_size()), 0.5);
+}
+
+TEST(Selection, RanksThatDifferInTheirLastBitAreTold) {
+  for (const double base : {1.0, -1.0, 1e-310, -5e300}) {  // subnormal numbers too
+    const double above = std::nextafter(base, kInfinity), below = std::nextafter(base, -kInfinity);
+    Candidates set{tensor_of({above, base, below, base}, DType::f64), full_words(4)};
+    const Border border = border_of_lowest(std::span(&set, 1), 2);
+    EXPECT_EQ(border.rank, base);
+    EXPECT_EQ(border.ties, 1);
+    EXPECT_EQ(highest_of(set, 2).to_vector<int64_t>(), std::vector<int64_t>{0b0011});
+  }
+}
+
+TEST(Bits, TheHighestOfThoseThatAreSet) {
+  Generator generator(3);
+  for (const size_t units : {1U, 64U, 65U, 700U}) {
+    std::vector<bool> bits(units);
+    for (size_t i = 0; i < units; ++i) bits[i] = generator.next_uniform() < 0.4;
+    const int64_t all = std::count(bits.begin(), bits.end(), true);
+    EXPECT_EQ(count_bits(words_of(bits)), all);
+    for (const int64_t count : {int64_t{0}, int64_t{1}, all / 2, all, all + 1}) {
+      std::vector<bool> expected = bits;
+      for (size_t i = 0, excess = static_cast<size_t>(std::max<int64_t>(all - count, 0)); excess > 0; ++i)
+        if (expected[i]) {
+          expected[i] = false;
+          --excess;
+        }
+      EXPECT_EQ(highest_bits(words_of(bits), count).to_vector<int64_t>(), words_of(expected).to_vector<int64_t>())
+          << count << " of " << units;
+    }
+  }
 }
 
 TEST(Selection, MasksFromScoresAreThoseOfASort) {

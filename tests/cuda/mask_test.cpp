@@ -50,6 +50,29 @@ TEST(CudaMask, AppliesEveryPattern) {
   }
 }
 
+TEST(CudaMask, SumsOverUnits) {
+  for (const auto& [shape, pattern] : pattern_cases())
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      RandomTensors random(dtype);
+      const MaskLayout layout = mask_layout(shape, pattern);
+      expect_same({.inputs = {random(shape)},
+                   .outputs = {Tensor::empty({layout.units()}, DType::f64)},
+                   .what = fmt::format("{} on {} of {}", pattern.to_string(), shape, name_of(dtype))},
+                  [&](const Kernels& k, const Tensors& in, Tensors& out) { k.sum_over_units(layout, in[0], out[0]); });
+    }
+}
+
+TEST(CudaMask, FromWordsThatKeepTooManyOfAGroup) {
+  const Tensor words = Tensor::from<int64_t>({0b0111'0011}, {1}).to(testing::device());
+  EXPECT_EQ(Mask::from_words({2, 4}, Pattern::n_of_m(3, 4), words).count(), 5);
+  try {
+    Mask::from_words({2, 4}, Pattern::n_of_m(2, 4), words);
+    FAIL() << "three of four";
+  } catch (const ArgumentError& error) {
+    EXPECT_NE(std::string(error.what()).find("group 1 keeps 3"), std::string::npos) << error.what();
+  }
+}
+
 TEST(CudaMask, MovesToTheDeviceWithItsBits) {
   for (const auto& [shape, pattern] : pattern_cases()) {
     const Mask mask = half(shape, pattern), moved = mask.to(testing::device());

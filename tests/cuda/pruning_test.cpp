@@ -2,6 +2,7 @@
 #include "tests/training/support.h"
 
 #include "core/ops.h"
+#include "core/ranks.h"
 #include "layers/conv.h"
 #include "layers/linear.h"
 #include "layers/models/lstm_rows.h"
@@ -85,6 +86,49 @@ TEST(CudaMasks, EveryPatternHasTheSameBitsAndAppliesThem) {
       EXPECT_EQ((~there).device(), kCuda);
     }
     EXPECT_TRUE(identical(Mask::sum_over_units(weight.to(kCuda), pattern), Mask::sum_over_units(weight, pattern)));
+  }
+}
+
+/// Masks of a network on a device after pruning events, and what of it came to the host.
+struct Pruned {
+  std::vector<Mask> masks;
+  uint64_t bytes_to_host = 0;
+};
+Pruned pruned_on(Device device, const Pattern& pattern, const AllocationOptions& allocation) {
+  set_seed(8);
+  const ModulePtr net = share(Sequential(Linear(200, 500), ReLU(), Linear(500, 20)));
+  net->to(device);
+  Pruner pruner(net, weight_sites(*net, pattern), {.allocation = allocation});
+  Pruned result;
+  const uint64_t before = bytes_copied_to_host();
+  for (const double sparsity : {0.3, 0.5}) pruner.prune(sparsity);
+  result.bytes_to_host = bytes_copied_to_host() - before;
+  for (const Site& site : pruner.sites()) result.masks.push_back(site.members[0].parameter.mask());
+  return result;
+}
+
+TEST(CudaPruning, ChoosesTheCpusMasksAndBringsNoScoresToTheHost) {
+  const std::vector<std::pair<Pattern, AllocationOptions>> cases = {
+      {Pattern::element(), {.scope = Scope::global}},
+      {Pattern::element(), {.scope = Scope::global, .normalize = true}},
+      {Pattern::element(), {.scope = Scope::layer, .round_to = 64}},
+      {Pattern::block(4, 1), {.scope = Scope::global}},
+      {Pattern::n_of_m(2, 4), {.scope = Scope::layer, .as_far_as_possible = true}}};
+  for (const auto& [pattern, allocation] : cases) {
+    SCOPED_TRACE(pattern.to_string());
+    const Pruned here = pruned_on(Device::cpu(), pattern, allocation), there = pruned_on(kCuda, pattern, allocation);
+    ASSERT_EQ(here.masks.size(), there.masks.size());
+    for (size_t i = 0; i < here.masks.size(); ++i) {
+      EXPECT_EQ(there.masks[i].device(), kCuda);
+      EXPECT_TRUE(here.masks[i] == there.masks[i].to(Device::cpu()));
+      EXPECT_GT(here.masks[i].sparsity(), 0);
+    }
+    EXPECT_EQ(here.bytes_to_host, 0u);
+    EXPECT_GT(there.bytes_to_host, 0u);
+    if (allocation.normalize || pattern != Pattern::element()) continue;  // f64 ranks have six digits
+    // Two events with two layers: 880 kB of scores, 393 kB of histograms and some counts; rounding chooses again.
+    const uint64_t choices = allocation.round_to > 1 ? 2 : 1;
+    EXPECT_LT(there.bytes_to_host, choices * 2 * 2 * 3 * 8 * RankBins::kCount + 2000);
   }
 }
 
