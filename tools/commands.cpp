@@ -212,6 +212,7 @@ int parse_and_run(const std::vector<std::string>& arguments, Output& output) {
   add_compare(app, commands);
   add_diff(app, commands);
   add_masks(app, commands);
+  add_bench(app, commands);
   add_info(app, commands);
   add_datasets(app, commands);
   add_models(app, commands);

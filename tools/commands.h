@@ -33,6 +33,7 @@ void add_sensitivity(CLI::App& app, Commands& commands);
 void add_compare(CLI::App& app, Commands& commands);
 void add_diff(CLI::App& app, Commands& commands);
 void add_masks(CLI::App& app, Commands& commands);
+void add_bench(CLI::App& app, Commands& commands);
 void add_info(CLI::App& app, Commands& commands);
 void add_datasets(CLI::App& app, Commands& commands);
 void add_models(CLI::App& app, Commands& commands);

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/calibration.h"
 #include "core/kernels.h"
 #include "core/safetensors.h"
 #include "core/threads.h"
@@ -49,6 +50,7 @@ int about_this_machine(Output& output) {
   output.result("  CPU       {}, {} cores, {} memory", cpu_info("model name"), sysconf(_SC_NPROCESSORS_ONLN),
                 bytes_text(memory));
   output.result("  vectors   {}", vector_extensions());
+  output.result("  kernels   {} (ESPALIER_ISA=v2, v3 or v4 allows less)", name_of(vector_isa()));
   output.result("  threads   {} (OMP_NUM_THREADS or --threads change it)", num_threads());
   output.result("  BLAS      {}", openblas_get_config());
   std::vector<std::string> gpus = {cuda::why_unavailable()};
@@ -65,6 +67,7 @@ int about_this_machine(Output& output) {
                  {"compiler", ESPALIER_COMPILER},
                  {"cpu", cpu_info("model name")},
                  {"cores", sysconf(_SC_NPROCESSORS_ONLN)},
+                 {"kernels", name_of(vector_isa())},
                  {"threads", num_threads()},
                  {"memory_bytes", memory},
                  {"blas", openblas_get_config()},
@@ -101,16 +104,51 @@ int about_file(const std::string& path, Output& output) {
   return kSuccess;
 }
 
+int calibrate_machine(Output& output) {
+  output.say("measuring for about two seconds; other programs should rest");
+  const Calibration machine = calibrate();
+  const std::string path = calibration_path();
+  save_calibration(path, machine);
+  std::vector<std::vector<std::string>> rows = {
+      {"one thread", "GFLOP/s", "loads/ns", "L1 GB/s", "L2 GB/s", "L3 GB/s", "memory GB/s"}};
+  nlohmann::json rates = nlohmann::json::array();
+  for (const MachineRates& one : machine.rates) {
+    const auto giga = [](double rate) { return fmt::format("{:.1f}", rate / 1e9); };
+    rows.push_back({name_of(one.isa), giga(one.fma_flops), fmt::format("{:.2f}", one.loads / 1e9), giga(one.l1_bytes),
+                    giga(one.l2_bytes), giga(one.l3_bytes), giga(one.memory_bytes)});
+    rates.push_back({{"isa", name_of(one.isa)},
+                     {"fma_flops", one.fma_flops},
+                     {"loads", one.loads},
+                     {"l1_bytes", one.l1_bytes},
+                     {"l2_bytes", one.l2_bytes},
+                     {"l3_bytes", one.l3_bytes},
+                     {"memory_bytes", one.memory_bytes}});
+  }
+  output.result("{}\n{} threads do {:.2f} times the work of one\n{}", table(rows, {1, 2, 3, 4, 5, 6}), machine.threads,
+                machine.scaling, path);
+  output.finish({{"command", "info"},
+                 {"calibration", path},
+                 {"processor", machine.processor},
+                 {"rates", rates},
+                 {"threads", machine.threads},
+                 {"scaling", machine.scaling}});
+  return kSuccess;
+}
+
 }  // namespace
 
 void add_info(CLI::App& parent, Commands& commands) {
   CLI::App* app = add_command(parent, "info", "Describe this build and machine, or a checkpoint",
-                              {"espalier info", "espalier info runs/lenet5-mnist", "espalier info --json"});
+                              {"espalier info", "espalier info runs/lenet5-mnist", "espalier info --calibrate"});
   auto path = std::make_shared<std::string>();
   app->add_option("model", *path, "Checkpoint, or folder of a run")->type_name("MODEL");
+  auto calibrates = std::make_shared<bool>(false);
+  app->add_flag("--calibrate", *calibrates, "Measure what this machine can do at most, and keep it for benchmarks");
   add_json_flag(*app);
-  commands.push_back(
-      {app, [path](Output& output) { return path->empty() ? about_this_machine(output) : about_file(*path, output); }});
+  commands.push_back({app, [path, calibrates](Output& output) {
+                        if (*calibrates) return calibrate_machine(output);
+                        return path->empty() ? about_this_machine(output) : about_file(*path, output);
+                      }});
 }
 
 }  // namespace espalier::tools
