@@ -5,26 +5,6 @@
 namespace espalier::cuda {
 namespace {
 
-template <class To, class From>
-__host__ __device__ To convert(From value) {
-  if constexpr (std::is_same_v<To, bool>) {
-    return value != From{0};
-  } else if constexpr (std::is_floating_point_v<From> && sizeof(To) == 1) {
-    return static_cast<To>(static_cast<int32_t>(value));  // -1.0 -> 255, as integers wrap
-  } else {
-    return static_cast<To>(value);
-  }
-}
-
-template <class T>
-T from_double(double value) {
-  if constexpr (std::is_same_v<T, bool> || std::is_floating_point_v<T>) {
-    return convert<T>(value);
-  } else {
-    return static_cast<T>(static_cast<int64_t>(value));
-  }
-}
-
 template <class To>
 struct Convert {
   template <class From>
@@ -53,7 +33,7 @@ struct Transpose {
 };
 
 template <class T>
-__global__ void transpose(Transpose shape, Strided<2> matrices, const T* x, T* out) {
+__global__ void transpose(Transpose shape, IndexSpace<2> matrices, const T* x, T* out) {
   SHARED_ARRAY(T, tile, kTile * (kTile + 1));  // one column more: a column then lies in 32 different banks
   const int64_t tiles = shape.row_tiles * shape.column_tiles * matrices.numel;
   const int lane = static_cast<int>(threadIdx.x), line = static_cast<int>(threadIdx.y);

@@ -7,8 +7,9 @@
 #include <cstdlib>
 #include <utility>
 
+#include "core/backend/dispatch.h"
+#include "core/backend/index_space.h"
 #include "cuda/launch.h"
-#include "cuda/strided.h"
 
 namespace espalier::cuda {
 
@@ -70,32 +71,13 @@ __device__ void map_element(const int64_t (&offsets)[1 + sizeof...(T)], const F&
 }
 
 template <class F, class R, class... T>
-__global__ void map_strided(Strided<1 + sizeof...(T)> space, F f, R* out, Source<T>... in) {
+__global__ void map_strided(backend::IndexSpace<1 + sizeof...(T)> space, F f, R* out, Source<T>... in) {
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < space.numel;
        i += int64_t{gridDim.x} * blockDim.x) {
     int64_t offsets[1 + sizeof...(T)];
     space.offsets(i, offsets);
     map_element(offsets, f, out, std::index_sequence_for<T...>{}, in...);
   }
-}
-
-/// The axes of a shape reordered to follow operand 0 in memory, its longest stride first: neighbouring threads then
-/// touch neighbouring elements, and permuted dense tensors are dense. For kernels that don't ask for row-major order.
-template <int N>
-Strided<N> in_memory_order(const Shape& shape, const std::array<Strides, N>& strides) {
-  std::array<int, kMaxRank> axes{};
-  for (int i = 0; i < shape.rank(); ++i) axes[static_cast<size_t>(i)] = i;
-  // Strides of 0 come first: what is repeated is best repeated by far away threads.
-  const auto length = [&](int axis) { return static_cast<uint64_t>(std::abs(strides[0][axis])) - 1; };
-  std::stable_sort(axes.begin(), axes.begin() + shape.rank(), [&](int a, int b) { return length(a) > length(b); });
-  Shape ordered;
-  std::array<Strides, N> ordered_strides;
-  for (int i = 0; i < shape.rank(); ++i) {
-    const int axis = axes[static_cast<size_t>(i)];
-    ordered.push_back(shape[axis]);
-    for (size_t k = 0; k < N; ++k) ordered_strides[k].push_back(strides[k][axis]);
-  }
-  return Strided<N>(ordered, ordered_strides);
 }
 
 /// out = f(in...), elements of type R from operands of out's shape.
@@ -107,7 +89,7 @@ void map(const char* name, Tensor& out, F f, const Operand<T>&... in) {
   Context& context = Context::of(out.device());
   R* const to = static_cast<R*>(out.raw());
   const auto space =
-      in_memory_order<kOperands>(out.shape(), std::array<Strides, kOperands>{out.strides(), in.strides...});
+      backend::in_memory_order<kOperands>(out.shape(), std::array<Strides, kOperands>{out.strides(), in.strides...});
   const auto aligned = [](const void* address, size_t size) {
     return reinterpret_cast<uintptr_t>(address) % (size * kPack) == 0;
   };
@@ -118,19 +100,9 @@ void map(const char* name, Tensor& out, F f, const Operand<T>&... in) {
            {name, blocks_for(context, (space.numel + kPack - 1) / kPack, kElementwiseThreads), kElementwiseThreads},
            kernel, space.numel, f, to, Source<T>{in.data, in.number}...);
   } else {
-    void (*const kernel)(Strided<kOperands>, F, R*, Source<T>...) = map_strided<F, R, T...>;
+    void (*const kernel)(backend::IndexSpace<kOperands>, F, R*, Source<T>...) = map_strided<F, R, T...>;
     launch(context, {name, blocks_for(context, space.numel, kElementwiseThreads), kElementwiseThreads}, kernel, space,
            f, to, Source<T>{in.data, in.number}...);
-  }
-}
-
-/// Calls f(T{}) with an unsigned integer as wide as the dtype, for kernels that only move elements.
-template <class F>
-void dispatch_size(DType type, F&& f) {
-  switch (size_of(type)) {
-    case 1: return f(uint8_t{});
-    case 4: return f(uint32_t{});
-    default: return f(uint64_t{});
   }
 }
 

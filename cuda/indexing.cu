@@ -4,6 +4,7 @@
 // a vocabulary sorts the tokens once and has a thread for each feature of each distinct token.
 #include <bit>
 
+#include "core/backend/operators.h"
 #include "cuda/elementwise.h"
 #include "cuda/radix_sort.h"
 #include "cuda/table.h"
@@ -37,17 +38,10 @@ struct Axis {
   }
 };
 
-/// The rank-1 index of an axis, seen as a tensor of x's rank: it moves along that axis only.
-Strides along(const Tensor& index, int axis, int rank) {
-  Strides strides;
-  for (int i = 0; i < rank; ++i) strides.push_back(i == axis ? index.strides()[0] : 0);
-  return strides;
-}
-
 // --- gathering -----------------------------------------------------------------------------------------------------
 
 template <class T>
-__global__ void gather_elements(Strided<3> space, Axis axis, const int64_t* index, const T* x, T* out) {
+__global__ void gather_elements(IndexSpace<3> space, Axis axis, const int64_t* index, const T* x, T* out) {
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < space.numel;
        i += int64_t{gridDim.x} * blockDim.x) {
     int64_t at[3];
@@ -61,9 +55,7 @@ void gather_along(Operation operation, const Tensor& x, int axis, const Tensor& 
                   Tensor& out) {
   if (out.numel() == 0) return;
   Context& context = Context::of(out.device());
-  Strides standing = x.strides();
-  standing[axis] = 0;
-  const auto space = in_memory_order<3>(out.shape(), {out.strides(), index_strides, standing});
+  const auto space = in_memory_order<3>(out.shape(), {out.strides(), index_strides, strides_without(x, axis)});
   dispatch_size(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     launch(context, {kIndexOperations[operation], blocks_for(context, space.numel, kThreads), kThreads},
@@ -74,31 +66,9 @@ void gather_along(Operation operation, const Tensor& x, int axis, const Tensor& 
 
 // --- scattering ----------------------------------------------------------------------------------------------------
 
-struct Assign {
-  template <class T>
-  __device__ void operator()(T& to, T value) const {
-    to = value;
-  }
-};
-
-/// Sums of one element type; integers wrap, bools join by or.
-struct Add {
-  template <class T>
-  __device__ void operator()(T& sum, T value) const {
-    if constexpr (std::is_same_v<T, bool>) {
-      sum = sum || value;
-    } else if constexpr (std::is_integral_v<T>) {
-      using U = std::make_unsigned_t<T>;
-      sum = static_cast<T>(static_cast<U>(static_cast<U>(sum) + static_cast<U>(value)));
-    } else {
-      sum += value;
-    }
-  }
-};
-
 /// For every line along the axis: put(out[index[i]], values[i]) for i < n in order.
 struct Scatter {
-  Strided<3> lines;  ///< operands: out, index, values
+  IndexSpace<3> lines;  ///< operands: out, index, values
   Axis axis;
   int64_t n;
   int64_t index_stride, value_stride;
@@ -158,9 +128,7 @@ void scatter_along(Operation operation, Tensor& out, int axis, const Tensor& ind
                    const Tensor& values) {
   if (values.numel() == 0) return;
   Context& context = Context::of(out.device());
-  Shape starts = values.shape();
-  starts[axis] = 1;
-  Scatter s{.lines = in_memory_order<3>(starts, {out.strides(), index_strides, values.strides()}),
+  Scatter s{.lines = in_memory_order<3>(shape_without(values, axis), {out.strides(), index_strides, values.strides()}),
             .axis = Axis(context, operation, out, axis),
             .n = values.size(axis),
             .index_stride = index_strides[axis],
@@ -202,17 +170,17 @@ void scatter(Tensor& out, int axis, const Tensor& index, const Tensor& values) {
 
 void scatter_add(Tensor& out, int axis, const Tensor& index, const Tensor& values) {
   dispatch(out.dtype(), [&](auto zero) {
-    scatter_along<Add, decltype(zero)>(kScatterAdd, out, axis, index, index.strides(), values);
+    scatter_along<AddTo, decltype(zero)>(kScatterAdd, out, axis, index, index.strides(), values);
   });
 }
 
 void index_select(const Tensor& x, int axis, const Tensor& index, Tensor& out) {
-  gather_along(kIndexSelect, x, axis, index, along(index, axis, x.rank()), out);
+  gather_along(kIndexSelect, x, axis, index, strides_along(index, axis, x.rank()), out);
 }
 
 void index_add(Tensor& out, int axis, const Tensor& index, const Tensor& values) {
   dispatch(out.dtype(), [&](auto zero) {
-    scatter_along<Add, decltype(zero)>(kIndexAdd, out, axis, index, along(index, axis, out.rank()), values);
+    scatter_along<AddTo, decltype(zero)>(kIndexAdd, out, axis, index, strides_along(index, axis, out.rank()), values);
   });
 }
 

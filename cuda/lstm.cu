@@ -1,9 +1,10 @@
-// The pointwise part of one LSTM step (Hochreiter & Schmidhuber 1997, with forget gates: Gers et al. 2000) and its
-// gradient, each one fused kernel with a thread for a hidden unit. The matrix products around it are matmul's. A row of
-// gates is (i, f, g, o), H values each.
+// The pointwise part of one LSTM step and its gradient, by the formulas of core/backend/lstm.h, each one fused kernel
+// with a thread for a hidden unit. The matrix products around it are matmul's. A row of gates is (i, f, g, o), H values
+// each.
 
 #include <cmath>
 
+#include "core/backend/lstm.h"
 #include "cuda/launch.h"
 #include "cuda/table.h"
 
@@ -26,11 +27,11 @@ __global__ void cell_kernel(int64_t units, int64_t hidden, T* gates, const T* c_
     const int64_t row = unit / hidden;
     T* const i = gates + unit + row * 3 * hidden;  // row * 4H + j
     T *const f = i + hidden, *const g = f + hidden, *const o = g + hidden;
-    const T input = sigmoid(*i), forget = sigmoid(*f), candidate = std::tanh(*g), output = sigmoid(*o);
-    const T cell = forget * c_prev[unit] + input * candidate;
-    *i = input, *f = forget, *g = candidate, *o = output;
+    const LstmGates<T> gate{sigmoid(*i), sigmoid(*f), std::tanh(*g), sigmoid(*o)};
+    const T cell = gate.cell(c_prev[unit]);
+    *i = gate.input, *f = gate.forget, *g = gate.candidate, *o = gate.output;
     c[unit] = cell;
-    h[unit] = output * std::tanh(cell);
+    h[unit] = gate.output * std::tanh(cell);
   }
 }
 
@@ -40,15 +41,13 @@ __global__ void cell_grad_kernel(int64_t units, int64_t hidden, const T* gates, 
   const int64_t step = int64_t{gridDim.x} * blockDim.x;
   for (int64_t unit = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; unit < units; unit += step) {
     const int64_t first = unit + unit / hidden * 3 * hidden;  // row * 4H + j
-    const T i = gates[first], f = gates[first + hidden], g = gates[first + 2 * hidden], o = gates[first + 3 * hidden];
-    const T t = std::tanh(c[unit]), d_h = dh[unit];
-    const T dcell = dc[unit] + d_h * o * (1 - t * t);
-    // Through each gate's activation: sigmoid' = s (1 - s), tanh' = 1 - t^2.
-    dgates[first] = dcell * g * i * (1 - i);
-    dgates[first + hidden] = dcell * c_prev[unit] * f * (1 - f);
-    dgates[first + 2 * hidden] = dcell * i * (1 - g * g);
-    dgates[first + 3 * hidden] = d_h * t * o * (1 - o);
-    dc_prev[unit] = dcell * f;
+    const LstmGates<T> gate{gates[first], gates[first + hidden], gates[first + 2 * hidden], gates[first + 3 * hidden]};
+    const LstmGradient<T> d(gate, c_prev[unit], std::tanh(c[unit]), dh[unit], dc[unit]);
+    dgates[first] = d.input;
+    dgates[first + hidden] = d.forget;
+    dgates[first + 2 * hidden] = d.candidate;
+    dgates[first + 3 * hidden] = d.output;
+    dc_prev[unit] = d.c_prev;
   }
 }
 

@@ -1,5 +1,6 @@
 #include "cuda/mask.h"
 
+#include "core/backend/operators.h"
 #include "cuda/elementwise.h"
 #include "cuda/table.h"
 
@@ -39,18 +40,6 @@ __global__ void sum_units(MaskLayout layout, const T* x, double* sums) {
   }
 }
 
-struct CombineBits {
-  BitOp op;
-  __device__ int64_t operator()(int64_t a, int64_t b) const {
-    switch (op) {
-      case BitOp::bit_and: return a & b;
-      case BitOp::bit_or: return a | b;
-      case BitOp::bit_xor: return a ^ b;
-      default: return a & ~b;
-    }
-  }
-};
-
 __global__ void count_set_bits(int64_t n, const int64_t* words, unsigned long long* count) {
   const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, step = int64_t{gridDim.x} * blockDim.x;
   unsigned bits = 0;
@@ -84,7 +73,7 @@ void sum_over_units(const MaskLayout& layout, const Tensor& x, Tensor& sums) {
 }
 
 void combine_bits(BitOp op, const Tensor& a, const Tensor& b, Tensor& out) {
-  map<int64_t>("combine_bits", out, CombineBits{op}, Operand<int64_t>(a), Operand<int64_t>(b));
+  with_bits(op, [&](auto f) { map<int64_t>("combine_bits", out, f, Operand<int64_t>(a), Operand<int64_t>(b)); });
 }
 
 void count_bits(const Tensor& words, Tensor& count) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/backend/normalization.h"
 #include "cuda/launch.h"
 #include "cuda/table.h"
 
@@ -17,22 +18,6 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int64_t kPartElements = 1 << 12;  // values of a channel that are worth a block
 
-/// x as (N,C,S).
-struct Sizes {
-  int64_t n, c, s = 1;
-
-  explicit Sizes(const Tensor& x) : n(x.size(0)), c(x.size(1)) {
-    for (int axis = 2; axis < x.rank(); ++axis) s *= x.size(axis);
-    if (s == 0) n = 0, s = 1;  // nothing either way, but S divides
-  }
-  __host__ __device__ int64_t count() const { return n * s; }  ///< values of one channel
-};
-
-/// Two sums over the values of a channel.
-struct Sums {
-  double first, second;
-};
-
 /// In lane 0: the sums of all lanes, added in an order that is always the same.
 __device__ Sums sum_of_warp(Sums sum) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2) {
@@ -42,34 +27,9 @@ __device__ Sums sum_of_warp(Sums sum) {
   return sum;
 }
 
-/// For the statistics: deviations from the channel's first value instead of from zero. One pass, and since that is a
-/// value of the data, the square of its distance from the mean is at most N*S variances, so little cancels.
-template <class T>
-struct Deviations {
-  const T* x;
-  int64_t s;
-
-  __device__ double shift(int64_t c) const { return static_cast<double>(x[c * s]); }
-  __device__ Sums operator()(int64_t i, int64_t c) const {
-    const double d = static_cast<double>(x[i]) - shift(c);
-    return {d, d * d};
-  }
-};
-
-/// For the gradient: sums of dy and of dy (x - mean).
-template <class T>
-struct Gradients {
-  const T *dy, *x, *mean;
-
-  __device__ Sums operator()(int64_t i, int64_t c) const {
-    const double g = static_cast<double>(dy[i]);
-    return {g, g * static_cast<double>(x[i] - mean[c])};
-  }
-};
-
 /// partial (parts,C): block b sums part b % parts of channel b / parts, in (n,s) order over its threads.
 template <class Values>
-__global__ void sum_planes_kernel(Values values, Sizes x, int64_t parts, Sums* partial) {
+__global__ void sum_planes_kernel(Values values, ChannelSizes x, int64_t parts, Sums* partial) {
   SHARED_ARRAY(double, first_of_warp, kWarps);
   SHARED_ARRAY(double, second_of_warp, kWarps);
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -103,7 +63,7 @@ __global__ void sum_planes_kernel(Values values, Sizes x, int64_t parts, Sums* p
 
 /// The same where S is 1: a warp's lanes take neighbouring channels of a row, its block's warps take turns in the rows.
 template <class Values>
-__global__ void sum_rows_kernel(Values values, Sizes x, int64_t parts, Sums* partial) {
+__global__ void sum_rows_kernel(Values values, ChannelSizes x, int64_t parts, Sums* partial) {
   SHARED_ARRAY(double, first_of, kThreads);
   SHARED_ARRAY(double, second_of, kThreads);
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -146,15 +106,13 @@ __device__ void finish_channels(const Sums* partial, int64_t parts, int64_t chan
 }
 
 template <class T>
-__global__ void finish_stats_kernel(Deviations<T> values, Sizes x, int64_t parts, const Sums* partial, double epsilon,
-                                    T* mean, T* variance, T* inv_std) {
-  const double scale = 1 / static_cast<double>(x.count());
+__global__ void finish_stats_kernel(Deviations<T> values, ChannelSizes x, int64_t parts, const Sums* partial,
+                                    double epsilon, T* mean, T* variance, T* inv_std) {
   finish_channels(partial, parts, x.c, [&](int64_t c, const Sums& sum) {
-    const double deviation = sum.first * scale, square = sum.second * scale - deviation * deviation;
-    const double positive = square < 0 ? 0.0 : square;  // NaN stays NaN
-    mean[c] = static_cast<T>(x.count() > 0 ? values.shift(c) + deviation : deviation);
-    variance[c] = static_cast<T>(positive);
-    inv_std[c] = static_cast<T>(1 / std::sqrt(positive + epsilon));
+    const Statistics<T> channel(values, sum, x.count(), c, epsilon);
+    mean[c] = channel.mean;
+    variance[c] = channel.variance;
+    inv_std[c] = channel.inv_std;
   });
 }
 
@@ -168,22 +126,13 @@ __global__ void track_kernel(const T* mean, const T* variance, int64_t channels,
   }
 }
 
-/// Coefficients of a channel's gradient.
 template <class T>
-struct Slopes {
-  T scale, mean_dy, slope;
-};
-
-template <class T>
-__global__ void finish_grad_kernel(Sizes x, int64_t parts, const Sums* partial, const T* inv_std, const T* weight,
-                                   Slopes<T>* slopes, T* dweight, T* dbias) {
-  const double count = static_cast<double>(x.count());
+__global__ void finish_grad_kernel(ChannelSizes x, int64_t parts, const Sums* partial, const T* inv_std,
+                                   const T* weight, Slopes<T>* slopes, T* dweight, T* dbias) {
   finish_channels(partial, parts, x.c, [&](int64_t c, const Sums& sum) {
-    const double inv = static_cast<double>(inv_std[c]);
-    dbias[c] = static_cast<T>(sum.first);
-    dweight[c] = static_cast<T>(sum.second * inv);
-    slopes[c] = {inv_std[c] * (weight ? weight[c] : T{1}), static_cast<T>(sum.first / count),
-                 static_cast<T>(sum.second * inv * inv / count)};
+    slopes[c] = Slopes<T>(sum, x.count(), inv_std[c], weight ? weight[c] : T{1});
+    dbias[c] = slopes[c].dbias;
+    dweight[c] = slopes[c].dweight;
   });
 }
 
@@ -191,7 +140,7 @@ __global__ void finish_grad_kernel(Sizes x, int64_t parts, const Sums* partial, 
 struct ChannelWalk {
   int64_t channels, spatial, step_c, step_s, c, s;
 
-  __device__ ChannelWalk(const Sizes& x, int64_t i, int64_t step)
+  __device__ ChannelWalk(const ChannelSizes& x, int64_t i, int64_t step)
       : channels(x.c), spatial(x.s), step_c(step / x.s % x.c), step_s(step % x.s), c(i / x.s % x.c), s(i % x.s) {}
   __device__ void advance() {
     c += step_c, s += step_s;
@@ -201,30 +150,28 @@ struct ChannelWalk {
 };
 
 template <class T>
-__global__ void normalize_kernel(const T* x, Sizes sizes, const T* mean, const T* inv_std, const T* weight,
+__global__ void normalize_kernel(const T* x, ChannelSizes sizes, const T* mean, const T* inv_std, const T* weight,
                                  const T* bias, T* y) {
   const int64_t step = int64_t{gridDim.x} * blockDim.x, numel = sizes.count() * sizes.c;
   int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   for (ChannelWalk at(sizes, i, step); i < numel; i += step, at.advance()) {
-    // The mean is subtracted before scaling: x * scale + shift would cancel where the mean is large.
     const T scale = weight ? inv_std[at.c] * weight[at.c] : inv_std[at.c];
-    y[i] = (x[i] - mean[at.c]) * scale + (bias ? bias[at.c] : T{0});
+    y[i] = normalized(x[i], mean[at.c], scale, bias ? bias[at.c] : T{0});
   }
 }
 
-/// With u = (x - mean) inv_std: dx = weight inv_std (dy - mean(dy) - u mean(dy u)).
 template <class T>
-__global__ void input_grad_kernel(Gradients<T> in, Sizes sizes, const Slopes<T>* slopes, T* dx) {
+__global__ void input_grad_kernel(Gradients<T> in, ChannelSizes sizes, const Slopes<T>* slopes, T* dx) {
   const int64_t step = int64_t{gridDim.x} * blockDim.x, numel = sizes.count() * sizes.c;
   int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   for (ChannelWalk at(sizes, i, step); i < numel; i += step, at.advance()) {
-    const Slopes<T> k = slopes[at.c];
-    dx[i] = k.scale * (in.dy[i] - k.mean_dy - (in.x[i] - in.mean[at.c]) * k.slope);
+    const Slopes<T>& k = slopes[at.c];
+    dx[i] = input_gradient(in.dy[i], in.x[i] - in.mean[at.c], k.scale, k.mean_dy, k.slope);
   }
 }
 
 /// How many parts fill a large GPU, when each has enough to do. Not this one: the same bits on all of them.
-int64_t parts_of(const Sizes& x) {
+int64_t parts_of(const ChannelSizes& x) {
   constexpr int64_t kBlocks = 1024;
   const int64_t blocks_of_a_part = x.s == 1 ? (x.c + kWarp - 1) / kWarp : x.c;
   const int64_t enough = x.s == 1 ? x.n / (kPartElements / kWarp) : x.count() / kPartElements;
@@ -232,7 +179,7 @@ int64_t parts_of(const Sizes& x) {
 }
 
 template <class Values>
-void sum_channels(Context& context, const Values& values, const Sizes& x, int64_t parts, Sums* partial) {
+void sum_channels(Context& context, const Values& values, const ChannelSizes& x, int64_t parts, Sums* partial) {
   if (x.s == 1) {
     const int64_t tasks = parts * ((x.c + kWarp - 1) / kWarp);
     launch(context, {"normalization.sum_rows", blocks_for(context, tasks * kThreads, kThreads), kThreads},
@@ -251,7 +198,7 @@ const T* data_or_null(const Tensor& x) {
 }  // namespace
 
 void batch_norm_stats(const Tensor& x, double epsilon, Tensor& mean, Tensor& variance, Tensor& inv_std) {
-  const Sizes sizes(x);
+  const ChannelSizes sizes(x);
   if (sizes.c == 0) return;
   Context& context = Context::of(x.device());
   dispatch_floating(x.dtype(), "batch_norm_stats", [&]<class T>(T) {
@@ -282,14 +229,14 @@ void batch_norm(const Tensor& x, const Tensor& mean, const Tensor& inv_std, cons
   Context& context = Context::of(x.device());
   dispatch_floating(x.dtype(), "batch_norm", [&]<class T>(T) {
     launch(context, {"normalization.normalize", blocks_for(context, x.numel(), kThreads), kThreads},
-           normalize_kernel<T>, x.data<T>(), Sizes(x), mean.data<T>(), inv_std.data<T>(), data_or_null<T>(weight),
-           data_or_null<T>(bias), y.data<T>());
+           normalize_kernel<T>, x.data<T>(), ChannelSizes(x), mean.data<T>(), inv_std.data<T>(),
+           data_or_null<T>(weight), data_or_null<T>(bias), y.data<T>());
   });
 }
 
 void batch_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& inv_std, const Tensor& weight,
                      Tensor& dx, Tensor& dweight, Tensor& dbias) {
-  const Sizes sizes(x);
+  const ChannelSizes sizes(x);
   if (sizes.c == 0) return;
   Context& context = Context::of(x.device());
   dispatch_floating(x.dtype(), "batch_norm_grad", [&]<class T>(T) {

@@ -1,9 +1,8 @@
-// The optimisers' update rules, with PyTorch's semantics. One launch steps many parameters: their pointers and masks
-// travel in the kernel's argument, and each block takes a piece of one of them. A mask is read inside the kernel, in
-// the same pass. grad is read only: weight decay joins a copy of it in a register.
+// The optimisers' steps, by the rules of core/backend/optimizer.h. One launch steps many parameters: their pointers and
+// masks travel in the kernel's argument, and each block takes a piece of one of them. A mask is read inside the kernel,
+// in the same pass.
 
-#include <cmath>
-
+#include "core/backend/optimizer.h"
 #include "cuda/launch.h"
 #include "cuda/mask.h"
 #include "cuda/table.h"
@@ -57,46 +56,28 @@ __global__ void step_kernel(Targets<T> targets, Rule rule) {
   }
 }
 
-template <class T>
-struct SgdRule {
-  T lr, decay, momentum, fresh;
-  bool has_velocity, first_step, nesterov;
+// Which state a rule works on: that of its kernel's parameters.
 
-  __device__ void operator()(T g, T& w, T& v, T&) const {
-    const T d = g + decay * w;
-    if (!has_velocity) {
-      w -= lr * d;
-      return;
-    }
-    // The first velocity is the gradient; what the tensor held then, NaN perhaps, must not be multiplied by 0.
-    v = first_step ? d : momentum * v + fresh * d;
-    w -= lr * (nesterov ? d + momentum * v : v);
+template <class T>
+struct SgdStep {
+  SgdRule<T> rule;
+  bool has_velocity, first_step;
+
+  __device__ void operator()(T g, T& w, T& velocity, T&) const {
+    if (!has_velocity) return rule(g, w);
+    // What the tensor held before the first step, NaN perhaps, must not be multiplied by 0.
+    if (first_step) velocity = 0;
+    rule(g, w, velocity);
   }
 };
 
 template <class T>
-struct AdamRule {
-  T step_size, root_scale, epsilon, beta1, fresh1, beta2, fresh2, shrink, decay;
-
-  __device__ void operator()(T g, T& w, T& mean, T& square) const {
-    const T d = g + decay * w;
-    mean = beta1 * mean + fresh1 * d;
-    square = beta2 * square + fresh2 * d * d;
-    w = shrink * w - step_size * mean / (std::sqrt(square) * root_scale + epsilon);
-  }
-};
-
-template <class T>
-struct RmspropRule {
-  T lr, decay, alpha, fresh, epsilon, momentum;
+struct RmspropStep {
+  RmspropRule<T> rule;
   bool has_velocity;
 
   __device__ void operator()(T g, T& w, T& square, T& velocity) const {
-    const T d = g + decay * w;
-    square = alpha * square + fresh * d * d;
-    const T scaled = d / (std::sqrt(square) + epsilon);
-    velocity = has_velocity ? momentum * velocity + scaled : scaled;
-    w -= lr * velocity;
+    has_velocity ? rule(g, w, square, velocity) : rule(g, w, square);
   }
 };
 
@@ -159,45 +140,18 @@ void step(const char* operation, const char* name, std::span<const ParameterStep
 void sgd(const SgdUpdate& update, std::span<const ParameterStep> parameters) {
   const bool has_velocity = update.momentum != 0;
   step("sgd", "optimizer.sgd", parameters, has_velocity, false, [&]<class T>(T) {
-    return SgdRule<T>{static_cast<T>(update.lr),
-                      static_cast<T>(update.weight_decay),
-                      static_cast<T>(update.momentum),
-                      static_cast<T>(1 - update.dampening),
-                      has_velocity,
-                      update.first_step,
-                      update.nesterov};
+    return SgdStep<T>{SgdRule<T>(update), has_velocity, update.first_step};
   });
 }
 
 void adam(const AdamUpdate& update, std::span<const ParameterStep> parameters) {
-  const double steps = static_cast<double>(update.step);
-  const double correction1 = 1 - std::pow(update.beta1, steps), correction2 = 1 - std::pow(update.beta2, steps);
-  // AdamW shrinks the weight itself; Adam adds the decay to the gradient.
-  const double shrink = update.decoupled ? 1 - update.lr * update.weight_decay : 1;
-  const double decay = update.decoupled ? 0 : update.weight_decay;
-  step("adam", "optimizer.adam", parameters, true, true, [&]<class T>(T) {
-    return AdamRule<T>{static_cast<T>(update.lr / correction1),
-                       static_cast<T>(1 / std::sqrt(correction2)),
-                       static_cast<T>(update.epsilon),
-                       static_cast<T>(update.beta1),
-                       static_cast<T>(1 - update.beta1),
-                       static_cast<T>(update.beta2),
-                       static_cast<T>(1 - update.beta2),
-                       static_cast<T>(shrink),
-                       static_cast<T>(decay)};
-  });
+  step("adam", "optimizer.adam", parameters, true, true, [&]<class T>(T) { return AdamRule<T>(update); });
 }
 
 void rmsprop(const RmspropUpdate& update, std::span<const ParameterStep> parameters) {
   const bool has_velocity = update.momentum != 0;
   step("rmsprop", "optimizer.rmsprop", parameters, true, has_velocity, [&]<class T>(T) {
-    return RmspropRule<T>{static_cast<T>(update.lr),
-                          static_cast<T>(update.weight_decay),
-                          static_cast<T>(update.alpha),
-                          static_cast<T>(1 - update.alpha),
-                          static_cast<T>(update.epsilon),
-                          static_cast<T>(update.momentum),
-                          has_velocity};
+    return RmspropStep<T>{RmspropRule<T>(update), has_velocity};
   });
 }
 

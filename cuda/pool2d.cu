@@ -5,8 +5,8 @@
 // is summed by one thread, in the order of the outputs.
 
 #include <algorithm>
-#include <limits>
 
+#include "core/backend/pool2d.h"
 #include "cuda/dnn.h"
 #include "cuda/launch.h"
 #include "cuda/table.h"
@@ -15,17 +15,6 @@ namespace espalier::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-struct PlaneSizes {
-  int64_t planes, h, w, oh, ow;
-
-  PlaneSizes(const Tensor& image, const Tensor& pooled)
-      : planes(image.size(0) * image.size(1)),
-        h(image.size(2)),
-        w(image.size(3)),
-        oh(pooled.size(2)),
-        ow(pooled.size(3)) {}
-};
 
 /// Element (plane, row, column) of (planes, rows, columns).
 struct Position {
@@ -39,30 +28,11 @@ struct Position {
   }
 };
 
-/// Positions begin <= i < end of an axis.
-struct Window {
-  int64_t begin, end;
-  __device__ int64_t size() const { return end - begin; }
-};
-
-/// The part of output o's window inside the axis; empty where the window lies in the padding.
-__device__ Window clipped_window(int64_t o, int64_t kernel, int64_t stride, int64_t padding, int64_t size) {
-  const int64_t begin = o * stride - padding, end = begin + kernel;
-  const int64_t first = begin < 0 ? 0 : begin < size ? begin : size;
-  return {first, end < first ? first : end < size ? end : size};
-}
-
 /// The outputs whose windows hold input i: o * stride - padding <= i < o * stride - padding + kernel.
 __device__ Window covering_outputs(int64_t i, int64_t kernel, int64_t stride, int64_t padding, int64_t outputs) {
   const int64_t past = i + padding - kernel;  // the last output with its window before i starts at most here
   const int64_t begin = past < 0 ? 0 : past / stride + 1, end = (i + padding) / stride + 1;
   return {begin, end < outputs ? end : outputs};
-}
-
-/// floor(o * size / outputs) .. ceil((o + 1) * size / outputs). The outputs that cover an input are the same with the
-/// two sizes exchanged.
-__device__ Window adaptive_window(int64_t o, int64_t outputs, int64_t size) {
-  return {o * size / outputs, ((o + 1) * size + outputs - 1) / outputs};
 }
 
 template <class T>
@@ -73,17 +43,9 @@ __global__ void max_kernel(const T* x, PlaneSizes s, Pool2dShape p, T* y, int64_
     const Window rows = clipped_window(out.row, p.kernel_h, p.stride_h, p.padding_h, s.h);
     const Window columns = clipped_window(out.column, p.kernel_w, p.stride_w, p.padding_w, s.w);
     const T* const plane = x + out.plane * s.h * s.w;
-    // A window that lies in the padding altogether has no winner: -inf, index -1.
-    T best = -std::numeric_limits<T>::infinity();
-    int64_t at = rows.size() > 0 && columns.size() > 0 ? rows.begin * s.w + columns.begin : -1;
-    for (int64_t h = rows.begin; h < rows.end; ++h) {
-      for (int64_t w = columns.begin; w < columns.end; ++w) {
-        const T v = plane[h * s.w + w];
-        if (best == best && !(v <= best)) best = v, at = h * s.w + w;  // larger, or the first NaN
-      }
-    }
-    y[i] = best;
-    index[i] = at;
+    const Winner<T> winner(plane, s.w, rows, columns);
+    y[i] = winner.value;
+    index[i] = winner.index;
   }
 }
 

@@ -1,7 +1,8 @@
-// Random numbers from Philox blocks, the CPU's values: core/cpu/random.cpp says which word of which block each value
-// comes from. Uniform numbers and Bernoulli trials are the CPU's bits, normal ones to a few units in the last place.
+// Random numbers, the CPU's values: core/backend/random.h says which word of which block each comes from. Uniform
+// numbers and Bernoulli trials are the CPU's bits, normal ones to a few units in the last place.
 #include <cmath>
 
+#include "core/backend/random.h"
 #include "core/random.h"
 #include "cuda/elementwise.h"
 #include "cuda/table.h"
@@ -22,7 +23,7 @@ __device__ Words block_of(const PhiloxState& state, uint64_t block) {
 
 /// One block of words for each thread, and the values that `make` draws from it.
 template <int PerBlock, class T, class Make>
-__global__ void generate(PhiloxState state, Strided<1> space, bool dense, Make make, T* out) {
+__global__ void generate(PhiloxState state, IndexSpace<1> space, bool dense, Make make, T* out) {
   const int64_t blocks = (space.numel + PerBlock - 1) / PerBlock;
   for (int64_t b = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; b < blocks; b += int64_t{gridDim.x} * blockDim.x) {
     const Pack<T, PerBlock> values = make(block_of(state, state.offset + static_cast<uint64_t>(b)));
@@ -44,7 +45,7 @@ template <int PerBlock, class T, class Make>
 void generate_into(const char* name, const PhiloxState& state, Make make, Tensor& out) {
   if (out.numel() == 0) return;
   Context& context = Context::of(out.device());
-  const Strided<1> space(out.shape(), {out.strides()});
+  const IndexSpace<1> space(out.shape(), {out.strides()});
   T* const to = out.data<T>();
   const bool dense = space.contiguous() && reinterpret_cast<uintptr_t>(to) % sizeof(Pack<T, PerBlock>) == 0;
   launch(context,
@@ -52,19 +53,11 @@ void generate_into(const char* name, const PhiloxState& state, Make make, Tensor
          generate<PerBlock, T, Make>, state, space, dense, make, to);
 }
 
-__device__ float uniform_of(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
-__device__ double uniform_of(uint32_t high, uint32_t low) {
-  return static_cast<double>((uint64_t{high} << 32 | low) >> 11) * 0x1p-53;
-}
-
 struct Uniform32 {
-  float start, width, last;
+  UniformRange range;
   __device__ Pack<float, 4> operator()(const Words& words) const {
     Pack<float, 4> values;
-    for (int w = 0; w < 4; ++w) {
-      const float value = start + width * uniform_of(words.of[w]);
-      values.of[w] = value > last ? last : value;
-    }
+    for (int w = 0; w < 4; ++w) values.of[w] = range.of(words.of[w]);
     return values;
   }
 };
@@ -95,9 +88,7 @@ struct Normal32 {
   __device__ Pack<float, 4> operator()(const Words& words) const {
     Pack<float, 4> values;
     for (int half = 0; half < 2; ++half) {
-      // All 32 bits go into the radius, so that the tails reach 6.6 standard deviations.
-      const float radius = (static_cast<float>(words.of[2 * half]) + 1.0f) * 0x1p-32f;
-      const Pack<float, 2> pair = box_muller(radius, uniform_of(words.of[2 * half + 1]));
+      const Pack<float, 2> pair = box_muller(radius_of(words.of[2 * half]), uniform_of(words.of[2 * half + 1]));
       values.of[2 * half] = mean + stddev * pair.of[0];
       values.of[2 * half + 1] = mean + stddev * pair.of[1];
     }
@@ -108,20 +99,17 @@ struct Normal32 {
 struct Normal64 {
   double mean, stddev;
   __device__ Pack<double, 2> operator()(const Words& words) const {
-    // 1 - u lies in (0, 1]: its logarithm is finite.
-    const Pack<double, 2> pair =
-        box_muller(1.0 - uniform_of(words.of[0], words.of[1]), uniform_of(words.of[2], words.of[3]));
+    const Pack<double, 2> pair = box_muller(radius_of(words.of[0], words.of[1]), uniform_of(words.of[2], words.of[3]));
     return {{mean + stddev * pair.of[0], mean + stddev * pair.of[1]}};
   }
 };
 
 template <class T>
 struct Bernoulli {
-  uint32_t threshold;
-  bool always;
+  Trial trial;
   __device__ Pack<T, 4> operator()(const Words& words) const {
     Pack<T, 4> values;
-    for (int w = 0; w < 4; ++w) values.of[w] = words.of[w] < threshold || always ? T{1} : T{0};
+    for (int w = 0; w < 4; ++w) values.of[w] = trial.succeeds(words.of[w]) ? T{1} : T{0};
     return values;
   }
 };
@@ -130,10 +118,7 @@ struct Bernoulli {
 
 void uniform(const PhiloxState& state, double low, double high, Tensor& out) {
   if (out.dtype() == DType::f64) return generate_into<2, double>("uniform", state, Uniform64{low, high - low}, out);
-  const float start = static_cast<float>(low), width = static_cast<float>(high - low);
-  // Rounding may carry start + width * u up to the excluded bound.
-  const float last = width > 0 ? std::nextafter(static_cast<float>(high), start) : start;
-  generate_into<4, float>("uniform", state, Uniform32{start, width, last}, out);
+  generate_into<4, float>("uniform", state, Uniform32{UniformRange(low, high)}, out);
 }
 
 void normal(const PhiloxState& state, double mean, double stddev, Tensor& out) {
@@ -143,11 +128,9 @@ void normal(const PhiloxState& state, double mean, double stddev, Tensor& out) {
 }
 
 void bernoulli(const PhiloxState& state, double p, Tensor& out) {
-  const auto below = static_cast<uint64_t>(std::llround(std::clamp(p, 0.0, 1.0) * 0x1p32));
-  const bool always = below >> 32;  // 2^32 doesn't fit a word
   dispatch(out.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    generate_into<4, T>("bernoulli", state, Bernoulli<T>{static_cast<uint32_t>(below), always}, out);
+    generate_into<4, T>("bernoulli", state, Bernoulli<T>{Trial(p)}, out);
   });
 }
 

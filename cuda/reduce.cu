@@ -6,6 +6,7 @@
 // pieces, which a second kernel joins in order.
 #include <limits>
 
+#include "core/backend/reduction.h"
 #include "cuda/elementwise.h"
 #include "cuda/table.h"
 
@@ -16,49 +17,13 @@ constexpr int kThreads = 256;
 
 // --- what is joined ------------------------------------------------------------------------------------------------
 
-struct Sum {
-  template <class A>
-  static constexpr A kStart = A{0};
-  template <class A>
-  __device__ static A join(A a, A b) {
-    return a + b;
-  }
-};
-struct Product {
-  template <class A>
-  static constexpr A kStart = A{1};
-  template <class A>
-  __device__ static A join(A a, A b) {
-    return a * b;
-  }
-};
-// A NaN is kept: `b != b` selects that of b, and no comparison replaces that of a.
-struct Maximum {
-  template <class A>
-  static constexpr A kStart = std::numeric_limits<A>::has_infinity ? -std::numeric_limits<A>::infinity()
-                                                                   : std::numeric_limits<A>::min();
-  template <class A>
-  __device__ static A join(A a, A b) {
-    return b > a || b != b ? b : a;
-  }
-};
-struct Minimum {
-  template <class A>
-  static constexpr A kStart = std::numeric_limits<A>::has_infinity ? std::numeric_limits<A>::infinity()
-                                                                   : std::numeric_limits<A>::max();
-  template <class A>
-  __device__ static A join(A a, A b) {
-    return b < a || b != b ? b : a;
-  }
-};
-
 /// A reduction of T, accumulated in A, to R.
 template <class Op, class T, class A, class R>
 struct Fold {
   using Term = T;
   using State = A;
   using Result = R;
-  __device__ static State start() { return Op::template kStart<A>; }
+  __device__ static State start() { return Op::template start<A>(); }
   __device__ static State of(T x, int64_t) { return static_cast<A>(x); }
   __device__ static State join(State a, State b) { return Op::join(a, b); }
   __device__ static State from_lane(State a, unsigned distance) { return __shfl_down_sync(kFullWarp, a, distance); }
@@ -95,10 +60,10 @@ struct Best {
 /// The two halves of a reduction: the elements of the result, and the terms that each of them takes together, in
 /// pieces.
 struct Plan {
-  Strided<2> kept;     ///< operands: x, out
-  Strided<1> reduced;  ///< operand: x
-  int64_t pieces;      ///< of the terms of a result; with more than one, results are partial
-  int lanes;           ///< by rows: of one result; by columns: neighbouring results. A power of two, at most a warp
+  IndexSpace<2> kept;     ///< operands: x, out
+  IndexSpace<1> reduced;  ///< operand: x
+  int64_t pieces;         ///< of the terms of a result; with more than one, results are partial
+  int lanes;              ///< by rows: of one result; by columns: neighbouring results. A power of two, at most a warp
 };
 
 /// The state of piece p of a result that begins at x, over every `step`-th term from `first`.
@@ -220,23 +185,13 @@ int lanes_for(int64_t n) {
   return lanes;
 }
 
-template <int N>
-int64_t closest(const Strided<N>& space) {
-  int64_t least = std::numeric_limits<int64_t>::max();
-  for (int axis = 0; axis < space.rank; ++axis) {
-    const int64_t step = std::abs(space.stride[axis][0]);
-    if (space.size[axis] > 1 && step > 0) least = std::min(least, step);
-  }
-  return least;
-}
-
 template <class F>
 void run(const char* name, const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
-  Shape kept = x.shape(), reduced = x.shape();
-  for (int axis = 0; axis < x.rank(); ++axis) (axes[static_cast<size_t>(axis)] ? kept : reduced)[axis] = 1;
-  Plan plan{in_memory_order<2>(kept, {x.strides(), out.strides()}), in_memory_order<1>(reduced, {x.strides()}), 1, 1};
+  const ReducedShapes shapes(x.shape(), axes);
+  Plan plan{in_memory_order<2>(shapes.kept, {x.strides(), out.strides()}),
+            in_memory_order<1>(shapes.reduced, {x.strides()}), 1, 1};
   const int64_t results = plan.kept.numel, terms = plan.reduced.numel;
-  const bool by_columns = closest(plan.kept) < closest(plan.reduced);
+  const bool by_columns = plan.kept.closest() < plan.reduced.closest();
   plan.lanes = lanes_for(by_columns ? results : terms);
   // Pieces make some thousand warps, each with some terms for every lane. Their number must not depend on the GPU.
   const int64_t least = by_columns ? 32 * kThreads / plan.lanes : 1024;
@@ -262,36 +217,6 @@ void run(const char* name, const Tensor& x, const std::vector<bool>& axes, Tenso
            partial.as<State>(), to);
 }
 
-/// Sums and products: f32 and f64 in double; integers and bool in i64, stored as i64.
-template <class Op>
-void accumulate(const char* name, const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
-  switch (x.dtype()) {
-    case DType::f32: return run<Fold<Op, float, double, float>>(name, x, axes, out);
-    case DType::f64: return run<Fold<Op, double, double, double>>(name, x, axes, out);
-    default: break;
-  }
-  espalier::check(out.dtype() == DType::i64, "reduce", "expected an i64 result for a sum or product of {}, got {}",
-                  name_of(x.dtype()), name_of(out.dtype()));
-  switch (x.dtype()) {
-    case DType::i64: return run<Fold<Op, int64_t, int64_t, int64_t>>(name, x, axes, out);
-    case DType::i32: return run<Fold<Op, int32_t, int64_t, int64_t>>(name, x, axes, out);
-    case DType::i8: return run<Fold<Op, int8_t, int64_t, int64_t>>(name, x, axes, out);
-    default: return run<Fold<Op, uint8_t, int64_t, int64_t>>(name, x, axes, out);  // u8, and bool as 0 or 1
-  }
-}
-
-template <class Op>
-void select(const char* name, const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
-  switch (x.dtype()) {
-    case DType::f32: return run<Fold<Op, float, float, float>>(name, x, axes, out);
-    case DType::f64: return run<Fold<Op, double, double, double>>(name, x, axes, out);
-    case DType::i64: return run<Fold<Op, int64_t, int64_t, int64_t>>(name, x, axes, out);
-    case DType::i32: return run<Fold<Op, int32_t, int32_t, int32_t>>(name, x, axes, out);
-    case DType::i8: return run<Fold<Op, int8_t, int32_t, int8_t>>(name, x, axes, out);
-    default: return run<Fold<Op, uint8_t, int32_t, uint8_t>>(name, x, axes, out);  // u8, and bool as 0 or 1
-  }
-}
-
 template <bool Largest>
 void best(const char* name, const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
   switch (x.dtype()) {
@@ -308,20 +233,11 @@ void best(const char* name, const Tensor& x, const std::vector<bool>& axes, Tens
 
 void reduce(ReduceOp op, const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
   if (out.numel() == 0) return;
-  const bool picks = op == ReduceOp::max || op == ReduceOp::min;
-  espalier::check(!picks || x.numel() > 0, "reduce",
-                  "max and min need at least one element along every reduced axis, got {}", describe(x));
-  // Any of nothing is false, all of nothing is true.
   if (x.numel() == 0 && op >= ReduceOp::any) return cuda::fill(out, op == ReduceOp::all);
-  switch (op) {
-    case ReduceOp::sum: return accumulate<Sum>("reduce.sum", x, axes, out);
-    case ReduceOp::prod: return accumulate<Product>("reduce.prod", x, axes, out);
-    case ReduceOp::max: return select<Maximum>("reduce.max", x, axes, out);
-    case ReduceOp::min: return select<Minimum>("reduce.min", x, axes, out);
-    // false < true
-    case ReduceOp::any: return select<Maximum>("reduce.any", x, axes, out);
-    case ReduceOp::all: return select<Minimum>("reduce.all", x, axes, out);
-  }
+  with_reduction(op, x, out, [&]<class Join, class T, class A, class R>(Join, Reduced<T, A, R>, const char* name) {
+    using Wide = std::conditional_t<sizeof(A) == 1, int32_t, A>;  // shuffles exchange whole words
+    run<Fold<Join, T, Wide, R>>(name, x, axes, out);
+  });
 }
 
 void arg_reduce(bool maximum, const Tensor& x, int axis, Tensor& out) {

@@ -14,7 +14,7 @@ namespace {
 
 template <class T>
 struct Lines {
-  Strided<3> starts;  ///< operands: x, values, index
+  IndexSpace<3> starts;  ///< operands: x, values, index
   int64_t n, k;
   int64_t x_stride, value_stride, index_stride;
   bool descending;
@@ -144,28 +144,19 @@ void order(const char* operation, const Tensor& x, int axis, int64_t k, bool des
     return cuda::fill(index, 0);
   }
   if (values.numel() == 0) return;
-  Shape starts = x.shape();
-  starts[axis] = 1;
-  const auto run = [&](auto zero) {
-    using T = decltype(zero);
-    order_lines(Context::of(x.device()), Lines<T>{.starts = {starts, {x.strides(), values.strides(), index.strides()}},
-                                                  .n = x.size(axis),
-                                                  .k = k,
-                                                  .x_stride = x.stride(axis),
-                                                  .value_stride = values.stride(axis),
-                                                  .index_stride = index.stride(axis),
-                                                  .descending = descending,
-                                                  .x = x.data<T>(),
-                                                  .values = values.data<T>(),
-                                                  .index = index.data<int64_t>()});
-  };
-  switch (x.dtype()) {
-    case DType::f32: return run(float{});
-    case DType::f64: return run(double{});
-    case DType::i64: return run(int64_t{});
-    case DType::i32: return run(int32_t{});
-    default: fail(operation, "expected f32, f64, i64 or i32, got {}; convert it with .to(dtype)", name_of(x.dtype()));
-  }
+  dispatch_arithmetic(x.dtype(), operation, [&]<class T>(T) {
+    order_lines(Context::of(x.device()),
+                Lines<T>{.starts = {shape_without(x, axis), {x.strides(), values.strides(), index.strides()}},
+                         .n = x.size(axis),
+                         .k = k,
+                         .x_stride = x.stride(axis),
+                         .value_stride = values.stride(axis),
+                         .index_stride = index.stride(axis),
+                         .descending = descending,
+                         .x = x.data<T>(),
+                         .values = values.data<T>(),
+                         .index = index.data<int64_t>()});
+  });
 }
 
 }  // namespace

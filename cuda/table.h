@@ -3,7 +3,11 @@
 
 #include "core/kernels.h"
 
+namespace espalier::backend {}
+
 namespace espalier::cuda {
+
+using namespace backend;  // what both backends have in common
 
 #define ESPALIER_DECLARE_KERNEL(kernel) KernelFunction<decltype(Kernels::kernel)> kernel;
 ESPALIER_KERNELS(ESPALIER_DECLARE_KERNEL)

@@ -27,6 +27,8 @@ USERS = ["tools", "examples", "benchmarks", "tests"]
 PRIVATE = "cmake/private_headers.txt"
 # Other tests include these no more than the library does: a kernel is tested through the table that holds it.
 KERNELS = ["core/cpu", "cuda"]
+# What these have in common.
+SHARED = "core/backend"
 UMBRELLA = "espalier.h"
 SOURCE = (".h", ".cpp", ".cu", ".cuh")
 
@@ -75,6 +77,9 @@ def problem(root, private_paths, path, bracket, name):
     for kernels in KERNELS:
         if inside(target, kernels) and not inside(path, kernels) and not inside(path, "tests/" + kernels):
             return f"{kernels}/ is reached through core/kernels.h only"
+    if inside(target, SHARED):
+        includers = KERNELS + [SHARED] + ["tests/" + shared for shared in KERNELS + [SHARED]]
+        return None if any(inside(path, includer) for includer in includers) else f"{SHARED}/ is for kernels only"
     folder = path.split("/")[0]
     private = any(inside(target, entry) for entry in private_paths)
     if private and path.endswith(".h") and folder != "tests" and not any(inside(path, e) for e in private_paths):
@@ -113,9 +118,10 @@ def self_test():
     right = {
         PRIVATE: "# a list\ncore/cpu\ncuda\ndatasets/reader.h\n",
         "core/a.h": "#include <vector>\n",
-        "core/cpu/k.h": '#include "core/a.h"\n#include "k2.h"\n',
+        "core/cpu/k.h": '#include "core/a.h"\n#include "k2.h"\n#include "core/backend/b.h"\n',
+        "core/backend/b.h": '#include "core/a.h"\n',
         "core/cpu/k2.h": "",
-        "cuda/k.h": '#ifdef CUDA_VERSION\n#endif\n#include "core/a.h"\n',
+        "cuda/k.h": '#ifdef CUDA_VERSION\n#endif\n#include "core/a.h"\n#include "core/backend/b.h"\n',
         "autograd/v.h": '#include "core/a.h"\n',
         "layers/l.h": '#include "autograd/v.h"\n#include <nlohmann/json_fwd.hpp>\n',
         "datasets/d.h": '#include "core/a.h"\n',
@@ -133,6 +139,9 @@ def self_test():
     wrong = {
         "core/up.h": '#include "autograd/v.h"\n',
         "core/kernel.cpp": '#include "core/cpu/k.h"\n',
+        "core/backend/up.h": '#include "core/cpu/k.h"\n',
+        "core/shared.cpp": '#include "core/backend/b.h"\n',
+        "layers/shared.cpp": '#include "core/backend/b.h"\n',
         "autograd/up.h": '#include "layers/l.h"\n',
         "autograd/sideways.h": '#include "datasets/d.h"\n',
         "datasets/up.h": '#include "autograd/v.h"\n',

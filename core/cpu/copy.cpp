@@ -8,26 +8,6 @@
 namespace espalier::cpu {
 namespace {
 
-template <class To, class From>
-To convert(From value) {
-  if constexpr (std::is_same_v<To, bool>) {
-    return value != From{0};
-  } else if constexpr (std::is_floating_point_v<From> && sizeof(To) == 1) {
-    return static_cast<To>(static_cast<int32_t>(value));  // -1.0 -> 255, as integers wrap
-  } else {
-    return static_cast<To>(value);
-  }
-}
-
-template <class T>
-T from_double(double value) {
-  if constexpr (std::is_same_v<T, bool> || std::is_floating_point_v<T>) {
-    return convert<T>(value);
-  } else {
-    return static_cast<T>(static_cast<int64_t>(value));
-  }
-}
-
 // --- transposing ---------------------------------------------------------------------------------------------------
 
 template <class T>

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/backend/operators.h"
 #include "core/cpu/iterate.h"
 #include "core/cpu/table.h"
 #include "core/cpu/vector_math.h"
@@ -110,134 +111,31 @@ void map(const Tensor& a, const T* b, const Strides& b_strides, Tensor& out, F f
   drive<T, R>(a, b, b_strides, out, row, &f);
 }
 
-template <class F>
-void dispatch_arithmetic(DType type, const char* operation, F&& f) {
-  switch (type) {
-    case DType::f32: return f(float{});
-    case DType::f64: return f(double{});
-    case DType::i64: return f(int64_t{});
-    case DType::i32: return f(int32_t{});
-    default: fail(operation, "expected f32, f64, i64 or i32, got {}; convert it with .to(dtype)", name_of(type));
-  }
-}
-
-/// Integers wrap on overflow, as two's complement does; computing unsigned keeps that defined.
-template <class T, class F>
-T wrapping(T a, T b, F f) {
-  if constexpr (std::is_integral_v<T>) {
-    using U = std::make_unsigned_t<T>;
-    return static_cast<T>(f(static_cast<U>(a), static_cast<U>(b)));
-  } else {
-    return f(a, b);
-  }
-}
-
-template <class T>
-T divide(T a, T b) {
-  if constexpr (std::is_integral_v<T>) {
-    // The quotient of the most negative number by -1 wraps instead of trapping.
-    return b == -1 ? wrapping(T{0}, a, [](auto x, auto y) { return x - y; }) : a / b;
-  } else {
-    return a / b;
-  }
-}
-
-template <class T>
-T power(T a, T b) {
-  if constexpr (std::is_integral_v<T>) {
-    using U = std::make_unsigned_t<T>;
-    U result = 1, base = static_cast<U>(a);
-    for (U rest = static_cast<U>(b); rest != 0; rest >>= 1) {
-      if (rest & 1) result *= base;
-      base *= base;
-    }
-    return static_cast<T>(result);
-  } else {
-    return std::pow(a, b);
-  }
-}
-
 /// Integer division and powers have operands without a result; they are looked for before the loop.
 template <class T>
-void check_second(BinaryOp op, const T* b, const Strides& strides, const Shape& shape) {
-  if constexpr (std::is_integral_v<T>) {
-    if (op != BinaryOp::div && op != BinaryOp::pow) return;
-    const Loop<1> loop(shape, {strides});
-    loop.run(0, loop.numel(), [&](const std::array<int64_t, 1>& offsets, int64_t n) {
-      for (int64_t i = 0; i < n; ++i) {
-        const T value = b[offsets[0] + i * loop.step(0)];
-        if (op == BinaryOp::div) {
-          check(value != 0, "div", "expected nonzero integers to divide by, got 0; convert to f32 for infinity");
-        } else {
-          check(value >= 0, "pow", "expected integer exponents of at least 0, got {}; convert to f32 first", value);
-        }
-      }
-    });
-  }
+void check_all(BinaryOp op, const T* b, const Strides& strides, const Shape& shape) {
+  if (!std::is_integral_v<T> || (op != BinaryOp::div && op != BinaryOp::pow)) return;
+  const Loop<1> loop(shape, {strides});
+  loop.run(0, loop.numel(), [&](const std::array<int64_t, 1>& offsets, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) check_second(op, b[offsets[0] + i * loop.step(0)]);
+  });
 }
 
-/// out = a op b, or b op a when Reversed.
-template <bool Reversed, class T>
-void binary_typed(BinaryOp op, const Tensor& a, const T* b, const Strides& b_strides, Tensor& out) {
-  const auto run = [&](auto f) {
-    map<T, T>(a, b, b_strides, out, [f](T x, T y) { return Reversed ? f(y, x) : f(x, y); });
-  };
-  switch (op) {
-    case BinaryOp::sub: return run([](T x, T y) { return wrapping(x, y, [](auto p, auto q) { return p - q; }); });
-    case BinaryOp::div: return run([](T x, T y) { return divide(x, y); });
-    case BinaryOp::pow: return run([](T x, T y) { return power(x, y); });
-    case BinaryOp::relu_grad: return run([](T x, T y) { return x > T{0} ? y : T{0}; });
-    default: break;
-  }
-  if constexpr (!Reversed) {
-    switch (op) {
-      case BinaryOp::add: return run([](T x, T y) { return wrapping(x, y, [](auto p, auto q) { return p + q; }); });
-      case BinaryOp::mul: return run([](T x, T y) { return wrapping(x, y, [](auto p, auto q) { return p * q; }); });
-      // A NaN in either operand is kept: `y != y` selects that of y, and no comparison replaces that of x.
-      case BinaryOp::maximum: return run([](T x, T y) { return y > x || y != y ? y : x; });
-      case BinaryOp::minimum: return run([](T x, T y) { return y < x || y != y ? y : x; });
-      default: break;
-    }
-  } else {
-    return binary_typed<false>(op, a, b, b_strides, out);  // the others commute
-  }
-  fail("binary", "operation {} needs bool tensors", static_cast<int>(op));
-}
-
-void logical(BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out) {
-  // Bytes, because every bool is 0 or 1 and the compiler vectorises bitwise operations on them.
-  const bool* pb = b.data<bool>();
-  const auto run = [&](auto f) { map<bool, bool>(a, pb, b.strides(), out, f); };
-  switch (op) {
-    case BinaryOp::logical_and: return run([](bool x, bool y) { return static_cast<bool>(x & y); });
-    case BinaryOp::logical_or: return run([](bool x, bool y) { return static_cast<bool>(x | y); });
-    default: return run([](bool x, bool y) { return static_cast<bool>(x ^ y); });
-  }
-}
-
-/// x^exponent by cheaper means where there are any; false when there are none.
-bool power_by_number(const Tensor& x, double exponent, Tensor& out) {
-  if (exponent == 2.0) return cpu::unary(UnaryOp::square, x, out), true;
-  if (exponent == 1.0) return cpu::copy(x, out), true;
-  if (!is_floating(x.dtype())) return false;
-  if (exponent == 0.5) return cpu::unary(UnaryOp::sqrt, x, out), true;
-  if (exponent == -0.5) return cpu::unary(UnaryOp::rsqrt, x, out), true;
-  if (exponent == -1.0) return cpu::unary(UnaryOp::reciprocal, x, out), true;
-  return false;
+/// out = a op b, or b op a when reversed.
+template <class T>
+void binary_typed(BinaryOp op, bool reversed, const Tensor& a, const T* b, const Strides& b_strides, Tensor& out) {
+  with_binary(op, [&]<class F>(F f, const char*) {
+    constexpr bool kHasOrder = std::is_same_v<F, Sub> || std::is_same_v<F, Div> || std::is_same_v<F, Pow> ||
+                               std::is_same_v<F, ReluGrad>;  // the others commute
+    if constexpr (kHasOrder)
+      if (reversed) return map<T, T>(a, b, b_strides, out, Reversed<F>{});
+    map<T, T>(a, b, b_strides, out, f);
+  });
 }
 
 template <class T>
 void unary_arithmetic(UnaryOp op, const Tensor& x, Tensor& out) {
-  const auto run = [&](auto f) { map<T, T>(x, out, f); };
-  switch (op) {
-    case UnaryOp::neg: return run([](T v) { return wrapping(T{0}, v, [](auto p, auto q) { return p - q; }); });
-    case UnaryOp::abs: return run([](T v) { return v < T{0} ? static_cast<T>(-v) : v; });
-    case UnaryOp::sign: return run([](T v) { return v > T{0} ? T{1} : v < T{0} ? T{-1} : v; });
-    case UnaryOp::square: return run([](T v) { return wrapping(v, v, [](auto p, auto q) { return p * q; }); });
-    // Written so that NaN stays NaN and -0 becomes 0.
-    case UnaryOp::relu: return run([](T v) { return v <= T{0} ? T{0} : v; });
-    default: fail("unary", "operation {} needs f32 or f64, got {}", static_cast<int>(op), name_of(x.dtype()));
-  }
+  with_arithmetic(op, x.dtype(), [&](auto f, const char*) { map<T, T>(x, out, f); });
 }
 
 template <class T>
@@ -245,45 +143,15 @@ void unary_floating(UnaryOp op, const Tensor& x, Tensor& out) {
   namespace vm = vector_math;
   const auto run = [&](auto f) { map<T, T>(x, out, f); };
   switch (op) {
-    case UnaryOp::neg: return run([](T v) { return -v; });
-    case UnaryOp::abs: return run([](T v) { return std::fabs(v); });
-    case UnaryOp::sqrt: return run([](T v) { return std::sqrt(v); });
-    case UnaryOp::rsqrt: return run([](T v) { return T{1} / std::sqrt(v); });
-    case UnaryOp::reciprocal: return run([](T v) { return T{1} / v; });
     case UnaryOp::exp: return run([](T v) { return vm::exp(v); });
     case UnaryOp::log: return run([](T v) { return vm::log(v); });
     case UnaryOp::log1p: return run([](T v) { return vm::log1p(v); });
-    case UnaryOp::sin: return run([](T v) { return std::sin(v); });
-    case UnaryOp::cos: return run([](T v) { return std::cos(v); });
     case UnaryOp::tanh: return run([](T v) { return vm::tanh(v); });
     case UnaryOp::sigmoid: return run([](T v) { return vm::sigmoid(v); });
     case UnaryOp::erf: return run([](T v) { return vm::erf(v); });
-    case UnaryOp::floor: return run([](T v) { return std::floor(v); });
-    case UnaryOp::round: return run([](T v) { return std::rint(v); });  // halves to even
-    case UnaryOp::isnan: return map<T, bool>(x, out, [](T v) { return v != v; });
-    default: return unary_arithmetic<T>(op, x, out);
+    case UnaryOp::isnan: return map<T, bool>(x, out, IsNan{});
+    default: return with_floating(op, x.dtype(), [&](auto f, const char*) { run(f); });
   }
-}
-
-/// A bound as an element: infinities become the type's own limits.
-template <class T>
-T bound(double value) {
-  if constexpr (std::is_floating_point_v<T>) {
-    return static_cast<T>(value);
-  } else {
-    constexpr double kLow = static_cast<double>(std::numeric_limits<T>::min());
-    if (value <= kLow) return std::numeric_limits<T>::min();
-    if (value >= -kLow) return std::numeric_limits<T>::max();
-    return static_cast<T>(value);
-  }
-}
-
-template <class T>
-T operand(double value, const char* operation) {
-  check(std::is_floating_point_v<T> || (value == std::floor(value) && std::fabs(value) < 9.3e18), operation,
-        "expected a whole number with a tensor of {}, got {}; convert the tensor to f32 first", name_of(dtype_of<T>()),
-        value);
-  return static_cast<T>(value);
 }
 
 }  // namespace
@@ -298,32 +166,29 @@ void unary(UnaryOp op, const Tensor& x, Tensor& out) {
   }
   check(op == UnaryOp::logical_not && x.dtype() == DType::boolean, "unary",
         "expected f32 or f64 (bool for logical_not), got {}; convert it with .to(DType::f32)", name_of(x.dtype()));
-  map<bool, bool>(x, out, [](bool v) { return !v; });
+  map<bool, bool>(x, out, Not{});
 }
 
 void binary(BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out) {
-  if (op >= BinaryOp::logical_and) return logical(op, a, b, out);
-  dispatch_arithmetic(a.dtype(), "binary", [&](auto zero) {
-    using T = decltype(zero);
-    check_second(op, b.data<T>(), b.strides(), b.shape());
-    binary_typed<false>(op, a, b.data<T>(), b.strides(), out);
+  if (op >= BinaryOp::logical_and)
+    return with_logical(op, [&](auto f, const char*) { map<bool, bool>(a, b.data<bool>(), b.strides(), out, f); });
+  dispatch_arithmetic(a.dtype(), "binary", [&]<class T>(T) {
+    check_all(op, b.data<T>(), b.strides(), b.shape());
+    binary_typed(op, false, a, b.data<T>(), b.strides(), out);
   });
 }
 
 void binary_scalar(BinaryOp op, const Tensor& a, double b, bool reversed, Tensor& out) {
-  if (op == BinaryOp::pow && !reversed && power_by_number(a, b, out)) return;
-  dispatch_arithmetic(a.dtype(), "binary", [&](auto zero) {
-    using T = decltype(zero);
+  if (op == BinaryOp::pow && !reversed && power_by_number(table(), a, b, out)) return;
+  dispatch_arithmetic(a.dtype(), "binary", [&]<class T>(T) {
     const T number = operand<T>(b, "binary");
     Strides none = a.strides();
     for (int axis = 0; axis < a.rank(); ++axis) none[axis] = 0;
-    if (reversed) {
-      check_second(op, a.data<T>(), a.strides(), a.shape());
-      binary_typed<true>(op, a, &number, none, out);
-    } else {
-      check_second(op, &number, Strides{}, Shape{});
-      binary_typed<false>(op, a, &number, none, out);
-    }
+    if (reversed)
+      check_all(op, a.data<T>(), a.strides(), a.shape());
+    else
+      check_second(op, number);
+    binary_typed(op, reversed, a, &number, none, out);
   });
 }
 
@@ -331,33 +196,18 @@ void compare(CompareOp op, const Tensor& a, const Tensor& b, Tensor& out) {
   // a > b is b < a, also for NaN.
   if (op == CompareOp::gt) return cpu::compare(CompareOp::lt, b, a, out);
   if (op == CompareOp::ge) return cpu::compare(CompareOp::le, b, a, out);
-  dispatch(a.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    const auto run = [&](auto f) { map<T, bool>(a, b.data<T>(), b.strides(), out, f); };
-    switch (op) {
-      case CompareOp::eq: return run([](T x, T y) { return x == y; });
-      case CompareOp::ne: return run([](T x, T y) { return x != y; });
-      case CompareOp::lt: return run([](T x, T y) { return x < y; });
-      default: return run([](T x, T y) { return x <= y; });
-    }
+  dispatch(a.dtype(), [&]<class T>(T) {
+    with_comparison(op, [&](auto f, const char*) { map<T, bool>(a, b.data<T>(), b.strides(), out, f); });
   });
 }
 
 void clamp(const Tensor& x, double low, double high, Tensor& out) {
-  dispatch_arithmetic(x.dtype(), "clamp", [&](auto zero) {
-    using T = decltype(zero);
-    const T bottom = bound<T>(std::ceil(low) == low || !std::is_integral_v<T> ? low : std::ceil(low));
-    const T top = bound<T>(std::is_integral_v<T> ? std::floor(high) : high);
-    map<T, T>(x, out, [bottom, top](T v) { return v < bottom ? bottom : v > top ? top : v; });
-  });
+  dispatch_arithmetic(x.dtype(), "clamp", [&]<class T>(T) { map<T, T>(x, out, clamp_to<T>(low, high)); });
 }
 
 void axpy(double alpha, const Tensor& x, Tensor& out) {
-  dispatch_floating(out.dtype(), "axpy", [&](auto zero) {
-    using T = decltype(zero);
-    const T factor = static_cast<T>(alpha);
-    map<T, T>(out, x.data<T>(), x.strides(), out, [factor](T sum, T v) { return sum + factor * v; });
-  });
+  dispatch_floating(out.dtype(), "axpy",
+                    [&]<class T>(T) { map<T, T>(out, x.data<T>(), x.strides(), out, Axpy<T>{static_cast<T>(alpha)}); });
 }
 
 }  // namespace espalier::cpu

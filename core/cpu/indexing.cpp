@@ -1,6 +1,7 @@
 // Gathering and scattering along one axis. Writes to one place keep the order of the index, for any thread count.
 #include <cstring>
 
+#include "core/backend/operators.h"
 #include "core/cpu/iterate.h"
 #include "core/cpu/table.h"
 
@@ -13,24 +14,10 @@ inline int64_t checked(int64_t index, int64_t size, const char* operation, int a
   return index;
 }
 
-/// The rank-1 index of an axis, seen as a tensor of x's rank: it moves along that axis only.
-Strides along(const Tensor& index, int axis, int rank) {
-  Strides strides;
-  for (int i = 0; i < rank; ++i) strides.push_back(i == axis ? index.strides()[0] : 0);
-  return strides;
-}
-
-/// Strides of x, standing still along one axis.
-Strides without(const Tensor& x, int axis) {
-  Strides strides = x.strides();
-  strides[axis] = 0;
-  return strides;
-}
-
 template <class T>
 void gather_elements(const Tensor& x, int axis, const Tensor& index, const Strides& index_strides, Tensor& out,
                      const char* operation) {
-  const Loop<3> loop(out.shape(), {out.strides(), index_strides, without(x, axis)});
+  const Loop<3> loop(out.shape(), {out.strides(), index_strides, strides_without(x, axis)});
   T* to = static_cast<T*>(out.raw());
   const T* from = static_cast<const T*>(x.raw());
   const int64_t* where = index.data<int64_t>();
@@ -74,21 +61,6 @@ void scatter_elements(Tensor& out, int axis, const Tensor& index, const Strides&
       std::max<int64_t>(1, kGrain / std::max<int64_t>(n, 1)));
 }
 
-/// Sums of one element type; integers wrap, bools join by or.
-template <class T>
-struct Add {
-  void operator()(T& sum, T value) const {
-    if constexpr (std::is_same_v<T, bool>) {
-      sum = sum | value;
-    } else if constexpr (std::is_integral_v<T>) {
-      using U = std::make_unsigned_t<T>;
-      sum = static_cast<T>(static_cast<U>(static_cast<U>(sum) + static_cast<U>(value)));
-    } else {
-      sum += value;
-    }
-  }
-};
-
 /// Contiguous tensors around an axis: (outer, size, inner).
 struct Slabs {
   int64_t outer = 1, inner = 1;
@@ -108,14 +80,14 @@ void gather(const Tensor& x, int axis, const Tensor& index, Tensor& out) {
 void scatter(Tensor& out, int axis, const Tensor& index, const Tensor& values) {
   dispatch_size(out.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    scatter_elements<T>(out, axis, index, index.strides(), values, "scatter", [](T& to, T value) { to = value; });
+    scatter_elements<T>(out, axis, index, index.strides(), values, "scatter", Assign{});
   });
 }
 
 void scatter_add(Tensor& out, int axis, const Tensor& index, const Tensor& values) {
   dispatch(out.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    scatter_elements<T>(out, axis, index, index.strides(), values, "scatter_add", Add<T>{});
+    scatter_elements<T>(out, axis, index, index.strides(), values, "scatter_add", AddTo{});
   });
 }
 
@@ -125,7 +97,7 @@ void index_select(const Tensor& x, int axis, const Tensor& index, Tensor& out) {
   const int64_t n = index.numel(), size = x.size(axis);
   if (slabs.inner == 1 || !x.is_contiguous() || !out.is_contiguous()) {
     dispatch_size(x.dtype(), [&](auto zero) {
-      gather_elements<decltype(zero)>(x, axis, index, along(index, axis, x.rank()), out, "index_select");
+      gather_elements<decltype(zero)>(x, axis, index, strides_along(index, axis, x.rank()), out, "index_select");
     });
     return;
   }
@@ -149,7 +121,7 @@ void index_add(Tensor& out, int axis, const Tensor& index, const Tensor& values)
   dispatch(out.dtype(), [&](auto zero) {
     using T = decltype(zero);
     if (slabs.inner == 1 || !out.is_contiguous() || !values.is_contiguous()) {
-      scatter_elements<T>(out, axis, index, along(index, axis, out.rank()), values, "index_add", Add<T>{});
+      scatter_elements<T>(out, axis, index, strides_along(index, axis, out.rank()), values, "index_add", AddTo{});
       return;
     }
     const int64_t* where = index.data<int64_t>();
@@ -166,7 +138,7 @@ void index_add(Tensor& out, int axis, const Tensor& index, const Tensor& values)
           if (slab < begin || slab >= end) continue;
           T* sums = to + slab * slabs.inner;
           const T* added = from + (outer * n + i) * slabs.inner;
-          const Add<T> add;
+          const AddTo add;
 #pragma omp simd
           for (int64_t j = 0; j < slabs.inner; ++j) add(sums[j], added[j]);
         }

@@ -1,9 +1,11 @@
 // Iteration over strided operands of one shape: the fewest, longest rows, in several threads.
 #pragma once
 
+#include <algorithm>
 #include <array>
-#include <cstdlib>
 
+#include "core/backend/dispatch.h"
+#include "core/backend/index_space.h"
 #include "core/tensor.h"
 #include "core/threads.h"
 
@@ -12,65 +14,55 @@ namespace espalier::cpu {
 /// Elements below which a second thread costs more than it gives.
 constexpr int64_t kGrain = 32768;
 
-/// The common index space of N operands. Axes of size 1 are dropped, the rest ordered by operand 0 (its longest
-/// stride outermost, strides of 0 before all) and joined where all operands allow.
+/// Rows of the common index space of N operands, whose axes follow operand 0 in memory.
 template <int N>
 class Loop {
  public:
   using Offsets = std::array<int64_t, N>;
 
   /// strides[k]: those of operand k, in elements, one for each axis of `shape`.
-  Loop(const Shape& shape, const std::array<Strides, N>& strides) : numel_(shape.numel()) {
-    for (int axis = 0; axis < shape.rank(); ++axis) {
-      if (shape[axis] == 1) continue;
-      Axis added{shape[axis], {}};
-      for (int k = 0; k < N; ++k) added.stride[k] = strides[k][axis];
-      int at = rank_++;
-      for (; at > 0 && order(axes_[at - 1]) < order(added); --at) axes_[at] = axes_[at - 1];
-      axes_[at] = added;
-    }
-    join();
-    if (rank_ == 0) {  // one element: call it a row with unit steps, for the fast paths
-      rank_ = 1;
-      axes_[0].size = 1;
-      axes_[0].stride.fill(1);
-    }
+  Loop(const Shape& shape, const std::array<Strides, N>& strides) : space_(shape, strides, backend::AxisOrder::memory) {
+    if (space_.rank > 0) return;  // one element: call it a row with unit steps, for the fast paths
+    space_.rank = 1;
+    space_.size[0] = 1;
+    std::fill_n(space_.stride[0], N, 1);
   }
 
-  int rank() const { return rank_; }
-  int64_t numel() const { return numel_; }
-  int64_t size(int axis) const { return axes_[axis].size; }
-  int64_t stride(int axis, int operand) const { return axes_[axis].stride[operand]; }
+  int rank() const { return space_.rank; }
+  int64_t numel() const { return space_.numel; }
+  int64_t size(int axis) const { return space_.size[axis]; }
+  int64_t stride(int axis, int operand) const { return space_.stride[axis][operand]; }
   /// Distance of an operand's elements within a row.
-  int64_t step(int operand) const { return axes_[rank_ - 1].stride[operand]; }
+  int64_t step(int operand) const { return stride(rank() - 1, operand); }
+  const backend::IndexSpace<N>& space() const { return space_; }
 
   /// Calls f(offsets, n) for the rows that make up elements begin..end of the space, in order.
   template <class F>
   void run(int64_t begin, int64_t end, F&& f) const {
     if (begin >= end) return;
-    const Axis& inner = axes_[rank_ - 1];
+    const int inner = rank() - 1;
     std::array<int64_t, kMaxRank> index{};
     Offsets offsets{};
     int64_t rest = begin;
-    for (int axis = rank_ - 1; axis >= 0; --axis) {
-      index[axis] = rest % axes_[axis].size;
-      rest /= axes_[axis].size;
-      for (int k = 0; k < N; ++k) offsets[k] += index[axis] * axes_[axis].stride[k];
+    for (int axis = inner; axis >= 0; --axis) {
+      index[axis] = rest % size(axis);
+      rest /= size(axis);
+      for (int k = 0; k < N; ++k) offsets[k] += index[axis] * stride(axis, k);
     }
     int64_t left = end - begin;
-    int64_t n = std::min(inner.size - index[rank_ - 1], left);
+    int64_t n = std::min(size(inner) - index[inner], left);
     f(static_cast<const Offsets&>(offsets), n);
     left -= n;
     // From here on every row starts at its beginning.
-    for (int k = 0; k < N; ++k) offsets[k] -= index[rank_ - 1] * inner.stride[k];
+    for (int k = 0; k < N; ++k) offsets[k] -= index[inner] * stride(inner, k);
     while (left > 0) {
-      for (int axis = rank_ - 2;; --axis) {
-        for (int k = 0; k < N; ++k) offsets[k] += axes_[axis].stride[k];
-        if (++index[axis] < axes_[axis].size) break;
-        for (int k = 0; k < N; ++k) offsets[k] -= axes_[axis].size * axes_[axis].stride[k];
+      for (int axis = inner - 1;; --axis) {
+        for (int k = 0; k < N; ++k) offsets[k] += stride(axis, k);
+        if (++index[axis] < size(axis)) break;
+        for (int k = 0; k < N; ++k) offsets[k] -= size(axis) * stride(axis, k);
         index[axis] = 0;
       }
-      n = std::min(inner.size, left);
+      n = std::min(size(inner), left);
       f(static_cast<const Offsets&>(offsets), n);
       left -= n;
     }
@@ -79,53 +71,11 @@ class Loop {
   /// run() over the whole space, in several threads when that pays.
   template <class F>
   void parallel(F&& f, int64_t grain = kGrain) const {
-    parallel_for(numel_, grain, [&](int64_t begin, int64_t end) { run(begin, end, f); });
+    parallel_for(numel(), grain, [&](int64_t begin, int64_t end) { run(begin, end, f); });
   }
 
  private:
-  struct Axis {
-    int64_t size;
-    Offsets stride;
-  };
-
-  static uint64_t order(const Axis& axis) { return static_cast<uint64_t>(std::abs(axis.stride[0])) - 1; }
-
-  /// Joins an axis with the next one when every operand steps over it seamlessly.
-  void join() {
-    int kept = 0;
-    for (int axis = 1; axis < rank_; ++axis) {
-      bool seamless = true;
-      for (int k = 0; k < N; ++k) seamless &= axes_[kept].stride[k] == axes_[axis].stride[k] * axes_[axis].size;
-      if (seamless) {
-        axes_[axis].size *= axes_[kept].size;
-      } else {
-        ++kept;
-      }
-      axes_[kept] = axes_[axis];
-    }
-    if (rank_ > 0) rank_ = kept + 1;
-  }
-
-  int rank_ = 0;
-  int64_t numel_;
-  std::array<Axis, kMaxRank> axes_{};
+  backend::IndexSpace<N> space_;
 };
-
-/// x's shape with one axis of size 1, the index space of the lines along that axis.
-inline Shape shape_without(const Tensor& x, int axis) {
-  Shape shape = x.shape();
-  shape[axis] = 1;
-  return shape;
-}
-
-/// Calls f(T{}) with an unsigned integer as wide as the dtype, for kernels that only move elements.
-template <class F>
-void dispatch_size(DType type, F&& f) {
-  switch (size_of(type)) {
-    case 1: return f(uint8_t{});
-    case 4: return f(uint32_t{});
-    default: return f(uint64_t{});
-  }
-}
 
 }  // namespace espalier::cpu

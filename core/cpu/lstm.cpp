@@ -1,8 +1,9 @@
-// The pointwise part of one LSTM step (Hochreiter & Schmidhuber 1997, with forget gates: Gers et al. 2000) and its
-// gradient. The matrix products around it are matmul's. A row of gates is (i, f, g, o), H values each.
+// The pointwise part of one LSTM step and its gradient, by the formulas of core/backend/lstm.h. The matrix products
+// around it are matmul's. A row of gates is (i, f, g, o), H values each.
 
 #include <algorithm>
 
+#include "core/backend/lstm.h"
 #include "core/cpu/table.h"
 #include "core/cpu/vector_math.h"
 #include "core/threads.h"
@@ -35,12 +36,12 @@ void lstm_cell(Tensor& gates, const Tensor& c_prev, Tensor& c, Tensor& h) {
       T *c_row = all_c + row * hidden, *h_row = all_h + row * hidden;
 #pragma omp simd
       for (int64_t j = 0; j < hidden; ++j) {
-        const T input = vector_math::sigmoid(i[j]), forget = vector_math::sigmoid(f[j]);
-        const T candidate = vector_math::tanh(g[j]), output = vector_math::sigmoid(o[j]);
-        const T cell = forget * prev[j] + input * candidate;
-        i[j] = input, f[j] = forget, g[j] = candidate, o[j] = output;
+        const LstmGates<T> gate{vector_math::sigmoid(i[j]), vector_math::sigmoid(f[j]), vector_math::tanh(g[j]),
+                                vector_math::sigmoid(o[j])};
+        const T cell = gate.cell(prev[j]);
+        i[j] = gate.input, f[j] = gate.forget, g[j] = gate.candidate, o[j] = gate.output;
         c_row[j] = cell;
-        h_row[j] = output * vector_math::tanh(cell);
+        h_row[j] = gate.output * vector_math::tanh(cell);
       }
     });
   });
@@ -61,14 +62,9 @@ void lstm_cell_grad(const Tensor& gates, const Tensor& c_prev, const Tensor& c, 
       T* dprev = all_dprev + row * hidden;
 #pragma omp simd
       for (int64_t j = 0; j < hidden; ++j) {
-        const T t = vector_math::tanh(c_row[j]);
-        const T dcell = dc_row[j] + dh_row[j] * o[j] * (1 - t * t);
-        // Through each gate's activation: sigmoid' = s (1 - s), tanh' = 1 - t^2.
-        di[j] = dcell * g[j] * i[j] * (1 - i[j]);
-        df[j] = dcell * prev[j] * f[j] * (1 - f[j]);
-        dg[j] = dcell * i[j] * (1 - g[j] * g[j]);
-        d_o[j] = dh_row[j] * t * o[j] * (1 - o[j]);
-        dprev[j] = dcell * f[j];
+        const LstmGradient<T> d({i[j], f[j], g[j], o[j]}, prev[j], vector_math::tanh(c_row[j]), dh_row[j], dc_row[j]);
+        di[j] = d.input, df[j] = d.forget, dg[j] = d.candidate, d_o[j] = d.output;
+        dprev[j] = d.c_prev;
       }
     });
   });

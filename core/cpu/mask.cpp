@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "core/backend/operators.h"
 #include "core/cpu/mask_words.h"
 #include "core/cpu/table.h"
 #include "core/threads.h"
@@ -44,16 +45,11 @@ void sum_over_units(const MaskLayout& layout, const Tensor& x, Tensor& sums) {
 void combine_bits(BitOp op, const Tensor& a, const Tensor& b, Tensor& out) {
   const auto *left = a.data<int64_t>(), *right = b.data<int64_t>();
   int64_t* const to = out.data<int64_t>();
-  const auto combine = [&](auto f) {
+  const int64_t count = out.numel();
+  with_bits(op, [&](auto f) {
 #pragma omp simd
-    for (int64_t w = 0; w < out.numel(); ++w) to[w] = f(left[w], right[w]);
-  };
-  switch (op) {
-    case BitOp::bit_and: return combine([](int64_t x, int64_t y) { return x & y; });
-    case BitOp::bit_or: return combine([](int64_t x, int64_t y) { return x | y; });
-    case BitOp::bit_xor: return combine([](int64_t x, int64_t y) { return x ^ y; });
-    case BitOp::bit_and_not: return combine([](int64_t x, int64_t y) { return x & ~y; });
-  }
+    for (int64_t w = 0; w < count; ++w) to[w] = f(left[w], right[w]);
+  });
 }
 
 void count_bits(const Tensor& words, Tensor& count) {

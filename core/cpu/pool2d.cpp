@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <type_traits>
 
+#include "core/backend/pool2d.h"
 #include "core/cpu/table.h"
 #include "core/threads.h"
 
@@ -13,17 +13,6 @@ namespace espalier::cpu {
 namespace {
 
 constexpr int64_t kGrainElements = 1 << 13;  // elements that are worth a thread
-
-struct PlaneSizes {
-  int64_t planes, h, w, oh, ow;
-
-  PlaneSizes(const Tensor& image, const Tensor& pooled)
-      : planes(image.size(0) * image.size(1)),
-        h(image.size(2)),
-        w(image.size(3)),
-        oh(pooled.size(2)),
-        ow(pooled.size(3)) {}
-};
 
 /// Calls f(plane) for all planes, in parallel.
 template <class F>
@@ -34,34 +23,10 @@ void for_each_plane(const PlaneSizes& s, F&& f) {
   });
 }
 
-/// Positions begin <= i < end of an axis.
-struct Window {
-  int64_t begin, end;
-  int64_t size() const { return end - begin; }
-};
-
-/// The part of output o's window inside the axis; empty where the window lies in the padding.
-Window clipped_window(int64_t o, int64_t kernel, int64_t stride, int64_t padding, int64_t size) {
-  const int64_t begin = o * stride - padding;
-  const int64_t first = std::clamp<int64_t>(begin, 0, size);
-  return {first, std::clamp<int64_t>(begin + kernel, first, size)};
-}
-
-/// floor(o * size / outputs) .. ceil((o + 1) * size / outputs)
-Window adaptive_window(int64_t o, int64_t outputs, int64_t size) {
-  return {o * size / outputs, ((o + 1) * size + outputs - 1) / outputs};
-}
-
 /// 2x2 windows side by side, all inside the image: worth loops that vectorise.
 bool is_two_by_two(const Pool2dShape& p) {
   return p.kernel_h == 2 && p.kernel_w == 2 && p.stride_h == 2 && p.stride_w == 2 && p.padding_h == 0 &&
          p.padding_w == 0;
-}
-
-/// Whether v takes the place of the best value so far: larger, or the first NaN.
-template <class T>
-bool wins(T v, T best) {
-  return (best == best) & !(v <= best);
 }
 
 template <class T>
@@ -70,17 +35,9 @@ void max_any(const PlaneSizes& s, const Pool2dShape& p, const T* x, T* y, int64_
     const Window rows = clipped_window(i, p.kernel_h, p.stride_h, p.padding_h, s.h);
     for (int64_t j = 0; j < s.ow; ++j) {
       const Window columns = clipped_window(j, p.kernel_w, p.stride_w, p.padding_w, s.w);
-      // A window that lies in the padding altogether has no winner: -inf, index -1.
-      T best = -std::numeric_limits<T>::infinity();
-      int64_t at = rows.size() > 0 && columns.size() > 0 ? rows.begin * s.w + columns.begin : -1;
-      for (int64_t h = rows.begin; h < rows.end; ++h) {
-        for (int64_t w = columns.begin; w < columns.end; ++w) {
-          const T v = x[h * s.w + w];
-          if (wins(v, best)) best = v, at = h * s.w + w;
-        }
-      }
-      y[i * s.ow + j] = best;
-      index[i * s.ow + j] = at;
+      const Winner<T> winner(x, s.w, rows, columns);
+      y[i * s.ow + j] = winner.value;
+      index[i * s.ow + j] = winner.index;
     }
   }
 }

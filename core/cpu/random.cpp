@@ -1,13 +1,7 @@
-// Random numbers from Philox blocks. The counter of a block is (block, stream) and the key is the seed, each as two
-// 32-bit words, low word first. Values are numbered in row-major order:
-//   f32 uniform    value i: word i%4 of block offset + i/4, its upper 24 bits
-//   f64 uniform    value i: words 2(i%2) and 2(i%2)+1 of block offset + i/2, the upper 53 of their 64 bits
-//   f32 normal     a block gives four values: Box-Muller pairs of words 0, 1 and of words 2, 3; the first word of a
-//                  pair gives the radius (f32(word) + 1) / 2^32, the second the angle, its upper 24 bits of a turn
-//   f64 normal     a block gives two values: one Box-Muller pair of words 0, 1 and words 2, 3
-//   bernoulli      any dtype, value i: word i%4 of block offset + i/4 is below p * 2^32
+// Random numbers: core/backend/random.h says which word of which block each value comes from.
 #include <cmath>
 
+#include "core/backend/random.h"
 #include "core/cpu/iterate.h"
 #include "core/cpu/table.h"
 #include "core/cpu/vector_math.h"
@@ -48,11 +42,6 @@ struct Batch {
     }
   }
 };
-
-float uniform_of(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
-
-uint64_t joined(uint32_t high, uint32_t low) { return uint64_t{high} << 32 | low; }
-double uniform_of(uint32_t high, uint32_t low) { return static_cast<double>(joined(high, low) >> 11) * 0x1p-53; }
 
 template <class T>
 struct Pair {
@@ -109,16 +98,11 @@ void uniform(const PhiloxState& state, double low, double high, Tensor& out) {
       });
       return;
     }
-    const float start = static_cast<float>(low), width = static_cast<float>(high - low);
-    // Rounding may carry start + width * u up to the excluded bound.
-    const float last = width > 0 ? std::nextafter(static_cast<float>(high), start) : start;
+    const UniformRange range(low, high);
     generate<4>(state, to.data<float>(), n, [=](const Batch& batch, float(&values)[4][kBatch]) {
       for (int w = 0; w < 4; ++w) {
 #pragma omp simd
-        for (int b = 0; b < kBatch; ++b) {
-          const float value = start + width * uniform_of(batch.words[w][b]);
-          values[w][b] = value > last ? last : value;
-        }
+        for (int b = 0; b < kBatch; ++b) values[w][b] = range.of(batch.words[w][b]);
       }
     });
   });
@@ -131,8 +115,7 @@ void normal(const PhiloxState& state, double mean, double stddev, Tensor& out) {
       generate<2>(state, to.data<double>(), n, [=](const Batch& batch, double(&values)[2][kBatch]) {
 #pragma omp simd
         for (int b = 0; b < kBatch; ++b) {
-          // 1 - u lies in (0, 1]: its logarithm is finite.
-          const auto pair = box_muller(1.0 - uniform_of(batch.words[0][b], batch.words[1][b]),
+          const auto pair = box_muller(radius_of(batch.words[0][b], batch.words[1][b]),
                                        uniform_of(batch.words[2][b], batch.words[3][b]));
           values[0][b] = mean + stddev * pair.first;
           values[1][b] = mean + stddev * pair.second;
@@ -145,9 +128,7 @@ void normal(const PhiloxState& state, double mean, double stddev, Tensor& out) {
       for (int half = 0; half < 2; ++half) {
 #pragma omp simd
         for (int b = 0; b < kBatch; ++b) {
-          // All 32 bits go into the radius, so that the tails reach 6.6 standard deviations.
-          const float radius = (static_cast<float>(batch.words[2 * half][b]) + 1.0f) * 0x1p-32f;
-          const auto pair = box_muller(radius, uniform_of(batch.words[2 * half + 1][b]));
+          const auto pair = box_muller(radius_of(batch.words[2 * half][b]), uniform_of(batch.words[2 * half + 1][b]));
           values[2 * half][b] = center + scale * pair.first;
           values[2 * half + 1][b] = center + scale * pair.second;
         }
@@ -157,16 +138,14 @@ void normal(const PhiloxState& state, double mean, double stddev, Tensor& out) {
 }
 
 void bernoulli(const PhiloxState& state, double p, Tensor& out) {
-  const auto below = static_cast<uint64_t>(std::llround(std::clamp(p, 0.0, 1.0) * 0x1p32));
-  const bool always = below >> 32;  // 2^32 doesn't fit a word
-  const auto threshold = static_cast<uint32_t>(below);
+  const Trial trial(p);
   contiguously(out, [&](Tensor& to) {
     dispatch(to.dtype(), [&](auto zero) {
       using T = decltype(zero);
       generate<4>(state, to.data<T>(), to.numel(), [=](const Batch& batch, T(&values)[4][kBatch]) {
         for (int w = 0; w < 4; ++w) {
 #pragma omp simd
-          for (int b = 0; b < kBatch; ++b) values[w][b] = ((batch.words[w][b] < threshold) | always) ? T{1} : T{0};
+          for (int b = 0; b < kBatch; ++b) values[w][b] = trial.succeeds(batch.words[w][b]) ? T{1} : T{0};
         }
       });
     });

@@ -1,57 +1,14 @@
 // Reductions over any set of axes. Floating-point sums are taken in double, in an order that depends on the shape
 // and strides only: the same bits for any number of threads.
 #include <cstring>
-#include <limits>
 #include <vector>
 
+#include "core/backend/reduction.h"
 #include "core/cpu/iterate.h"
 #include "core/cpu/table.h"
 
 namespace espalier::cpu {
 namespace {
-
-// How two values join. Each works on numbers and on the compiler's vectors alike. `A` is the accumulator's type.
-struct Sum {
-  template <class A>
-  static constexpr A start() {
-    return A{0};
-  }
-  template <class A>
-  static A join(A a, A b) {
-    return a + b;
-  }
-};
-struct Product {
-  template <class A>
-  static constexpr A start() {
-    return A{1};
-  }
-  template <class A>
-  static A join(A a, A b) {
-    return a * b;
-  }
-};
-// A NaN is kept: `b != b` selects that of b, and no comparison replaces that of a.
-struct Maximum {
-  template <class A>
-  static constexpr A start() {
-    return std::numeric_limits<A>::has_infinity ? -std::numeric_limits<A>::infinity() : std::numeric_limits<A>::min();
-  }
-  template <class A>
-  static A join(A a, A b) {
-    return ((b > a) | (b != b)) ? b : a;
-  }
-};
-struct Minimum {
-  template <class A>
-  static constexpr A start() {
-    return std::numeric_limits<A>::has_infinity ? std::numeric_limits<A>::infinity() : std::numeric_limits<A>::max();
-  }
-  template <class A>
-  static A join(A a, A b) {
-    return ((b < a) | (b != b)) ? b : a;
-  }
-};
 
 /// One running result of a line: independent lanes for unit-stride rows, and a scalar for everything else.
 template <class Op, class T, class A>
@@ -104,23 +61,11 @@ struct Plan {
   bool by_columns;  ///< neighbouring results advance together, because they lie closer in memory or lines are short
 };
 
-/// The smallest distance between neighbours in memory, of those that move at all.
-template <int N>
-int64_t closest(const Loop<N>& loop) {
-  int64_t least = std::numeric_limits<int64_t>::max();
-  for (int axis = 0; axis < loop.rank(); ++axis) {
-    const int64_t step = std::abs(loop.stride(axis, 0));
-    if (loop.size(axis) > 1 && step > 0) least = std::min(least, step);
-  }
-  return least;
-}
-
 Plan plan(const Tensor& x, const std::vector<bool>& axes, const Tensor& out) {
-  Shape kept = x.shape(), reduced = x.shape();
-  for (int axis = 0; axis < x.rank(); ++axis) (axes[static_cast<size_t>(axis)] ? kept : reduced)[axis] = 1;
-  Plan made{Loop<2>(kept, {x.strides(), out.strides()}), Loop<1>(reduced, {x.strides()}), false};
+  const ReducedShapes shapes(x.shape(), axes);
+  Plan made{Loop<2>(shapes.kept, {x.strides(), out.strides()}), Loop<1>(shapes.reduced, {x.strides()}), false};
   constexpr int64_t kShort = 32;  // a line this short costs more in its joining of lanes than in its elements
-  made.by_columns = closest(made.kept) < closest(made.reduced) ||
+  made.by_columns = made.kept.space().closest() < made.reduced.space().closest() ||
                     (made.reduced.rank() == 1 && made.reduced.numel() < kShort && made.kept.numel() > kShort);
   return made;
 }
@@ -211,36 +156,6 @@ void reduce_typed(const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
   store(plan, 0, outputs, partial.data(), to);
 }
 
-/// Sums and products: f32 and f64 in double; integers and bool in i64, stored as i64 or as their own type.
-template <class Op>
-void accumulate(const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
-  switch (x.dtype()) {
-    case DType::f32: return reduce_typed<Op, float, double, float>(x, axes, out);
-    case DType::f64: return reduce_typed<Op, double, double, double>(x, axes, out);
-    default: break;
-  }
-  check(out.dtype() == DType::i64, "reduce", "expected an i64 result for a sum or product of {}, got {}",
-        name_of(x.dtype()), name_of(out.dtype()));
-  switch (x.dtype()) {
-    case DType::i64: return reduce_typed<Op, int64_t, int64_t, int64_t>(x, axes, out);
-    case DType::i32: return reduce_typed<Op, int32_t, int64_t, int64_t>(x, axes, out);
-    case DType::i8: return reduce_typed<Op, int8_t, int64_t, int64_t>(x, axes, out);
-    default: return reduce_typed<Op, uint8_t, int64_t, int64_t>(x, axes, out);  // u8, and bool as 0 or 1
-  }
-}
-
-template <class Op>
-void select(const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
-  switch (x.dtype()) {
-    case DType::f32: return reduce_typed<Op, float, float, float>(x, axes, out);
-    case DType::f64: return reduce_typed<Op, double, double, double>(x, axes, out);
-    case DType::i64: return reduce_typed<Op, int64_t, int64_t, int64_t>(x, axes, out);
-    case DType::i32: return reduce_typed<Op, int32_t, int32_t, int32_t>(x, axes, out);
-    case DType::i8: return reduce_typed<Op, int8_t, int8_t, int8_t>(x, axes, out);
-    default: return reduce_typed<Op, uint8_t, uint8_t, uint8_t>(x, axes, out);  // u8, and bool as 0 or 1
-  }
-}
-
 /// Whether the candidate replaces the best so far: strictly better, or the first NaN.
 template <bool Largest, class T>
 bool wins(T candidate, T best) {
@@ -250,9 +165,7 @@ bool wins(T candidate, T best) {
 
 template <bool Largest, class T>
 void arg_reduce_typed(const Tensor& x, int axis, Tensor& out) {
-  Shape shape = x.shape();
-  shape[axis] = 1;
-  const Loop<2> lines(shape, {x.strides(), out.strides()});
+  const Loop<2> lines(shape_without(x, axis), {x.strides(), out.strides()});
   const T* from = x.data<T>();
   int64_t* to = out.data<int64_t>();
   const int64_t size = x.size(axis), stride = x.stride(axis);
@@ -287,21 +200,10 @@ void arg_reduce_typed(const Tensor& x, int axis, Tensor& out) {
 
 void reduce(ReduceOp op, const Tensor& x, const std::vector<bool>& axes, Tensor& out) {
   if (out.numel() == 0) return;
-  const bool picks = op == ReduceOp::max || op == ReduceOp::min;
-  check(!picks || x.numel() > 0, "reduce", "max and min need at least one element along every reduced axis, got {}",
-        describe(x));
-  switch (op) {
-    case ReduceOp::sum: return accumulate<Sum>(x, axes, out);
-    case ReduceOp::prod: return accumulate<Product>(x, axes, out);
-    case ReduceOp::max: return select<Maximum>(x, axes, out);
-    case ReduceOp::min: return select<Minimum>(x, axes, out);
-    // false < true, and the empty cases agree: any of nothing is false, all of nothing is true.
-    case ReduceOp::any: return select<Maximum>(x, axes, out);
-    case ReduceOp::all: break;
-  }
-  // The start of a minimum of bytes is 255; as a bool it must be 1.
-  if (x.numel() == 0) return cpu::fill(out, 1);
-  select<Minimum>(x, axes, out);
+  if (x.numel() == 0 && op >= ReduceOp::any) return cpu::fill(out, op == ReduceOp::all);
+  with_reduction(op, x, out, [&]<class Join, class T, class A, class R>(Join, Reduced<T, A, R>, const char*) {
+    reduce_typed<Join, T, A, R>(x, axes, out);
+  });
 }
 
 void arg_reduce(bool maximum, const Tensor& x, int axis, Tensor& out) {

@@ -79,13 +79,7 @@ void order(const char* operation, const Tensor& x, int axis, int64_t k, bool des
     return cpu::fill(index, 0);
   }
   if (values.numel() == 0) return;
-  switch (x.dtype()) {
-    case DType::f32: return order_typed<float>(x, axis, k, descending, values, index);
-    case DType::f64: return order_typed<double>(x, axis, k, descending, values, index);
-    case DType::i64: return order_typed<int64_t>(x, axis, k, descending, values, index);
-    case DType::i32: return order_typed<int32_t>(x, axis, k, descending, values, index);
-    default: fail(operation, "expected f32, f64, i64 or i32, got {}; convert it with .to(dtype)", name_of(x.dtype()));
-  }
+  dispatch_arithmetic(x.dtype(), operation, [&]<class T>(T) { order_typed<T>(x, axis, k, descending, values, index); });
 }
 
 }  // namespace

@@ -1,11 +1,12 @@
 #include "core/ops.h"
 #include "core/threads.h"
-#include "tests/core/strided_testing.h"
+#include "tests/core/kernel_cases.h"
 
 namespace espalier {
 namespace {
 
 using testing::cpu;
+using testing::matrices;
 using testing::poisoned;
 using testing::RandomTensors;
 using testing::View;
@@ -43,19 +44,6 @@ void expect_product(const Tensor& out, const Product& product, int64_t k, double
     ASSERT_TRUE(std::abs(got[i] - product.values[i] - start) <= bound)
         << what << ": element " << i << " is " << got[i] << ", expected " << product.values[i] + start;
   }
-}
-
-/// (B,R,C) matrices as BLAS can take them, and as it cannot.
-std::vector<View> matrices(RandomTensors& random, int64_t batch, int64_t rows, int64_t cols) {
-  return {{"contiguous", random({batch, rows, cols})},
-          {"transposed", random({batch, cols, rows}).transpose(1, 2)},
-          {"batch inside", random({rows, batch, cols}).transpose(0, 1)},
-          {"columns of a wider matrix", random({batch, rows, cols + 3}).slice(2, 1, cols + 1)},
-          {"rows of a wider transpose", random({batch, cols, rows + 2}).slice(2, 2, rows + 2).transpose(1, 2)},
-          {"every second column", random({batch, rows, 2 * cols}).slice(2, 0, 2 * cols, 2)},
-          {"one matrix for all", random({1, rows, cols}).expand({batch, rows, cols})},
-          {"one column repeated", random({batch, rows, 1}).expand({batch, rows, cols})},
-          {"one row repeated", random({batch, 1, cols}).expand({batch, rows, cols})}};
 }
 
 TEST(Gemm, EveryLayoutAndSizeAgreesWithTheDefinition) {

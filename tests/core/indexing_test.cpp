@@ -1,6 +1,6 @@
 #include "core/ops.h"
 #include "core/threads.h"
-#include "tests/core/strided_testing.h"
+#include "tests/core/kernel_cases.h"
 
 namespace espalier {
 namespace {
@@ -9,18 +9,11 @@ using testing::cpu;
 using testing::for_each_index;
 using testing::Index;
 using testing::poisoned;
+using testing::random_index;
 using testing::RandomTensors;
 using testing::value_at;
 using testing::View;
 using testing::views;
-
-/// i64 indices below `size`.
-Tensor random_index(RandomTensors& random, const Shape& shape, int64_t size) {
-  const Tensor scaled = abs(random(shape)) * 1000.0;
-  return unary(UnaryOp::floor,
-               scaled - unary(UnaryOp::floor, scaled / static_cast<double>(size)) * static_cast<double>(size))
-      .to(DType::i64);
-}
 
 const std::vector<Shape> kShapes = {{6}, {4, 5}, {5, 1}, {3, 4, 6}, {2, 3, 4, 5}, {40, 33}};
 const std::vector<DType> kTypes = {DType::f32, DType::f64, DType::i64, DType::u8, DType::boolean};

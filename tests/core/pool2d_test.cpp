@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-#include "tests/core/kernel_testing.h"
+#include "tests/core/kernel_cases.h"
 
 namespace espalier {
 namespace {
@@ -17,19 +17,7 @@ using testing::sum_tolerance;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-struct Case {
-  int64_t n, c, h, w;
-  Pool2dShape shape;
-
-  int64_t out_h() const { return (h + 2 * shape.padding_h - shape.kernel_h) / shape.stride_h + 1; }
-  int64_t out_w() const { return (w + 2 * shape.padding_w - shape.kernel_w) / shape.stride_w + 1; }
-  Shape x() const { return {n, c, h, w}; }
-  Shape y() const { return {n, c, out_h(), out_w()}; }
-  std::string name() const {
-    return fmt::format("x {} kernel {},{} stride {},{} padding {},{}", x(), shape.kernel_h, shape.kernel_w,
-                       shape.stride_h, shape.stride_w, shape.padding_h, shape.padding_w);
-  }
-};
+using Case = testing::Pool2dCase;
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> list = {

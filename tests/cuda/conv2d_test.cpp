@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "core/precision.h"
+#include "tests/core/kernel_cases.h"
 #include "tests/cuda/testing.h"
 
 namespace espalier {
@@ -12,21 +13,7 @@ using testing::expect_same;
 using testing::RandomTensors;
 using testing::sum_tolerance;
 
-struct Case {
-  int64_t n, c, h, w, f, kh, kw;
-  Conv2dShape shape = {};
-
-  int64_t out_h() const { return (h + 2 * shape.padding_h - shape.dilation_h * (kh - 1) - 1) / shape.stride_h + 1; }
-  int64_t out_w() const { return (w + 2 * shape.padding_w - shape.dilation_w * (kw - 1) - 1) / shape.stride_w + 1; }
-  Shape x() const { return {n, c, h, w}; }
-  Shape weight() const { return {f, c / shape.groups, kh, kw}; }
-  Shape y() const { return {n, f, out_h(), out_w()}; }
-  std::string name() const {
-    return fmt::format("x {} w {} stride {},{} padding {},{} dilation {},{} groups {}", x(), weight(), shape.stride_h,
-                       shape.stride_w, shape.padding_h, shape.padding_w, shape.dilation_h, shape.dilation_w,
-                       shape.groups);
-  }
-};
+using Case = testing::Conv2dCase;
 
 /// The three passes; `rounding` is what the precision in force adds to f32's epsilon. Returns the device's results.
 std::vector<double> run_case(const Case& t, DType dtype, bool with_bias, double rounding = 0) {

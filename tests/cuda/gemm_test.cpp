@@ -1,6 +1,7 @@
 // cuBLAS's matrix products against the CPU's, over the layouts that it takes as they are and those it can't, and what
 // each precision promises.
 #include "core/precision.h"
+#include "tests/core/kernel_cases.h"
 #include "tests/cuda/testing.h"
 
 namespace espalier {
@@ -8,21 +9,9 @@ namespace {
 
 using testing::Call;
 using testing::expect_same;
+using testing::matrices;
 using testing::RandomTensors;
 using testing::View;
-
-/// (B,R,C) matrices as BLAS can take them, and as it cannot.
-std::vector<View> matrices(RandomTensors& random, int64_t batch, int64_t rows, int64_t cols) {
-  return {{"contiguous", random({batch, rows, cols})},
-          {"transposed", random({batch, cols, rows}).transpose(1, 2)},
-          {"batch inside", random({rows, batch, cols}).transpose(0, 1)},
-          {"columns of a wider matrix", random({batch, rows, cols + 3}).slice(2, 1, cols + 1)},
-          {"rows of a wider transpose", random({batch, cols, rows + 2}).slice(2, 2, rows + 2).transpose(1, 2)},
-          {"every second column", random({batch, rows, 2 * cols}).slice(2, 0, 2 * cols, 2)},
-          {"one matrix for all", random({1, rows, cols}).expand({batch, rows, cols})},
-          {"one column repeated", random({batch, rows, 1}).expand({batch, rows, cols})},
-          {"one row repeated", random({batch, 1, cols}).expand({batch, rows, cols})}};
-}
 
 TEST(CudaGemm, EveryLayoutAndSize) {
   for (const DType dtype : {DType::f32, DType::f64}) {

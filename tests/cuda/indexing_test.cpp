@@ -1,5 +1,6 @@
 // Gathering and scattering on the device against the CPU's, and what happens to indices out of range.
 #include "core/ops.h"
+#include "tests/core/kernel_cases.h"
 #include "tests/cuda/testing.h"
 
 namespace espalier {
@@ -8,6 +9,7 @@ namespace {
 using testing::device;
 using testing::expect_equal;
 using testing::expect_same;
+using testing::random_index;
 using testing::RandomTensors;
 using testing::to_device;
 using testing::View;
@@ -20,13 +22,6 @@ constexpr DType kAll[] = {DType::f32, DType::f64, DType::i64, DType::i32, DType:
 const std::vector<Shape> kShapes = {{6}, {0, 4}, {17, 9}, {5, 1}, {3, 4, 6}, {2, 3, 1, 4, 5}, {40, 33}};
 
 Tensor values(RandomTensors& random, const Shape& shape, DType dtype) { return (random(shape) * 9.0).to(dtype); }
-
-/// i64 indices below `size`.
-Tensor random_index(RandomTensors& random, const Shape& shape, int64_t size) {
-  const Tensor scaled = abs(random(shape)) * 1000.0;
-  const auto n = static_cast<double>(std::max<int64_t>(size, 1));
-  return unary(UnaryOp::floor, scaled - unary(UnaryOp::floor, scaled / n) * n).to(DType::i64);
-}
 
 /// f(dtype, shape, axis, views of the tensor, of an index with `count` along the axis, and of values in its shape)
 void for_each_case(RandomTensors& random, int64_t count,

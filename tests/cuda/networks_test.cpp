@@ -14,18 +14,12 @@
 #include "layers/norm.h"
 #include "layers/pooling.h"
 #include "layers/residual.h"
+#include "tests/cuda/difference.h"
 
 namespace espalier {
 namespace {
 
 const Device kCuda = Device::cuda();
-
-/// The largest difference, relative to the largest value.
-double difference(const Tensor& got, const Tensor& expected) {
-  if (expected.numel() == 0) return 0;
-  const Tensor a = got.to(Device::cpu()).to(DType::f64), b = expected.to(DType::f64);
-  return max(abs(a - b)).item() / std::max(1e-6, max(abs(b)).item());
-}
 
 /// One training pass on both devices, from the same parameters: outputs, gradients and buffers.
 void expect_same(const ModulePtr& net, const Tensor& x, double tolerance = 2e-5) {

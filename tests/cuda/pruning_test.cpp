@@ -23,6 +23,7 @@
 #include "pruning/schedules/sparse_training.h"
 #include "pruning/schedules/surgery.h"
 #include "pruning/structure/compact.h"
+#include "tests/cuda/difference.h"
 
 namespace espalier {
 namespace {
@@ -30,11 +31,6 @@ namespace {
 using namespace testing_support;
 
 const Device kCuda = Device::cuda();
-
-double difference(const Tensor& got, const Tensor& expected) {
-  const Tensor a = got.to(Device::cpu()).to(DType::f64), b = expected.to(Device::cpu()).to(DType::f64);
-  return max(abs(a - b)).item() / std::max(1e-6, max(abs(b)).item());
-}
 
 /// Convolutions, BatchNorm, a residual block and a flattened map: every kind of coupling that channels have.
 ModulePtr small_convnet() {

@@ -6,6 +6,7 @@
 #include "layers/models/zoo.h"
 #include "pruning/pruner.h"
 #include "pruning/schedules/gradual.h"
+#include "tests/cuda/difference.h"
 #include "training/checkpoint.h"
 
 namespace espalier {
@@ -21,11 +22,6 @@ Dataset large_digits(int64_t count) {
   const int64_t n = data.size();
   data.images = data.images.reshape({n, 1, 8, 1, 8, 1}).expand({n, 1, 8, 2, 8, 2}).clone().reshape({n, 1, 16, 16});
   return data;
-}
-
-double difference(const Tensor& got, const Tensor& expected) {
-  const Tensor a = got.to(Device::cpu()).to(DType::f64), b = expected.to(Device::cpu()).to(DType::f64);
-  return max(abs(a - b)).item() / std::max(1e-6, max(abs(b)).item());
 }
 
 struct Trained {
