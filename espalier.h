@@ -1,6 +1,8 @@
 // The whole public interface: `#include <espalier/espalier.h>` and link Espalier::espalier.
 #pragma once
 
+#include <nlohmann/json.hpp>  // config() of a Module
+
 // Tensors without gradients.
 #include "core/device.h"
 #include "core/dtype.h"
@@ -16,9 +18,12 @@
 #include "core/tensor.h"
 #include "core/threads.h"
 
-// Variables, gradients.
+// Variables, gradients; operations of your own.
+#include "autograd/axes.h"
+#include "autograd/node.h"
 #include "autograd/ops.h"
 #include "autograd/variable.h"
+#include "autograd/weight_view.h"
 
 // Layers, networks.
 #include "layers/activations.h"

@@ -105,18 +105,60 @@ class Wanted {
   std::unordered_set<const Node*> useful_;
 };
 
+/// Tells a hook of each leaf whose gradient is final: nothing that is still to run has the leaf as an input.
+class FinalGradients {
+ public:
+  FinalGradients(const LeafHook& hook, const std::vector<std::shared_ptr<Node>>& nodes) : hook_(hook) {
+    if (!hook_) return;
+    for (const std::shared_ptr<Node>& node : nodes)
+      for (const Node::Edge& edge : node->edges())
+        if (edge.leaf.defined()) ++leaves_[edge.leaf.id()].uses;
+  }
+  void add_gradient(const Variable& leaf) {
+    if (hook_) leaves_[leaf.id()].has_gradient = true;
+  }
+  /// The node has run, or it never will.
+  void close(const Node& node) {
+    if (!hook_) return;
+    for (const Node::Edge& edge : node.edges()) {
+      if (!edge.leaf.defined()) continue;
+      --leaves_.at(edge.leaf.id()).uses;
+      tell_if_final(edge.leaf);
+    }
+  }
+  void tell_if_final(const Variable& leaf) {
+    if (!hook_) return;
+    const Leaf& state = leaves_.at(leaf.id());
+    if (state.uses == 0 && state.has_gradient) hook_(leaf);
+  }
+
+ private:
+  struct Leaf {
+    int64_t uses = 0;  ///< by nodes that are still to run
+    bool has_gradient = false;
+  };
+  const LeafHook& hook_;
+  std::unordered_map<const void*, Leaf> leaves_;
+};
+
 }  // namespace
 
-Variables Engine::run(const std::vector<Root>& roots, const Variables* inputs, bool retain_graph, bool create_graph) {
+Variables Engine::run(const std::vector<Root>& roots, const Variables* inputs, const BackwardOptions& options) {
+  const bool create_graph = options.create_graph, retain_graph = options.retain_graph || create_graph;
   const GradModeGuard mode(create_graph);
   std::unordered_map<const Node*, Variables> pending;  // gradients of each node's outputs, so far
   std::optional<Targets> targets;
   if (inputs) targets.emplace(*inputs);
 
+  const std::vector<std::shared_ptr<Node>> nodes = nodes_behind(roots);
+  const Wanted wanted(targets ? &*targets : nullptr, nodes);
+  FinalGradients final_gradients(options.on_leaf_gradient, nodes);
+
   const auto deliver_to_leaf = [&](const Variable& leaf, Variable gradient) {
     if (targets) return targets->add(leaf, gradient);
     Variable& grad = leaf.impl_->grad;
     grad = grad.defined() ? grad + gradient : own(std::move(gradient), create_graph);
+    final_gradients.add_gradient(leaf);
   };
   const auto deliver_to_node = [&](const Node* node, int output, const Variable& gradient) {
     Variables& gradients = pending[node];
@@ -124,30 +166,30 @@ Variables Engine::run(const std::vector<Root>& roots, const Variables* inputs, b
     accumulate(gradients[static_cast<size_t>(output)], gradient);
   };
 
-  const std::vector<std::shared_ptr<Node>> nodes = nodes_behind(roots);
-  const Wanted wanted(targets ? &*targets : nullptr, nodes);
   for (const Root& root : roots) {
     if (root.variable.node())
       deliver_to_node(root.variable.node().get(), root.variable.output_index(), root.gradient);
     else
       deliver_to_leaf(root.variable, root.gradient);
   }
+  for (const Root& root : roots)
+    if (!root.variable.node()) final_gradients.tell_if_final(root.variable);
 
-  for (const std::shared_ptr<Node>& node : nodes) {
+  const auto run_node = [&](const std::shared_ptr<Node>& node) {
     const auto found = pending.find(node.get());
-    if (found == pending.end()) continue;  // only reached through gradients that are zero
+    if (found == pending.end()) return;  // only reached through gradients that are zero
     Variables gradients = std::move(found->second);
     pending.erase(found);
     if (targets) targets->take_outputs_of(node.get(), gradients);
-    if (!wanted.wants(node.get())) continue;
+    if (!wanted.wants(node.get())) return;
     check(!node->released_, "backward",
           "the graph through {} was freed by an earlier backward; give that one retain_graph, or run forward again",
-          node->operation_);
+          node->operation());
     std::vector<bool> needed;
     for (const Node::Edge& edge : node->edges_) needed.push_back(wanted.wants(edge));
     Variables results = node->backward_(BackwardContext(*node, gradients, needed));
-    check(results.size() == node->edges_.size(), "backward", "{} returned {} gradients for {} inputs", node->operation_,
-          results.size(), node->edges_.size());
+    check(results.size() == node->edges_.size(), "backward", "{} returned {} gradients for {} inputs",
+          node->operation(), results.size(), node->edges_.size());
     for (size_t i = 0; i < results.size(); ++i) {
       const Node::Edge& edge = node->edges_[i];
       Variable gradient = std::move(results[i]);
@@ -155,7 +197,7 @@ Variables Engine::run(const std::vector<Root>& roots, const Variables* inputs, b
       const Shape& shape = edge.node ? edge.node->output_shape(edge.output) : edge.leaf.shape();
       const DType dtype = edge.node ? edge.node->outputs_[static_cast<size_t>(edge.output)].dtype : edge.leaf.dtype();
       check(gradient.shape() == shape && gradient.dtype() == dtype, "backward",
-            "{} returned {} as the gradient of input {}, expected {} {}", node->operation_, describe(gradient.data()),
+            "{} returned {} as the gradient of input {}, expected {} {}", node->operation(), describe(gradient.data()),
             i, name_of(dtype), shape);
       if (edge.node)
         deliver_to_node(edge.node.get(), edge.output, gradient);
@@ -167,6 +209,10 @@ Variables Engine::run(const std::vector<Root>& roots, const Variables* inputs, b
       for (Node::Output& output : node->outputs_) output.value = Tensor();
       node->released_ = true;
     }
+  };
+  for (const std::shared_ptr<Node>& node : nodes) {
+    run_node(node);
+    final_gradients.close(*node);
   }
   return targets ? targets->take() : Variables();
 }

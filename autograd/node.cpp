@@ -26,25 +26,22 @@ const Variable& Saved::unpack(const BackwardContext& context) const {
   return variable_;
 }
 
-const char* BackwardContext::operation() const { return node_.operation_; }
+const char* BackwardContext::operation() const { return node_.operation(); }
 
-Tensor BackwardContext::take_grad() const {
-  const Variable gradient = std::exchange(grads_.front(), Variable());
-  const Tensor& data = gradient.data();
-  if (!data.is_contiguous()) return data.contiguous();
-  return Engine::is_only_handle(gradient) ? data : data.clone();
-}
+Variable BackwardContext::pass_grad() const { return std::exchange(grads_.front(), Variable()); }
+
+Tensor BackwardContext::take_grad() const { return Engine::take(pass_grad()); }
 
 Variable BackwardContext::output(int i) const {
   const Node::Output& output = node_.outputs_[static_cast<size_t>(i)];
   check(output.value.version() == output.version, "backward",
         "{} needs its output {} as it was in the forward pass, but it was changed in place since (version {}, "
         "expected {}); run backward before changing it, or change a clone",
-        node_.operation_, describe(output.value), output.value.version(), output.version);
+        node_.operation(), describe(output.value), output.value.version(), output.version);
   return Engine::make_result(output.value, node_.shared_from_this(), i);
 }
 
-Variable record(const char* operation, Tensor value, Variables inputs, Backward backward, SaveOutputs save,
+Variable record(const Operation& operation, Tensor value, Variables inputs, Backward backward, SaveOutputs save,
                 Attributes attributes) {
   std::vector<Tensor> values;
   values.push_back(std::move(value));
@@ -52,7 +49,7 @@ Variable record(const char* operation, Tensor value, Variables inputs, Backward 
       .front();
 }
 
-Variables record(const char* operation, std::vector<Tensor> values, Variables inputs, Backward backward,
+Variables record(const Operation& operation, std::vector<Tensor> values, Variables inputs, Backward backward,
                  SaveOutputs save, Attributes attributes) {
   static std::atomic<uint64_t> next_id = 1;
   bool needed = false;
@@ -61,7 +58,7 @@ Variables record(const char* operation, std::vector<Tensor> values, Variables in
   if (!needed) return Variables(values.begin(), values.end());
 
   const std::shared_ptr<Node> node(new Node);
-  node->operation_ = operation;
+  node->kind_ = operation;
   node->id_ = next_id.fetch_add(1, std::memory_order_relaxed);
   for (const Variable& input : inputs) {
     node->input_shapes_.push_back(input.defined() ? input.shape() : Shape{});

@@ -1,6 +1,9 @@
 // Node: one recorded operation. Included by autograd/ops/*.cpp and by whoever adds an operation.
 #pragma once
 
+#include <any>
+#include <typeinfo>
+
 #include "autograd/variable.h"
 
 namespace espalier {
@@ -31,6 +34,9 @@ class BackwardContext {
   /// Gradient of the only output for a backward function that changes it in place: contiguous, and nobody else sees it,
   /// because it is copied where others hold it. grad() is undefined after this.
   Tensor take_grad() const;
+  /// The same gradient for a backward function that hands it on as it is: grad() is undefined after this, so that
+  /// nobody else holds it.
+  Variable pass_grad() const;
   /// Whether the gradient of input i is wanted; computing others is wasted work.
   bool needs(int i) const { return needed_[static_cast<size_t>(i)]; }
   /// Output i of the forward pass; the operation must have been recorded with SaveOutputs::yes.
@@ -49,16 +55,41 @@ using Backward = std::function<Variables(const BackwardContext&)>;
 
 enum class SaveOutputs : uint8_t { no, yes };
 
-/// What an operation did with axes beyond what shapes tell: the axis of a cat, the order of a permute. Read by the
-/// dependency graph of pruning, which knows each operation's convention.
-using Attributes = std::vector<int64_t>;
+struct AxisCall;
+struct TracedTensor;
+/// What an operation does with the axes of its operands (autograd/axes.h): the axes of each output.
+using AxisRule = std::vector<TracedTensor> (*)(const AxisCall& call);
+
+/// Where the result of an operation on weights is 0 because masked weights are.
+enum class Zeros : uint8_t {
+  of_all,    ///< where all operands are: what moves values, or gives 0 for 0
+  of_sum,    ///< where two operands are, neither repeated
+  of_any,    ///< where one operand is: products
+  of_first,  ///< where the first operand is: quotients
+  none,      ///< nowhere: 0 becomes something
+};
+
+/// What is known of an operation besides its values and its gradient.
+struct Operation {
+  /// Without a rule the operation computes and trains; tracing channels through it is an error that names it.
+  constexpr Operation(const char* its_name, AxisRule rule = nullptr, Zeros result = Zeros::of_all)
+      : name(its_name), axes(rule), zeros(result) {}
+
+  const char* name;  ///< lives as long as the program
+  AxisRule axes;
+  Zeros zeros;
+};
+
+/// What an operation's axis rule needs to know beyond shapes, in a type of the operation's own: the axis of a cat, the
+/// order of a permute.
+using Attributes = std::any;
 
 /// Makes the result of an operation: a Variable on `value` that remembers `inputs` and `backward` if gradients are
 /// enabled and any input requires one. The engine checks the number, shape and dtype of what `backward` returns.
-Variable record(const char* operation, Tensor value, Variables inputs, Backward backward,
+Variable record(const Operation& operation, Tensor value, Variables inputs, Backward backward,
                 SaveOutputs save = SaveOutputs::no, Attributes attributes = {});
 /// The same with several outputs.
-Variables record(const char* operation, std::vector<Tensor> values, Variables inputs, Backward backward,
+Variables record(const Operation& operation, std::vector<Tensor> values, Variables inputs, Backward backward,
                  SaveOutputs save = SaveOutputs::no, Attributes attributes = {});
 
 /// Throws if a second derivative is being recorded through an operation that has none.
@@ -80,20 +111,28 @@ class Node : public std::enable_shared_from_this<Node> {
   };
 
   ~Node();
-  const char* operation() const { return operation_; }
+  const char* operation() const { return kind_.name; }
+  const Operation& kind() const { return kind_; }
   const std::vector<Edge>& edges() const { return edges_; }
   const Shape& output_shape(int i) const { return outputs_[static_cast<size_t>(i)].shape; }
   int num_outputs() const { return static_cast<int>(outputs_.size()); }
   /// Of every input, those without gradient too; an undefined input has the empty shape.
   const std::vector<Shape>& input_shapes() const { return input_shapes_; }
-  const Attributes& attributes() const { return attributes_; }
+  /// What the operation recorded. Throws when that is nothing, or of another type.
+  template <class T>
+  const T& attributes() const {
+    const T* found = std::any_cast<T>(&attributes_);
+    check(found != nullptr, operation(), "expected attributes of type {}, got {}", typeid(T).name(),
+          attributes_.type().name());
+    return *found;
+  }
   /// Increases with creation: a node's inputs have smaller ids.
   uint64_t id() const { return id_; }
 
  private:
   friend struct Engine;
   friend class BackwardContext;
-  friend Variables record(const char*, std::vector<Tensor>, Variables, Backward, SaveOutputs, Attributes);
+  friend Variables record(const Operation&, std::vector<Tensor>, Variables, Backward, SaveOutputs, Attributes);
   struct Output {
     Shape shape;
     DType dtype;
@@ -102,7 +141,7 @@ class Node : public std::enable_shared_from_this<Node> {
   };
   Node() = default;
 
-  const char* operation_ = nullptr;
+  Operation kind_ = "";
   uint64_t id_ = 0;
   std::vector<Edge> edges_;
   std::vector<Shape> input_shapes_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "autograd/variable.h"
+#include "autograd/weight_view.h"
 #include "core/mask.h"
 #include "core/ops.h"
 
@@ -90,8 +91,10 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias 
 Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias = {}, const Conv2dShape& shape = {});
 /// The gradient of conv2d with respect to x, of shape x_shape; itself differentiable.
 Variable conv2d_input_grad(const Variable& dy, const Variable& weight, const Shape& x_shape, const Conv2dShape& shape);
-/// The gradient of conv2d with respect to the weight, of shape weight_shape; itself differentiable.
-Variable conv2d_weight_grad(const Variable& dy, const Variable& x, const Shape& weight_shape, const Conv2dShape& shape);
+/// The gradient of conv2d with respect to the weight, of shape weight_shape; itself differentiable. Of a weight with a
+/// view it is 0 where no weights exist (weight_gradient).
+Variable conv2d_weight_grad(const Variable& dy, const Variable& x, const Shape& weight_shape, const Conv2dShape& shape,
+                            const WeightViewPtr& view = nullptr);
 
 // --- pooling (ops/pool2d.cpp) --------------------------------------------------------------------------------------
 Variable max_pool2d(const Variable& x, const Pool2dShape& shape);
@@ -148,7 +151,8 @@ LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const
 // --- masks (ops/mask.cpp) ------------------------------------------------------------------------------------------
 /// x where the mask's weights exist, else 0; so is its gradient. x has the mask's shape.
 Variable apply_mask(const Variable& x, const Mask& mask);
-/// x itself, whose masked elements are 0 already; its gradient is 0 there too.
+/// x itself, whose masked elements are 0 already, with a view that tells operations so; its gradient is 0 there too.
+Variable mask_gradient(const Variable& x, const WeightViewPtr& view);
 Variable mask_gradient(const Variable& x, const Mask& mask);
 
 // --- checks (gradcheck.cpp) ----------------------------------------------------------------------------------------

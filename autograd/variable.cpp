@@ -72,7 +72,7 @@ void Variable::zero_grad() {
 
 void Variable::backward(const Variable& gradient, BackwardOptions options) const {
   const Variable start = initial_gradient(*this, gradient, "backward");
-  Engine::run({{*this, start}}, nullptr, options.retain_graph || options.create_graph, options.create_graph);
+  Engine::run({{*this, start}}, nullptr, options);
 }
 
 Variable Variable::detach() const { return Variable(data()); }
@@ -91,6 +91,16 @@ const std::shared_ptr<Node>& Variable::node() const {
 
 int Variable::output_index() const { return impl_->output_index; }
 
+const std::shared_ptr<const WeightView>& Variable::weight_view() const {
+  static const std::shared_ptr<const WeightView> kNone;
+  return impl_ ? impl_->weight_view : kNone;
+}
+
+void Variable::set_weight_view(std::shared_ptr<const WeightView> view) {
+  check(defined(), "set_weight_view", "expected a variable, got an undefined one");
+  impl_->weight_view = std::move(view);
+}
+
 Variable Engine::make_result(Tensor data, std::shared_ptr<Node> node, int index) {
   Variable result(std::move(data));
   result.impl_->node = std::move(node);
@@ -100,6 +110,12 @@ Variable Engine::make_result(Tensor data, std::shared_ptr<Node> node, int index)
 
 bool Engine::is_only_handle(const Variable& variable) {
   return variable.impl_.use_count() == 1 && variable.data().storage().use_count() == 1;
+}
+
+Tensor Engine::take(Variable variable) {
+  const Tensor& data = variable.data();
+  if (!data.is_contiguous()) return data.contiguous();
+  return is_only_handle(variable) ? data : data.clone();
 }
 
 Variables grad(const Variables& outputs, const Variables& inputs, GradOptions options) {
@@ -112,7 +128,8 @@ Variables grad(const Variables& outputs, const Variables& inputs, GradOptions op
   }
   for (size_t i = 0; i < inputs.size(); ++i)
     check(inputs[i].requires_grad(), "grad", "input {} ('{}') requires no gradient", i, inputs[i].name());
-  Variables gradients = Engine::run(roots, &inputs, options.retain_graph || options.create_graph, options.create_graph);
+  Variables gradients =
+      Engine::run(roots, &inputs, {.retain_graph = options.retain_graph, .create_graph = options.create_graph});
   for (size_t i = 0; i < inputs.size(); ++i)
     check(gradients[i].defined() || options.allow_unused, "grad",
           "the outputs do not depend on input {} ('{}'); set allow_unused to get an undefined gradient", i,

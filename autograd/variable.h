@@ -12,11 +12,18 @@ namespace espalier {
 
 class Node;
 class Variable;
+struct WeightView;
 using Variables = std::vector<Variable>;
+using LeafHook = std::function<void(const Variable& leaf)>;
 
 struct BackwardOptions {
   bool retain_graph = false;  ///< keep what backward needs, so that it can run again
   bool create_graph = false;  ///< record the backward pass itself, for second derivatives; implies retain_graph
+  /// Called once for each leaf to which this pass brings a gradient, as soon as nothing more can come: leaf.grad() is
+  /// final then, and may be read, changed or replaced, while other leaves still wait for theirs. Leaves that were used
+  /// last come first. An exception ends the pass: the leaves told before have their gradients, and to run backward
+  /// again takes another forward pass.
+  LeafHook on_leaf_gradient = {};
 };
 
 /// A value in a computation. Copying a Variable shares it. A leaf is made by a user; other Variables are results of
@@ -65,6 +72,35 @@ class Variable {
   /// The operation that computed this, or nullptr for a leaf; and which of its outputs this is.
   const std::shared_ptr<Node>& node() const;
   int output_index() const;
+
+  /// Which elements exist, when this is a masked weight (autograd/weight_view.h); nullptr of everything else. Results
+  /// of operations have none, but for mask_gradient and the gradients of weights.
+  const std::shared_ptr<const WeightView>& weight_view() const;
+  void set_weight_view(std::shared_ptr<const WeightView> view);
+
+  // The functions of autograd/ops.h that Tensor has as methods, and the commonest others.
+  Variable reshape(const Shape& shape) const;
+  Variable permute(const std::vector<int>& axes) const;
+  Variable transpose(int axis0, int axis1) const;
+  Variable slice(int axis, int64_t start, int64_t end, int64_t step = 1) const;
+  Variable select(int axis, int64_t index) const;
+  Variable expand(const Shape& shape) const;
+  Variable squeeze(int axis) const;
+  Variable unsqueeze(int axis) const;
+  Variable flatten(int first, int last = -1) const;
+  Variable to(DType dtype) const;
+  Variable to(Device device) const;
+  Variable abs() const;
+  Variable square() const;
+  Variable sqrt() const;
+  Variable exp() const;
+  Variable log() const;
+  Variable tanh() const;
+  Variable sigmoid() const;
+  Variable relu() const;
+  Variable sum(const std::vector<int>& axes = {}, bool keep_axes = false) const;
+  Variable mean(const std::vector<int>& axes = {}, bool keep_axes = false) const;
+  Variable matmul(const Variable& other) const;
 
   /// Identity: two handles on one value.
   bool is_same(const Variable& other) const { return impl_ == other.impl_; }

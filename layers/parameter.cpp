@@ -39,19 +39,27 @@ const Variable& Parameter::variable() const {
 
 Variable Parameter::operand() const {
   if (state_ && state_->transform) return state_->transform(state_->variable);
-  if (!state_ || !state_->mask.defined() || state_->flow == GradientFlow::dense) return variable();
-  return mask_gradient(state_->variable, state_->mask);
+  if (!state_ || !state_->view || state_->view->flow == GradientFlow::dense) return variable();
+  return mask_gradient(state_->variable, state_->view);
+}
+
+/// With dense gradients the leaf itself is the operand.
+void Parameter::State::set_view(WeightViewPtr changed) {
+  view = std::move(changed);
+  variable.set_weight_view(view && view->flow == GradientFlow::dense ? view : nullptr);
 }
 
 void Parameter::set_data(Tensor data) {
   State& state = this->state("Parameter::set_data");
-  if (state.mask.defined()) {
-    check(data.shape() == state.mask.shape(), "Parameter::set_data",
-          "'{}' is masked, so its shape stays {}, got {}; clear or replace the mask first", state.name,
-          state.mask.shape(), data.shape());
-    state.mask = state.mask.to(data.device());
+  if (state.view) {
+    const Mask& mask = state.view->mask;
+    check(data.shape() == mask.shape(), "Parameter::set_data",
+          "'{}' is masked, so its shape stays {}, got {}; clear or replace the mask first", state.name, mask.shape(),
+          data.shape());
+    state.set_view(
+        std::make_shared<WeightView>(WeightView{mask.to(data.device()), state.view->flow, state.view->plan}));
     data = data.contiguous();
-    state.mask.apply_(data);
+    state.view->mask.apply_(data);
   }
   state.variable.zero_grad();
   state.variable.set_data(std::move(data));
@@ -83,27 +91,30 @@ Tensor Parameter::grad() const {
   return gradient.defined() ? gradient.data() : Tensor();
 }
 
-const Mask& Parameter::mask() const { return state("Parameter::mask").mask; }
+const Mask& Parameter::mask() const {
+  static const Mask kUndefined;
+  const State& state = this->state("Parameter::mask");
+  return state.view ? state.view->mask : kUndefined;
+}
 
-GradientFlow Parameter::gradient_flow() const { return state("Parameter::gradient_flow").flow; }
+GradientFlow Parameter::gradient_flow() const {
+  const State& state = this->state("Parameter::gradient_flow");
+  return state.view ? state.view->flow : GradientFlow::masked;
+}
 
 void Parameter::set_mask(const Mask& mask, GradientFlow flow) {
   State& state = this->state("Parameter::set_mask");
   check(mask.defined() && mask.shape() == shape(), "Parameter::set_mask", "'{}' expects a mask of shape {}, got {}",
         state.name, shape(), mask.defined() ? mask.shape().to_string() : "an undefined one");
-  state.mask = mask.to(data().device());
-  state.flow = flow;
+  const std::shared_ptr<PlanSlot> plan = state.view ? state.view->plan : std::make_shared<PlanSlot>();
+  state.set_view(std::make_shared<WeightView>(WeightView{mask.to(data().device()), flow, plan}));
   if (!data().is_contiguous()) state.variable.set_data(data().clone());
   Tensor values = data();
-  state.mask.apply_(values);
-  if (flow == GradientFlow::masked && grad().defined()) state.variable.set_grad(state.mask.apply(grad()));
+  state.view->mask.apply_(values);
+  if (flow == GradientFlow::masked && grad().defined()) state.variable.set_grad(state.view->mask.apply(grad()));
 }
 
-void Parameter::clear_mask() {
-  State& state = this->state("Parameter::clear_mask");
-  state.mask = Mask();
-  state.flow = GradientFlow::masked;
-}
+void Parameter::clear_mask() { state("Parameter::clear_mask").set_view(nullptr); }
 
 void Parameter::set_transform(Transform transform) {
   state("Parameter::set_transform").transform = std::move(transform);

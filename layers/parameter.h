@@ -5,16 +5,9 @@
 #include <memory>
 #include <string>
 
-#include "autograd/variable.h"
-#include "core/mask.h"
+#include "autograd/weight_view.h"
 
 namespace espalier {
-
-/// Which gradients a masked parameter has.
-enum class GradientFlow : uint8_t {
-  masked,  ///< where weights exist, 0 elsewhere
-  dense,   ///< everywhere, for regrowth and straight-through criteria; optimisers still leave masked weights alone
-};
 
 /// "masked", "dense".
 const char* name_of(GradientFlow flow);
@@ -38,7 +31,7 @@ class Parameter {
   /// The leaf Variable: its value, its gradient.
   const Variable& variable() const;
   /// What operations compute with: the leaf, through the transform if there is one, else through the mask's gradient
-  /// flow.
+  /// flow. A masked parameter's operand carries the mask (Variable::weight_view).
   Variable operand() const;
   operator Variable() const { return operand(); }
   const Tensor& data() const { return variable().data(); }
@@ -81,9 +74,10 @@ class Parameter {
   struct State {
     std::string name;
     Variable variable;
-    Mask mask = {};
-    GradientFlow flow = GradientFlow::masked;
+    WeightViewPtr view = nullptr;  ///< nullptr: every weight exists
     Transform transform = {};
+
+    void set_view(WeightViewPtr view);
   };
   State& state(const char* operation) const;
 

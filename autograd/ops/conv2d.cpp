@@ -1,6 +1,6 @@
 // conv2d and its two gradients. Each is linear in each argument, and the three are closed under differentiation:
 // with <a,b> the sum of products, <conv2d(x,w), dy> = <x, input_grad(dy,w)> = <w, weight_grad(dy,x)>.
-#include "autograd/node.h"
+#include "autograd/axes.h"
 #include "autograd/ops.h"
 
 namespace espalier {
@@ -40,6 +40,44 @@ void check_dtypes(const Tensor& a, const Tensor& b) {
 
 Shape bias_shape(const Variable& bias) { return bias.defined() ? bias.shape() : Shape{}; }
 
+/// x (N,C,H,W), weight (F,C/groups,KH,KW), bias (F).
+std::vector<TracedTensor> conv2d_axes(const AxisCall& c) {
+  const TracedTensor &x = c.in(0), &w = c.in(1);
+  const TracedAxis &in = x.axes[1], &filters = w.axes[0], &columns = w.axes[1];
+  const int64_t groups = c.node.attributes<Conv2dShape>().groups, outputs_each = filters.size() / groups;
+  AxisIndices& indices = c.trace.indices;
+  axes::use_as_data(c.trace, x, 1);
+  for (const int axis : {2, 3}) c.trace.fix(x.axis(axis), axes::kPositions);
+  const bool depthwise = groups > 1 && columns.size() == 1;
+  if (!depthwise) c.trace.declare(columns, kReads);
+  c.trace.declare(filters, depthwise ? kProduces | kScales : kProduces);
+  if (!c.has(1)) c.trace.fix(filters, "filtered by a kernel that is no parameter");
+  if (depthwise) {
+    for (int64_t f = 0; f < filters.size(); ++f)
+      indices.unite(in.indices[static_cast<size_t>(f / outputs_each)], filters.indices[static_cast<size_t>(f)]);
+  } else {
+    if (!c.has(1)) c.trace.fix(columns, "filtered by a kernel that is no parameter");
+    // All groups are slices of one rectangular weight: each loses the same channels.
+    for (int64_t channel = 0; channel < in.size(); ++channel)
+      indices.unite(in.indices[static_cast<size_t>(channel)],
+                    columns.indices[static_cast<size_t>(channel % columns.size())]);
+    for (int64_t f = outputs_each; f < filters.size(); ++f)
+      indices.unite(filters.indices[static_cast<size_t>(f)], filters.indices[static_cast<size_t>(f % outputs_each)]);
+  }
+  if (c.has(2)) {
+    c.trace.unite(filters, c.in(2).axes[0]);
+    c.trace.declare(c.in(2).axes[0], kProduces);
+  }
+  const Shape& shape = c.shape();
+  return {{.kind = TracedTensor::Kind::data,
+           .axes = {axes::as_data(x.axes[0]), axes::as_data(filters), c.trace.fresh(shape[2], axes::kPositions),
+                    c.trace.fresh(shape[3], axes::kPositions)}}};
+}
+
+constexpr Operation kConv2d{"conv2d", conv2d_axes};
+constexpr Operation kConv2dInputGrad{"conv2d_input_grad", axes::stay_whole};
+constexpr Operation kConv2dWeightGrad{"conv2d_weight_grad", axes::stay_whole};
+
 }  // namespace
 
 Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias, const Conv2dShape& shape) {
@@ -48,6 +86,7 @@ Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
   check(!bias.defined() || bias.shape() == Shape{weight.size(0)}, "conv2d", "expected a bias of shape ({}), got {}",
         weight.size(0), bias_shape(bias));
   if (bias.defined()) check_dtypes(x.data(), bias.data());
+  announce_product("conv2d", WeightProduct::forward, weight.weight_view());
   kernels(x.device())
       .conv2d(x.data().contiguous(), weight.data().contiguous(), bias.defined() ? bias.data().contiguous() : Tensor(),
               shape, y);
@@ -55,11 +94,11 @@ Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
     const Variable &input = xs.unpack(c), &w = ws.unpack(c), &dy = c.grad();
     Variables grads(3);
     if (c.needs(0)) grads[0] = conv2d_input_grad(dy, w, input.shape(), shape);
-    if (c.needs(1)) grads[1] = conv2d_weight_grad(dy, input, w.shape(), shape);
+    if (c.needs(1)) grads[1] = conv2d_weight_grad(dy, input, w.shape(), shape, w.weight_view());
     if (c.needs(2)) grads[2] = sum(dy, {0, 2, 3});
     return grads;
   };
-  return record("conv2d", y, {x, weight, bias}, backward, SaveOutputs::no, {shape.groups});
+  return record(kConv2d, y, {x, weight, bias}, backward, SaveOutputs::no, shape);
 }
 
 Variable conv2d_input_grad(const Variable& dy, const Variable& weight, const Shape& x_shape, const Conv2dShape& shape) {
@@ -67,8 +106,9 @@ Variable conv2d_input_grad(const Variable& dy, const Variable& weight, const Sha
   check(dy.shape() == y_shape, "conv2d_input_grad", "expected a gradient of shape {}, got {}", y_shape, dy.shape());
   check_dtypes(dy.data(), weight.data());
   Tensor dx = Tensor::empty(x_shape, dy.dtype(), dy.device());
+  announce_product("conv2d", WeightProduct::input_gradient, weight.weight_view());
   kernels(dy.device()).conv2d_input_grad(dy.data().contiguous(), weight.data().contiguous(), shape, dx);
-  return record("conv2d_input_grad", dx, {dy, weight},
+  return record(kConv2dInputGrad, dx, {dy, weight},
                 [gs = Saved(dy), ws = Saved(weight), shape](const BackwardContext& c) {
                   const Variable &g = gs.unpack(c), &w = ws.unpack(c), &ddx = c.grad();
                   Variables grads(2);
@@ -78,20 +118,22 @@ Variable conv2d_input_grad(const Variable& dy, const Variable& weight, const Sha
                 });
 }
 
-Variable conv2d_weight_grad(const Variable& dy, const Variable& x, const Shape& weight_shape,
-                            const Conv2dShape& shape) {
+Variable conv2d_weight_grad(const Variable& dy, const Variable& x, const Shape& weight_shape, const Conv2dShape& shape,
+                            const WeightViewPtr& view) {
   const Shape y_shape = checked_output_shape(x.shape(), weight_shape, shape);
   check(dy.shape() == y_shape, "conv2d_weight_grad", "expected a gradient of shape {}, got {}", y_shape, dy.shape());
   check_dtypes(dy.data(), x.data());
   Tensor dw = Tensor::empty(weight_shape, dy.dtype(), dy.device());
+  announce_product("conv2d", WeightProduct::weight_gradient, view);
   kernels(dy.device()).conv2d_weight_grad(dy.data().contiguous(), x.data().contiguous(), shape, dw);
-  return record("conv2d_weight_grad", dw, {dy, x}, [gs = Saved(dy), xs = Saved(x), shape](const BackwardContext& c) {
+  const auto backward = [gs = Saved(dy), xs = Saved(x), shape](const BackwardContext& c) {
     const Variable &g = gs.unpack(c), &input = xs.unpack(c), &ddw = c.grad();
     Variables grads(2);
     if (c.needs(0)) grads[0] = conv2d(input, ddw, {}, shape);
     if (c.needs(1)) grads[1] = conv2d_input_grad(g, ddw, input.shape(), shape);
     return grads;
-  });
+  };
+  return weight_gradient(record(kConv2dWeightGrad, std::move(dw), {dy, x}, backward), view);
 }
 
 }  // namespace espalier

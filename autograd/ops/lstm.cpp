@@ -2,7 +2,7 @@
 //   i,f,g,o = x w_ih^T + h w_hh^T + b_ih + b_hh;   c' = s(f) c + s(i) tanh(g);   h' = s(o) tanh(c').
 // Forward and backward are fused over time: the input's share of all gates is one product of matrices, and so is each
 // weight gradient; only h w_hh^T is done step by step.
-#include "autograd/node.h"
+#include "autograd/axes.h"
 #include "autograd/ops.h"
 
 namespace espalier {
@@ -88,6 +88,39 @@ void check_arguments(const Variable& x, const Variable& h0, const Variable& c0, 
 /// Assigns b to the rows where alive (B,1) is false.
 void keep_where_dead(const Tensor& alive, const Tensor& b, Tensor& out) { out.copy_(where(alive, out, b)); }
 
+/// One direction: x (T,B,I), h0, c0 (B,H), w_ih (4H,I), w_hh (4H,H), biases (4H) -> output (T,B,H), h, c (B,H).
+std::vector<TracedTensor> lstm_axes(const AxisCall& c) {
+  constexpr int64_t kGates = 4;
+  AxisIndices& indices = c.trace.indices;
+  const TracedTensor &x = c.in(0), &w_ih = c.in(3), &w_hh = c.in(4);
+  const TracedAxis hidden = c.trace.fresh(w_hh.axes[1].size());
+  const auto tie_rows = [&](const TracedTensor& weight, bool recurrent) {
+    const std::vector<int>& rows = weight.axes[0].indices;
+    for (size_t row = 0; row < rows.size(); ++row)
+      indices.unite(rows[row], hidden.indices[row % hidden.indices.size()]);
+    c.trace.declare(weight.axes[0], kProduces, kGates, recurrent);
+  };
+  axes::use_as_data(c.trace, x, 2);
+  c.trace.fix(x.axes[0], axes::kSteps);
+  c.trace.unite(x.axes[2], w_ih.axes[1]);
+  c.trace.declare(w_ih.axes[1], kReads);
+  tie_rows(w_ih, false);
+  tie_rows(w_hh, true);
+  c.trace.unite(w_hh.axes[1], hidden);
+  c.trace.declare(w_hh.axes[1], kReads, 1, true);
+  for (const size_t bias : {size_t{5}, size_t{6}})
+    if (c.has(bias)) tie_rows(c.in(bias), false);
+  for (const size_t state : {size_t{1}, size_t{2}}) {
+    if (!c.has(state)) continue;
+    c.trace.unite(c.in(state).axes[1], hidden);
+    axes::use_as_data(c.trace, c.in(state), 1);
+  }
+  const TracedAxis steps = axes::as_data(x.axes[0]), batch = axes::as_data(x.axes[1]);
+  return {{.axes = {steps, batch, hidden}}, {.axes = {batch, hidden}}, {.axes = {batch, hidden}}};
+}
+
+constexpr Operation kLstm{"lstm", lstm_axes};
+
 }  // namespace
 
 LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const Variable& w_ih, const Variable& w_hh,
@@ -98,6 +131,8 @@ LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const
   const Tensor mask = step_mask(lengths, steps, batch, x.device());
   const Kernels& k = kernels(x.device());
 
+  announce_product("lstm", WeightProduct::forward, w_ih.weight_view());
+  announce_product("lstm", WeightProduct::forward, w_hh.weight_view());
   // Gates before activation, the input's share: (T*B,I)(4H,I)^T + b -> (T,B,4H). Activated in place by the cell.
   const Tensor inputs = x.data().reshape({steps * batch, x.size(2)});
   Tensor gates = matmul(inputs, w_ih.data().transpose(0, 1)).reshape({steps, batch, 4 * hidden});
@@ -129,6 +164,8 @@ LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const
       return gradients_by_recomputing([mask, reverse](const Variables& in) { return composed_lstm(in, mask, reverse); },
                                       {xs, h0s, c0s, ws, us, bis, bhs}, context);
     const Tensor &input = xs.unpack(context).data(), &w = ws.unpack(context).data(), &u = us.unpack(context).data();
+    const WeightViewPtr &w_view = ws.unpack(context).weight_view(), &u_view = us.unpack(context).weight_view();
+    announce_product("lstm", WeightProduct::input_gradient, u_view);
     // The results are views of all states.
     const Tensor &all_h = hs.unpack(context).data(), &all_c = cs.unpack(context).data();
     const int64_t T = input.size(0), B = input.size(1), H = u.size(1);
@@ -156,17 +193,26 @@ LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const
     }
     const Tensor rows = dgates.reshape({T * B, 4 * H}), rows_t = rows.transpose(0, 1);
     Variables grads(7);
-    if (context.needs(0)) grads[0] = matmul(rows, w).reshape(input.shape());  // (TB,4H)(4H,I)
+    if (context.needs(0)) {
+      announce_product("lstm", WeightProduct::input_gradient, w_view);
+      grads[0] = matmul(rows, w).reshape(input.shape());  // (TB,4H)(4H,I)
+    }
     if (context.needs(1)) grads[1] = dh;
     if (context.needs(2)) grads[2] = dc;
     // (4H,TB)(TB,I) and (4H,TB)(TB,H)
-    if (context.needs(3)) grads[3] = matmul(rows_t, input.reshape({T * B, input.size(2)}));
-    if (context.needs(4)) grads[4] = matmul(rows_t, order.states_before(all_h).reshape({T * B, H}));
+    if (context.needs(3)) {
+      announce_product("lstm", WeightProduct::weight_gradient, w_view);
+      grads[3] = weight_gradient(matmul(rows_t, input.reshape({T * B, input.size(2)})), w_view);
+    }
+    if (context.needs(4)) {
+      announce_product("lstm", WeightProduct::weight_gradient, u_view);
+      grads[4] = weight_gradient(matmul(rows_t, order.states_before(all_h).reshape({T * B, H})), u_view);
+    }
     if (context.needs(5)) grads[5] = sum(rows, {0});
     if (context.needs(6)) grads[6] = context.needs(5) ? grads[5] : Variable(sum(rows, {0}));
     return grads;
   };
-  const Variables results = record("lstm", {output, h.select(0, order.last_state()), c.select(0, order.last_state())},
+  const Variables results = record(kLstm, {output, h.select(0, order.last_state()), c.select(0, order.last_state())},
                                    {x, h0, c0, w_ih, w_hh, b_ih, b_hh}, backward);
   return {results[0], results[1], results[2]};
 }

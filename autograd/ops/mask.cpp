@@ -1,21 +1,39 @@
-#include "autograd/node.h"
+#include "autograd/axes.h"
 #include "autograd/ops.h"
 
 namespace espalier {
+namespace {
+
+constexpr Operation kApplyMask{"apply_mask", axes::elementwise}, kMaskGradient{"mask_gradient", axes::elementwise};
+
+bool is_masked_by(const Variable& x, const Mask& mask) {
+  const WeightViewPtr& view = x.weight_view();
+  return view && view->mask.version() == mask.version();
+}
+
+}  // namespace
 
 Variable apply_mask(const Variable& x, const Mask& mask) {
-  return record("apply_mask", mask.apply(x.data().contiguous()), {x},
+  return record(kApplyMask, mask.apply(x.data().contiguous()), {x},
                 [mask](const BackwardContext& c) -> Variables { return {apply_mask(c.grad(), mask)}; });
 }
 
-Variable mask_gradient(const Variable& x, const Mask& mask) {
+Variable mask_gradient(const Variable& x, const WeightViewPtr& view) {
+  const Mask& mask = view->mask;
   check(x.shape() == mask.shape(), "mask_gradient", "expected the mask's shape {}, got {}", mask.shape(), x.shape());
-  return record("mask_gradient", x.data(), {x}, [mask](const BackwardContext& c) -> Variables {
+  Variable y = record(kMaskGradient, x.data(), {x}, [mask](const BackwardContext& c) -> Variables {
+    if (is_masked_by(c.grad(), mask)) return {c.pass_grad()};  // the operation has done it
     if (grad_enabled()) return {apply_mask(c.grad(), mask)};
     Tensor gradient = c.take_grad();
     mask.apply_(gradient);
     return {gradient};
   });
+  y.set_weight_view(view);
+  return y;
+}
+
+Variable mask_gradient(const Variable& x, const Mask& mask) {
+  return mask_gradient(x, std::make_shared<const WeightView>(WeightView{mask}));
 }
 
 }  // namespace espalier

@@ -1,8 +1,27 @@
-#include "autograd/node.h"
+#include "autograd/axes.h"
 #include "autograd/ops.h"
 
 namespace espalier {
 namespace {
+
+/// x (N,C) or (N,C,H,W), weight and bias (C).
+std::vector<TracedTensor> batch_norm_axes(const AxisCall& c) {
+  TracedTensor y{.kind = TracedTensor::Kind::data, .axes = {}};
+  for (size_t a = 0; a < c.in(0).axes.size(); ++a) {
+    y.axes.push_back(axes::as_data(c.in(0).axes[a]));
+    // In training all axes but the channels'. The tape of layer_norm has its examples there.
+    if (a != 1) c.trace.fix(y.axes[a], "normalised over, by mean and variance");
+  }
+  axes::use_as_data(c.trace, c.in(0), 1);
+  for (const auto& [operand, roles] : {std::pair(size_t{1}, kScales), std::pair(size_t{2}, kShifts)}) {
+    if (!c.has(operand)) continue;
+    c.trace.unite(y.axes[1], c.in(operand).axes[0]);
+    c.trace.declare(c.in(operand).axes[0], roles);
+  }
+  return {y};
+}
+
+constexpr Operation kBatchNorm{"batch_norm", batch_norm_axes}, kBatchNormEval{"batch_norm_eval", batch_norm_axes};
 
 /// All axes but the channels.
 Axes statistics_axes(const Variable& x) { return x.rank() == 2 ? Axes{0} : Axes{0, 2, 3}; }
@@ -47,7 +66,7 @@ Variable normalized_by_batch(const Variable& x, const Variable& weight, const Va
   if (stats) *stats = {mean, variance};
 
   return record(
-      "batch_norm", y, {x, weight, bias},
+      kBatchNorm, y, {x, weight, bias},
       [xs = Saved(x), ws = Saved(weight), bs = Saved(bias), ms = Saved(mean), inv_std,
        epsilon](const BackwardContext& c) {
         if (grad_enabled())
@@ -86,7 +105,7 @@ Variable batch_norm_eval(const Variable& x, const Tensor& mean, const Tensor& va
   Tensor y = Tensor::empty_like(data);
   kernels(x.device())
       .batch_norm(data, mean.contiguous(), inv_std, contiguous_or_undefined(weight), contiguous_or_undefined(bias), y);
-  return record("batch_norm_eval", y, {x, weight, bias},
+  return record(kBatchNormEval, y, {x, weight, bias},
                 [xs = Saved(x), ws = Saved(weight), ms = Saved(mean), inv_std](const BackwardContext& c) {
                   const Variable &input = xs.unpack(c), &w = ws.unpack(c), &center = ms.unpack(c), &dy = c.grad();
                   const Variable scale = by_channel(inv_std, input);

@@ -1,8 +1,22 @@
-#include "autograd/node.h"
+#include "autograd/axes.h"
 #include "autograd/ops.h"
 
 namespace espalier {
 namespace {
+
+std::vector<TracedTensor> pool2d_axes(const AxisCall& c) {
+  const TracedTensor& x = c.in(0);
+  for (const int axis : {2, 3}) c.trace.fix(x.axis(axis), axes::kPositions);
+  return {{.kind = x.kind,
+           .axes = {x.axes[0], x.axes[1], c.trace.fresh(c.shape()[2], axes::kPositions),
+                    c.trace.fresh(c.shape()[3], axes::kPositions)}}};
+}
+
+constexpr Operation kMaxPool2d{"max_pool2d", pool2d_axes}, kAvgPool2d{"avg_pool2d", pool2d_axes};
+constexpr Operation kAdaptiveAvgPool2d{"adaptive_avg_pool2d", pool2d_axes};
+// What they do with positions is the same the other way round.
+constexpr Operation kMaxPool2dGrad{"max_pool2d_grad", pool2d_axes}, kAvgPool2dGrad{"avg_pool2d_grad", pool2d_axes};
+constexpr Operation kAdaptiveAvgPool2dGrad{"adaptive_avg_pool2d_grad", pool2d_axes};
 
 void check_images(const Variable& x, const char* operation) {
   check(x.rank() == 4 && is_floating(x.dtype()), operation, "expected f32 or f64 images (N,C,H,W), got {}",
@@ -27,7 +41,7 @@ Shape pooled_shape(const Variable& x, const Pool2dShape& s, const char* operatio
 Variable max_pool2d_grad(const Variable& dy, const Tensor& index, const Shape& x_shape) {
   Tensor dx = Tensor::empty(x_shape, dy.dtype(), dy.device());
   kernels(dy.device()).max_pool2d_grad(dy.data().contiguous(), index, dx);
-  return record("max_pool2d_grad", dx, {dy}, [index](const BackwardContext& c) -> Variables {
+  return record(kMaxPool2dGrad, dx, {dy}, [index](const BackwardContext& c) -> Variables {
     return {reshape(gather(flatten(c.grad(), 2), 2, index.flatten(2)), index.shape())};
   });
 }
@@ -35,14 +49,14 @@ Variable max_pool2d_grad(const Variable& dy, const Tensor& index, const Shape& x
 Variable avg_pool2d_grad(const Variable& dy, const Shape& x_shape, const Pool2dShape& shape) {
   Tensor dx = Tensor::empty(x_shape, dy.dtype(), dy.device());
   kernels(dy.device()).avg_pool2d_grad(dy.data().contiguous(), shape, dx);
-  return record("avg_pool2d_grad", dx, {dy},
+  return record(kAvgPool2dGrad, dx, {dy},
                 [shape](const BackwardContext& c) -> Variables { return {avg_pool2d(c.grad(), shape)}; });
 }
 
 Variable adaptive_avg_pool2d_grad(const Variable& dy, const Shape& x_shape) {
   Tensor dx = Tensor::empty(x_shape, dy.dtype(), dy.device());
   kernels(dy.device()).adaptive_avg_pool2d_grad(dy.data().contiguous(), dx);
-  return record("adaptive_avg_pool2d_grad", dx, {dy},
+  return record(kAdaptiveAvgPool2dGrad, dx, {dy},
                 [h = dy.size(2), w = dy.size(3)](const BackwardContext& c) -> Variables {
                   return {adaptive_avg_pool2d(c.grad(), h, w)};
                 });
@@ -55,7 +69,7 @@ Variable max_pool2d(const Variable& x, const Pool2dShape& shape) {
   Tensor y = Tensor::empty(y_shape, x.dtype(), x.device());
   Tensor index = Tensor::empty(y_shape, DType::i64, x.device());
   kernels(x.device()).max_pool2d(x.data().contiguous(), shape, y, index);
-  return record("max_pool2d", y, {x}, [index, x_shape = x.shape()](const BackwardContext& c) -> Variables {
+  return record(kMaxPool2d, y, {x}, [index, x_shape = x.shape()](const BackwardContext& c) -> Variables {
     return {max_pool2d_grad(c.grad(), index, x_shape)};
   });
 }
@@ -63,7 +77,7 @@ Variable max_pool2d(const Variable& x, const Pool2dShape& shape) {
 Variable avg_pool2d(const Variable& x, const Pool2dShape& shape) {
   Tensor y = Tensor::empty(pooled_shape(x, shape, "avg_pool2d"), x.dtype(), x.device());
   kernels(x.device()).avg_pool2d(x.data().contiguous(), shape, y);
-  return record("avg_pool2d", y, {x}, [shape, x_shape = x.shape()](const BackwardContext& c) -> Variables {
+  return record(kAvgPool2d, y, {x}, [shape, x_shape = x.shape()](const BackwardContext& c) -> Variables {
     return {avg_pool2d_grad(c.grad(), x_shape, shape)};
   });
 }
@@ -74,7 +88,7 @@ Variable adaptive_avg_pool2d(const Variable& x, int64_t out_h, int64_t out_w) {
         "expected sizes of at least 1, got output {}x{} from shape {}", out_h, out_w, x.shape());
   Tensor y = Tensor::empty({x.size(0), x.size(1), out_h, out_w}, x.dtype(), x.device());
   kernels(x.device()).adaptive_avg_pool2d(x.data().contiguous(), y);
-  return record("adaptive_avg_pool2d", y, {x}, [x_shape = x.shape()](const BackwardContext& c) -> Variables {
+  return record(kAdaptiveAvgPool2d, y, {x}, [x_shape = x.shape()](const BackwardContext& c) -> Variables {
     return {adaptive_avg_pool2d_grad(c.grad(), x_shape)};
   });
 }

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "autograd/node.h"
+#include "autograd/axes.h"
 #include "autograd/ops.h"
 
 namespace espalier {
@@ -17,8 +17,8 @@ Shape kept_shape(const Shape& shape, const Axes& axes) {
 }
 
 /// The reduced axes, in order: what the tape keeps of a reduction.
-Attributes reduced_axes(const Shape& shape, const Axes& axes) {
-  Attributes reduced;
+Axes reduced_axes(const Shape& shape, const Axes& axes) {
+  Axes reduced;
   for (int i = 0; i < shape.rank(); ++i)
     if (axes.empty() ||
         std::any_of(axes.begin(), axes.end(), [&](int a) { return normalize_axis(a, shape.rank(), "reduce") == i; }))
@@ -31,15 +31,34 @@ double elements_per_result(const Shape& shape, const Axes& axes) {
          static_cast<double>(std::max<int64_t>(kept_shape(shape, axes).numel(), 1));
 }
 
+std::vector<TracedTensor> reduction_axes(const AxisCall& c) {
+  const TracedTensor& x = c.in(0);
+  const Axes& reduced = c.node.attributes<Axes>();
+  const bool keep_axes = c.shape().rank() == x.rank();
+  TracedTensor y{.kind = x.kind, .axes = {}};
+  for (int a = 0; a < x.rank(); ++a) {
+    if (std::find(reduced.begin(), reduced.end(), a) == reduced.end()) {
+      y.axes.push_back(x.axis(a));
+      continue;
+    }
+    c.trace.fix(x.axis(a), fmt::format("reduced by {}", c.name()));
+    if (keep_axes) y.axes.push_back(c.trace.fresh(1));
+  }
+  return {y};
+}
+
+constexpr Operation kSum{"sum", reduction_axes}, kMax{"max", reduction_axes}, kMin{"min", reduction_axes};
+constexpr Operation kSumTo{"sum_to", axes::stay_whole};
+
 /// max or min. Equal extremes share the gradient evenly, so the result does not depend on an order.
 Variable extreme(ReduceOp op, const Variable& x, const Axes& axes, bool keep_axes) {
   const Tensor kept = reduce(op, x.data(), axes, true);
-  const Attributes reduced = reduced_axes(x.shape(), axes);
+  const Axes reduced = reduced_axes(x.shape(), axes);
   Tensor value = kept;
   if (!keep_axes)
-    for (auto axis = reduced.rbegin(); axis != reduced.rend(); ++axis) value = value.squeeze(static_cast<int>(*axis));
+    for (auto axis = reduced.rbegin(); axis != reduced.rend(); ++axis) value = value.squeeze(*axis);
   return record(
-      op == ReduceOp::max ? "max" : "min", value, {x},
+      op == ReduceOp::max ? kMax : kMin, value, {x},
       [axes, s = Saved(x), extremes = Saved(kept)](const BackwardContext& c) -> Variables {
         const Tensor &data = s.unpack(c).data(), &best = extremes.unpack(c).data();
         const Tensor winners = (data == best).to(data.dtype());
@@ -53,7 +72,7 @@ Variable extreme(ReduceOp op, const Variable& x, const Axes& axes, bool keep_axe
 
 Variable sum(const Variable& x, const Axes& axes, bool keep_axes) {
   return record(
-      "sum", sum(x.data(), axes, keep_axes), {x},
+      kSum, sum(x.data(), axes, keep_axes), {x},
       [shape = x.shape(), kept = kept_shape(x.shape(), axes)](const BackwardContext& c) -> Variables {
         return {expand(reshape(c.grad(), kept), shape)};
       },
@@ -77,7 +96,7 @@ Variable min(const Variable& x, const Axes& axes, bool keep_axes) { return extre
 
 Variable sum_to(const Variable& x, const Shape& shape) {
   if (x.shape() == shape) return x;
-  return record("sum_to", sum_to(x.data(), shape), {x},
+  return record(kSumTo, sum_to(x.data(), shape), {x},
                 [from = x.shape()](const BackwardContext& c) -> Variables { return {expand(c.grad(), from)}; });
 }
 

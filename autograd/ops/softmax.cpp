@@ -1,8 +1,16 @@
-#include "autograd/node.h"
+#include "autograd/axes.h"
 #include "autograd/ops.h"
 
 namespace espalier {
 namespace {
+
+std::vector<TracedTensor> softmax_axes(const AxisCall& c) {
+  c.trace.fix(c.in(0).axes.back(), "normalised over, by softmax");
+  return {c.in(0)};
+}
+
+constexpr Operation kSoftmax{"softmax", softmax_axes, Zeros::none};
+constexpr Operation kLogSoftmax{"log_softmax", softmax_axes, Zeros::none};
 
 /// softmax or log-softmax over the last axis of a contiguous x.
 Variable softmax_last(const Variable& x, bool log) {
@@ -10,7 +18,7 @@ Variable softmax_last(const Variable& x, bool log) {
   Tensor y = Tensor::empty_like(data);
   kernels(x.device()).softmax(data, log, y);
   return record(
-      log ? "log_softmax" : "softmax", y, {x},
+      log ? kLogSoftmax : kSoftmax, y, {x},
       [log](const BackwardContext& c) -> Variables {
         const Variable &dy = c.grad(), out = c.output();
         if (grad_enabled())  // the kernel's formulas, recorded

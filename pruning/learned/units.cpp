@@ -2,7 +2,7 @@
 
 #include <unordered_set>
 
-#include "autograd/node.h"
+#include "autograd/axes.h"
 #include "core/ops.h"
 
 namespace espalier {
@@ -47,6 +47,9 @@ Tensor spread_gradient(const Tensor& gradient, const Tensor& z, const Pattern& p
   return result;
 }
 
+/// Of a weight and scores: the weight's own.
+std::vector<TracedTensor> weight_axes(const AxisCall& c) { return {c.in(0)}; }
+
 }  // namespace
 
 Variable spread_over_units(const Variable& z, const Shape& weight, const Pattern& pattern) {
@@ -71,10 +74,11 @@ Variable spread_over_units(const Variable& z, const Shape& weight, const Pattern
               layout.recurrent ? values[r % layout.row_period] * values[c] : values[layout.unit_of(r, c)];
     });
   }
-  return record("spread_over_units", spread, {z}, [from, pattern](const BackwardContext& c) -> Variables {
-    require_first_derivative_only(c);
-    return {spread_gradient(c.grad().data(), from, pattern)};
-  });
+  return record({"spread_over_units", axes::stay_whole}, spread, {z},
+                [from, pattern](const BackwardContext& c) -> Variables {
+                  require_first_derivative_only(c);
+                  return {spread_gradient(c.grad().data(), from, pattern)};
+                });
 }
 
 Variable values_of_member(const Variable& values, const SiteMember& member) {
@@ -137,7 +141,7 @@ Variable straight_through(const Variable& weight, const Variable& scores, const 
                           GradientFlow flow) {
   const Tensor w = weight.data().contiguous();
   const Mask mask = chosen.to(w.device());  // the network may have moved since it was chosen
-  return record("straight_through", mask.apply(w), {weight, scores},
+  return record({"straight_through", weight_axes, Zeros::of_first}, mask.apply(w), {weight, scores},
                 [w, mask, flow, device = scores.defined() ? scores.device() : w.device(), pattern = member.pattern,
                  units = member.site_units, count = scores.defined() ? scores.numel() : 0,
                  type = scores.defined() ? scores.dtype() : DType::f32](const BackwardContext& c) -> Variables {

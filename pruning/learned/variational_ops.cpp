@@ -3,7 +3,7 @@
 #include <cmath>
 #include <type_traits>
 
-#include "autograd/node.h"
+#include "autograd/axes.h"
 #include "autograd/ops.h"
 #include "core/ops.h"
 #include "core/random.h"
@@ -74,7 +74,7 @@ Variable variational_variance(const Variable& weight, const Variable& log_sigma2
     T* to = variance.data<T>();
     for_each(w.numel(), [=](int64_t i) { to[i] *= from[i] * from[i]; });
   });
-  return record("variational_variance", variance, {weight, log_sigma2},
+  return record({"variational_variance", axes::stay_whole}, variance, {weight, log_sigma2},
                 [w, log_alpha, variance](const BackwardContext& c) -> Variables {
                   require_first_derivative_only(c);
                   const Tensor g = c.grad().data().contiguous();
@@ -113,13 +113,14 @@ Variable gaussian_sample(const Variable& mean, const Variable& variance) {
       slope[i] /= 2 * deviation;  // what backward needs of it
     });
   });
-  return record("gaussian_sample", sample, {mean, variance}, [noise](const BackwardContext& c) -> Variables {
-    require_first_derivative_only(c);
-    Variables grads(2);
-    if (c.needs(0)) grads[0] = c.grad();
-    if (c.needs(1)) grads[1] = Variable(c.grad().data() * noise);
-    return grads;
-  });
+  return record({"gaussian_sample", axes::elementwise}, sample, {mean, variance},
+                [noise](const BackwardContext& c) -> Variables {
+                  require_first_derivative_only(c);
+                  Variables grads(2);
+                  if (c.needs(0)) grads[0] = c.grad();
+                  if (c.needs(1)) grads[1] = Variable(c.grad().data() * noise);
+                  return grads;
+                });
 }
 
 namespace {
@@ -155,12 +156,13 @@ Variable variational_kl(const Variable& weight, const Variable& log_sigma2) {
   const Tensor la = log_alpha_of(w, s);
   const Tensor gate = unary(UnaryOp::sigmoid, la * kK3 + kK2), tail = unary(UnaryOp::log1p, exp(-la));
   const Tensor value = sum(tail * 0.5 - gate * kK1) + kK1 * static_cast<double>(w.numel());
-  return record("variational_kl", value, {weight, log_sigma2}, [w, s](const BackwardContext& c) -> Variables {
-    require_first_derivative_only(c);
-    Tensor dw = Tensor::zeros_like(w), ds = Tensor::zeros_like(s);
-    add_kl_gradient(w, s, c.grad().item(), dw, ds);
-    return {dw, ds};
-  });
+  return record({"variational_kl", axes::stay_whole}, value, {weight, log_sigma2},
+                [w, s](const BackwardContext& c) -> Variables {
+                  require_first_derivative_only(c);
+                  Tensor dw = Tensor::zeros_like(w), ds = Tensor::zeros_like(s);
+                  add_kl_gradient(w, s, c.grad().item(), dw, ds);
+                  return {dw, ds};
+                });
 }
 
 void add_variational_kl_gradient(Variable weight, Variable log_sigma2, double scale) {

@@ -6,7 +6,6 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "pruning/structure/axis_rules.h"
 #include "pruning/structure/training_run.h"
 
 namespace espalier {
@@ -54,6 +53,8 @@ class Tracer {
   Tracer(Module& module, const Tensor& example);
 
   AxisTrace& trace() { return trace_; }
+  /// In the order of the trace's.
+  const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<SeenCall>& calls() const { return calls_; }
   const std::unordered_set<const void*>& used_outside() const { return used_outside_; }
   int training_copies() const { return training_copies_; }
@@ -72,6 +73,7 @@ class Tracer {
   TracedTensor operand(const Node::Edge& edge, const Shape& shape);
 
   AxisTrace trace_;
+  std::vector<Parameter> parameters_;
   Variable input_;
   std::vector<SeenCall> calls_;
   std::unordered_set<const void*> used_outside_;
@@ -125,7 +127,7 @@ Tracer::Tracer(Module& module, const Tensor& example) {
 /// A module that isn't called itself, but whose weight is used elsewhere, while its bias is not.
 void Tracer::fix_parts_in_use(const Module& module) {
   std::unordered_map<const void*, const TracedParameter*> traced;
-  for (const TracedParameter& parameter : trace_.parameters) traced[parameter.parameter.id()] = &parameter;
+  for (size_t i = 0; i < parameters_.size(); ++i) traced[parameters_[i].id()] = &trace_.parameters[i];
   std::unordered_set<const Module*> called;
   for (const SeenCall& call : calls_) called.insert(call.module);
   for (const auto& [name, part] : module.named_modules()) {
@@ -189,8 +191,8 @@ void Tracer::count_outside_uses() {
   std::unordered_map<const void*, int> calls;
   for (const SeenCall& call : calls_)
     for (const Parameter& parameter : call.module->parameters()) ++calls[parameter.id()];
-  for (const TracedParameter& traced : trace_.parameters)
-    if (traced.operations > calls[traced.parameter.id()]) used_outside_.insert(traced.parameter.id());
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    if (trace_.parameters[i].operations > calls[parameters_[i].id()]) used_outside_.insert(parameters_[i].id());
 }
 
 /// A module that is called several times takes and gives the same channels each time, those that it doesn't read too.
@@ -214,7 +216,7 @@ void Tracer::tie_calls() {
 
 void Tracer::add_parameters(const Module& module) {
   for (const auto& [name, parameter] : module.named_parameters()) {
-    TracedParameter traced{name, parameter, {}};
+    TracedParameter traced{name, {}};
     TracedTensor tensor{.kind = TracedTensor::Kind::parameter, .axes = {}};
     const int number = static_cast<int>(trace_.parameters.size());
     for (int axis = 0; axis < parameter.shape().rank(); ++axis) {
@@ -224,6 +226,7 @@ void Tracer::add_parameters(const Module& module) {
     }
     leaves_[parameter.variable().id()] = std::move(tensor);
     trace_.parameters.push_back(std::move(traced));
+    parameters_.push_back(parameter);
   }
 }
 
@@ -258,20 +261,22 @@ const TracedTensor* Tracer::find(const Variable& variable) const {
 
 /// An axis of a parameter that makes or reads channels.
 struct Use {
-  const TracedParameter* parameter;
+  const TracedParameter* traced;
+  Parameter parameter;
   int axis;
-  const ParameterAxis& own() const { return parameter->axes[static_cast<size_t>(axis)]; }
+  const ParameterAxis& own() const { return traced->axes[static_cast<size_t>(axis)]; }
   /// Indices of one gate.
   int64_t size() const { return static_cast<int64_t>(own().indices.size()) / own().gates; }
 };
 
 /// All uses in their order. A recurrent weight's column goes with its rows.
-std::vector<Use> uses_in_order(const AxisTrace& trace) {
+std::vector<Use> uses_in_order(const AxisTrace& trace, const std::vector<Parameter>& parameters) {
   std::vector<Use> uses;
-  for (const TracedParameter& parameter : trace.parameters)
-    for (size_t axis = 0; axis < parameter.axes.size(); ++axis) {
-      const ParameterAxis& own = parameter.axes[axis];
-      if (own.first_use >= 0 && !(own.recurrent && axis == 1)) uses.push_back({&parameter, static_cast<int>(axis)});
+  for (size_t i = 0; i < parameters.size(); ++i)
+    for (size_t axis = 0; axis < trace.parameters[i].axes.size(); ++axis) {
+      const ParameterAxis& own = trace.parameters[i].axes[axis];
+      if (own.first_use >= 0 && !(own.recurrent && axis == 1))
+        uses.push_back({&trace.parameters[i], parameters[i], static_cast<int>(axis)});
     }
   std::sort(uses.begin(), uses.end(), [](const Use& a, const Use& b) { return a.own().first_use < b.own().first_use; });
   return uses;
@@ -305,7 +310,8 @@ std::string name_of(const ChannelGroup& group) {
 /// Classes of indices as units of groups.
 class Grouping {
  public:
-  explicit Grouping(AxisTrace& trace) : indices_(trace.indices), uses_(uses_in_order(trace)) {
+  Grouping(AxisTrace& trace, const std::vector<Parameter>& parameters)
+      : indices_(trace.indices), uses_(uses_in_order(trace, parameters)) {
     fix_unexplained(trace);
     collect_classes();
     make_groups();
@@ -371,8 +377,8 @@ class Grouping {
     bool made = false;
     for (size_t i : members) {
       const ParameterAxis& own = uses_[i].own();
-      group.members.push_back({.name = uses_[i].parameter->name,
-                               .parameter = uses_[i].parameter->parameter,
+      group.members.push_back({.name = uses_[i].traced->name,
+                               .parameter = uses_[i].parameter,
                                .axis = uses_[i].axis,
                                .gates = own.gates,
                                .recurrent = own.recurrent,
@@ -386,7 +392,7 @@ class Grouping {
 
   void fill_units(GroupMember& member, int group) const {
     const auto use = std::find_if(uses_.begin(), uses_.end(), [&](const Use& candidate) {
-      return candidate.axis == member.axis && candidate.parameter->parameter.id() == member.parameter.id();
+      return candidate.axis == member.axis && candidate.parameter.id() == member.parameter.id();
     });
     for (int64_t i = 0; i < use->size(); ++i) {
       const ChannelRef& ref = refs_.at(indices_.find(use->own().indices[static_cast<size_t>(i)]));
@@ -405,7 +411,7 @@ class Grouping {
 
 DependencyGraph DependencyGraph::trace(Module& module, const Tensor& example) {
   Tracer tracer(module, example);
-  Grouping grouping(tracer.trace());
+  Grouping grouping(tracer.trace(), tracer.parameters());
   DependencyGraph graph;
   std::unordered_map<const Module*, std::pair<std::string, ModulePtr>> places;
   for (const auto& [name, place] : module.named_modules()) places[place.get()] = {name, place};

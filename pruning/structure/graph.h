@@ -5,28 +5,10 @@
 #include <unordered_set>
 #include <vector>
 
+#include "autograd/axes.h"
 #include "pruning/site.h"
 
 namespace espalier {
-
-/// What an axis of a parameter is to a channel. A weight that is used in two directions, such as an embedding that is
-/// also the output's weight, makes a channel and reads it.
-struct ChannelRoles {
-  bool produces =
-      false;            ///< its rows compute the channel: conv2d weight axis 0 and bias, linear, lstm, embedding axis 1
-  bool scales = false;  ///< multiplies the channel, which is constant without it: BatchNorm weight, a depthwise filter
-  bool shifts = false;  ///< one value a channel that is added: BatchNorm bias
-  bool reads = false;   ///< its columns take the channel as input: conv2d and linear weight axis 1, lstm w_ih axis 1
-
-  /// Whether the axis is part of a channel, not only of what reads it: masking the channel masks its slice.
-  bool makes() const { return produces || scales || shifts; }
-  ChannelRoles operator|(const ChannelRoles& other) const {
-    return {produces || other.produces, scales || other.scales, shifts || other.shifts, reads || other.reads};
-  }
-  bool operator==(const ChannelRoles&) const = default;
-};
-inline constexpr ChannelRoles kProduces{.produces = true}, kScales{.scales = true}, kShifts{.shifts = true},
-    kReads{.reads = true};
 
 /// The slices of one parameter that belong to a group's units.
 struct GroupMember {
@@ -64,12 +46,6 @@ struct ModuleChannels {
   std::vector<ChannelRef> inputs, outputs;
   Shape input, output;
   bool in_training_only = false;  ///< not called in evaluation mode: an auxiliary head
-};
-
-/// A table, a parameter, whose rows were looked up by number, and the numbers that the example asked for.
-struct Lookup {
-  int64_t rows = 0;
-  std::vector<int64_t> numbers;
 };
 
 /// Coupled channels of a network. It refers to the network's parameters, whose values and masks may change; after a
