@@ -44,6 +44,7 @@
 #include "layers/residual.h"
 #include "layers/snapshot.h"
 #include "layers/summary.h"
+#include "layers/transforms.h"
 
 // Data.
 #include "datasets/augment.h"
@@ -77,6 +78,7 @@
 #include "pruning/learned/hard_concrete.h"
 #include "pruning/learned/learned_masks.h"
 #include "pruning/learned/movement.h"
+#include "pruning/learned/transforms.h"
 #include "pruning/learned/variational.h"
 #include "pruning/picture.h"
 #include "pruning/pruner.h"

@@ -151,6 +151,8 @@ LstmStates lstm(const Variable& x, const Variable& h0, const Variable& c0, const
 // --- masks (ops/mask.cpp) ------------------------------------------------------------------------------------------
 /// x where the mask's weights exist, else 0; so is its gradient. x has the mask's shape.
 Variable apply_mask(const Variable& x, const Mask& mask);
+/// The same with a view, which the result carries; with GradientFlow::dense x has its whole gradient.
+Variable apply_mask(const Variable& x, const WeightViewPtr& view);
 /// x itself, whose masked elements are 0 already, with a view that tells operations so; its gradient is 0 there too.
 Variable mask_gradient(const Variable& x, const WeightViewPtr& view);
 Variable mask_gradient(const Variable& x, const Mask& mask);

@@ -1,4 +1,4 @@
-// Dropout.
+// Noise that training adds: dropout, Gaussian noise.
 #pragma once
 
 #include "layers/module.h"
@@ -21,6 +21,24 @@ class Dropout : public Module {
 
  private:
   DropoutOptions options_;
+};
+
+struct NoiseOptions {
+  double deviation = 0.1;  ///< of the noise on each element
+};
+
+/// In training adds normal noise, drawn from default_generator(); in evaluation the identity. Any shape. As a layer,
+/// and as a transform of a parameter or an output. Throws unless the deviation is a number of at least 0.
+class GaussianNoise : public Module {
+ public:
+  explicit GaussianNoise(NoiseOptions options = {});
+  Variable forward(const Variable& x) override;
+  std::string type() const override { return "GaussianNoise"; }
+  nlohmann::json config() const override;
+  static ModulePtr from_config(const nlohmann::json& config);
+
+ private:
+  NoiseOptions options_;
 };
 
 }  // namespace espalier

@@ -40,6 +40,7 @@ struct Table {
       {"Dropout", Dropout::from_config},
       {"Embedding", Embedding::from_config},
       {"Flatten", without_options<Flatten>},
+      {"GaussianNoise", GaussianNoise::from_config},
       {"GELU", without_options<GELU>},
       {"Identity", without_options<Identity>},
       {"LSTM", LSTM::from_config},

@@ -130,7 +130,7 @@ void LSTM::observe_reads(int64_t slot, const Variable& x, const Variable& h0, co
 
 LstmResult LSTM::operator()(const Variable& x, const LstmInputs& inputs) {
   LstmResult result = forward(x, inputs);
-  observe(x, result.output);
+  result.output = finish(x, result.output);
   return result;
 }
 

@@ -8,10 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "layers/containers.h"
+#include "layers/transforms.h"
 
 namespace espalier {
 
 namespace {
+constexpr const char* kOutputTransform = "output_transform";
+
 thread_local ForwardObserver* t_observers = nullptr;
 thread_local ReadObserver* t_read_observers = nullptr;
 
@@ -25,6 +28,7 @@ void walk(const std::string& prefix, const Module& module, std::unordered_set<co
   if (!seen.insert(&module).second) return;
   f(prefix, module);
   for (const auto& [name, child] : module.children()) walk(joined(prefix, name), *child, seen, f);
+  if (module.output_transform()) walk(joined(prefix, kOutputTransform), *module.output_transform(), seen, f);
 }
 
 /// The network's name for a parameter replaces a shorter one; listing a part of the network changes nothing.
@@ -35,10 +39,36 @@ void give_name(Parameter parameter, const std::string& full) {
 }
 }  // namespace
 
-Variable Module::operator()(const Variable& x) {
-  Variable y = forward(x);
-  observe(x, y);
+Variable Module::operator()(const Variable& x) { return finish(x, forward(x)); }
+
+Variable Module::finish(const Variable& input, const Variable& output) {
+  observe(input, output);
+  if (!output_transform_) return output;
+  Variable y = (*output_transform_)(output);
+  if (y.shape() != output.shape())
+    fail(label(), "its output transform, a {}, gives {}, expected the output's shape {}", output_transform_->type(),
+         y.shape(), output.shape());
   return y;
+}
+
+void Module::set_output_transform(ModulePtr transform) {
+  output_transform_ = std::move(transform);
+  if (output_transform_)
+    for (const auto& [name, parameter] : output_transform_->named_parameters())
+      give_name(parameter, joined(kOutputTransform, name));
+}
+
+std::vector<ModulePtr> Module::everything() const {
+  std::vector<ModulePtr> all;
+  for (const auto& [name, module] : named_modules()) {
+    all.push_back(module);
+    for (const auto& [parameter_name, parameter] : module->parameters_) {
+      if (!parameter->defined()) continue;
+      for (const ModulePtr& transform : parameter->transforms())
+        for (const auto& [part_name, part] : transform->named_modules()) all.push_back(part);
+    }
+  }
+  return all;
 }
 
 void Module::observe(const Variable& input, const Variable& output) {
@@ -170,6 +200,7 @@ std::vector<Tie> Module::ties() const {
     for (const auto& [name, parameter] : module.parameters_)
       if (parameter->defined()) is_new(parameter->id(), joined(path, name));
     for (const auto& [name, child] : module.children_) visit(joined(path, name), *child);
+    if (module.output_transform_) visit(joined(path, kOutputTransform), *module.output_transform_);
   };
   visit("", *this);
   return result;
@@ -180,11 +211,17 @@ ModulePtr Module::descendant(const std::string& path) const {
   for (size_t begin = 0; begin <= path.size();) {
     const size_t end = std::min(path.find('.', begin), path.size());
     const std::string name = path.substr(begin, end - begin);
-    const auto& children = module ? module->children_ : children_;
+    const Module& parent = module ? *module : *this;
+    const auto& children = parent.children_;
     const auto child =
         std::find_if(children.begin(), children.end(), [&](const auto& entry) { return entry.first == name; });
-    if (child == children.end()) return nullptr;
-    module = child->second;
+    if (child != children.end()) {
+      module = child->second;
+    } else if (name == kOutputTransform && parent.output_transform_) {
+      module = ModulePtr(parent.output_transform_);
+    } else {
+      return nullptr;
+    }
     begin = end + 1;
   }
   return module;
@@ -225,7 +262,7 @@ void Module::tie(const Tie& tie) {
 }
 
 void Module::train(bool training) {
-  for (const auto& [name, module] : named_modules()) module->training_ = training;
+  for (const ModulePtr& module : everything()) module->training_ = training;
 }
 
 Device Module::device() const {
@@ -251,8 +288,11 @@ ModulePtr Module::clone() const {
   // The fresh parameters are overwritten: whatever they drew is put back.
   const Generator before = default_generator();
   ModulePtr copy = module_from_config(config());
+  build_transforms(*copy, transforms_config(*this));
   default_generator() = before;
   for (const Tie& each : ties()) copy->tie(each);
+  if (const auto transforms = parameter_transforms(*this); transforms->size() > 0)
+    set_parameter_transforms(*copy, dynamic_cast<const Sequential&>(*transforms->clone()));
 
   const auto sources = named_modules(), targets = copy->named_modules();
   check(sources.size() == targets.size(), "clone", "config() of {} rebuilds {} modules, it has {}", type(),
@@ -287,8 +327,8 @@ void Module::zero_grad() {
 }
 
 void Module::check_name(const char* what, const std::string& name) const {
-  check(!name.empty() && name.find('.') == std::string::npos, "Module",
-        "the name of a {} must not be empty or contain '.', got '{}'", what, name);
+  check(!name.empty() && name.find('.') == std::string::npos && name != kOutputTransform, "Module",
+        "the name of a {} must not be empty, contain '.' or be '{}', got '{}'", what, kOutputTransform, name);
   const auto taken = [&](const auto& entries) {
     return std::any_of(entries.begin(), entries.end(), [&](const auto& entry) { return entry.first == name; });
   };
@@ -354,7 +394,7 @@ ReadObserver::ReadObserver(Callback callback) : callback_(std::move(callback)), 
 ReadObserver::~ReadObserver() { t_read_observers = previous_; }
 
 EvalMode::EvalMode(Module& module) {
-  for (auto& [name, part] : module.named_modules()) {
+  for (const ModulePtr& part : module.everything()) {
     before_.emplace_back(part, part->training_);
     part->training_ = false;
   }

@@ -41,6 +41,12 @@ class Module : public std::enable_shared_from_this<Module> {
   /// forward, seen by the ForwardObservers of this thread. Modules call their children like this.
   Variable operator()(const Variable& x);
 
+  /// While set, whoever calls the module gets what this transform makes of its output, in the same shape: noise, gates,
+  /// quantised activations. It is a layer behind the layer: a part of the network with the name "output_transform",
+  /// whose parameters are the network's, and which observers, tracing and compaction see by itself. nullptr: none.
+  void set_output_transform(ModulePtr transform);
+  const ModulePtr& output_transform() const { return output_transform_; }
+
   /// "Conv2d", "Sequential", ...: the "type" of config().
   virtual std::string type() const = 0;
   /// JSON that rebuilds the module with fresh parameters: module_from_config(m->config()). Sizes are read from the
@@ -136,8 +142,9 @@ class Module : public std::enable_shared_from_this<Module> {
   }
   /// For containers that reach their children through children() only.
   void replace_child(const std::string& name, ModulePtr child);
-  /// Tells this thread's ForwardObservers; for modules whose call has more than one input.
-  void observe(const Variable& input, const Variable& output);
+  /// Tells this thread's ForwardObservers, and gives what the output transform makes of the output; for modules whose
+  /// call has more than one input.
+  Variable finish(const Variable& input, const Variable& output);
   /// Tells this thread's ReadObservers what a weight of this module reads, where that isn't the input of forward. Its
   /// channels lie where channels() says.
   void observe_read(const std::string& weight, const Variable& x);
@@ -146,6 +153,9 @@ class Module : public std::enable_shared_from_this<Module> {
 
  private:
   friend class EvalMode;
+  /// This module, all below it, and the transforms of their parameters.
+  std::vector<ModulePtr> everything() const;
+  void observe(const Variable& input, const Variable& output);
   void adopt(const std::string& name, ModulePtr child);
   void check_name(const char* what, const std::string& name) const;
   /// The parameter or buffer of that name. Throws, naming the nearest.
@@ -158,6 +168,7 @@ class Module : public std::enable_shared_from_this<Module> {
   std::vector<std::pair<std::string, std::unique_ptr<Parameter>>> parameters_;
   std::vector<std::pair<std::string, std::unique_ptr<Tensor>>> buffers_;
   std::vector<std::pair<std::string, ModulePtr>> children_;
+  ModulePtr output_transform_;
   bool training_ = true;
 };
 

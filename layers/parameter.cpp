@@ -1,6 +1,7 @@
 #include "layers/parameter.h"
 
 #include "autograd/ops.h"
+#include "layers/module.h"
 
 namespace espalier {
 
@@ -38,9 +39,18 @@ const Variable& Parameter::variable() const {
 }
 
 Variable Parameter::operand() const {
-  if (state_ && state_->transform) return state_->transform(state_->variable);
-  if (!state_ || !state_->view || state_->view->flow == GradientFlow::dense) return variable();
-  return mask_gradient(state_->variable, state_->view);
+  if (!state_) return variable();
+  if (state_->transforms.empty()) {  // masked weights are 0 as they are
+    const bool masks_gradient = state_->view && state_->view->flow == GradientFlow::masked;
+    return masks_gradient ? mask_gradient(state_->variable, state_->view) : state_->variable;
+  }
+  Variable x = state_->variable;
+  for (const ModulePtr& transform : state_->transforms) {
+    x = transform->forward(x);
+    check(x.shape() == shape(), "Parameter::operand", "the {} of '{}' gives {}, expected the parameter's shape {}",
+          transform->type(), state_->name, x.shape(), shape());
+  }
+  return state_->view ? apply_mask(x, state_->view) : x;
 }
 
 /// With dense gradients the leaf itself is the operand.
@@ -116,8 +126,26 @@ void Parameter::set_mask(const Mask& mask, GradientFlow flow) {
 
 void Parameter::clear_mask() { state("Parameter::clear_mask").set_view(nullptr); }
 
-void Parameter::set_transform(Transform transform) {
-  state("Parameter::set_transform").transform = std::move(transform);
+const std::vector<ModulePtr>& Parameter::transforms() const { return state("Parameter::transforms").transforms; }
+
+void Parameter::add_transform(ModulePtr transform) {
+  check(transform != nullptr, "Parameter::add_transform", "expected a transform for '{}', got a null pointer", name());
+  state("Parameter::add_transform").transforms.push_back(std::move(transform));
+}
+
+void Parameter::set_transforms(std::vector<ModulePtr> transforms) {
+  State& state = this->state("Parameter::set_transforms");
+  state.transforms.clear();
+  for (ModulePtr& transform : transforms) add_transform(std::move(transform));
+}
+
+void Parameter::fold_transforms() {
+  if (transforms().empty()) return;
+  const NoGrad no_grad;
+  for (const ModulePtr& transform : transforms()) transform->eval();
+  Tensor values = data();
+  values.copy_(operand().data());
+  set_transforms({});
 }
 
 void Parameter::zero_grad() { state("Parameter::zero_grad").variable.zero_grad(); }

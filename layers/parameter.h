@@ -1,13 +1,16 @@
 // Parameter: a trainable tensor with a name and an identity.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "autograd/weight_view.h"
 
 namespace espalier {
+
+class Module;
+using ModulePtr = std::shared_ptr<Module>;
 
 /// "masked", "dense".
 const char* name_of(GradientFlow flow);
@@ -30,8 +33,8 @@ class Parameter {
 
   /// The leaf Variable: its value, its gradient.
   const Variable& variable() const;
-  /// What operations compute with: the leaf, through the transform if there is one, else through the mask's gradient
-  /// flow. A masked parameter's operand carries the mask (Variable::weight_view).
+  /// What operations compute with: the leaf, through the transforms in their order, and then through the mask. A masked
+  /// parameter's operand carries the mask (Variable::weight_view).
   Variable operand() const;
   operator Variable() const { return operand(); }
   const Tensor& data() const { return variable().data(); }
@@ -62,10 +65,14 @@ class Parameter {
   /// Every weight exists again; those that were masked start from 0.
   void clear_mask();
 
-  /// While set, operations compute with transform(leaf), of the leaf's shape, in place of the leaf: learned masks,
-  /// gates, noise. Neither copied by Module::clone nor saved. nullptr: none.
-  using Transform = std::function<Variable(const Variable& leaf)>;
-  void set_transform(Transform transform);
+  /// Operations compute with what the transforms make of the leaf, in its shape, in place of the leaf: learned masks,
+  /// gates, noise (layers/transforms.h). The mask comes last. Module::clone copies transforms, checkpoints hold them,
+  /// and Module::train reaches them; their own parameters are for whoever adds the transform.
+  const std::vector<ModulePtr>& transforms() const;
+  void add_transform(ModulePtr transform);
+  void set_transforms(std::vector<ModulePtr> transforms);
+  /// Hardens the transforms: the value becomes what operations see of it in evaluation, and no transform is left.
+  void fold_transforms();
 
   /// Identity, the key of optimiser state. Stays when the data is replaced.
   const void* id() const { return state_.get(); }
@@ -75,7 +82,7 @@ class Parameter {
     std::string name;
     Variable variable;
     WeightViewPtr view = nullptr;  ///< nullptr: every weight exists
-    Transform transform = {};
+    std::vector<ModulePtr> transforms = {};
 
     void set_view(WeightViewPtr view);
   };

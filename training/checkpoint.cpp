@@ -7,12 +7,14 @@
 #include "core/ops.h"
 #include "core/random.h"
 #include "layers/size_budget.h"
+#include "layers/transforms.h"
 
 namespace espalier {
 
 namespace {
 constexpr char kOptimizerPrefix[] = "optimizer/";
 constexpr char kExtraPrefix[] = "extra/";
+constexpr char kTransformPrefix[] = "transforms/";
 constexpr char kMaskSuffix[] = ".mask";
 constexpr char kFormat[] = "espalier-checkpoint-1";
 
@@ -131,11 +133,16 @@ class WithoutMasks {
 void save_checkpoint(const std::string& path, const Module& module, const Optimizer* optimizer,
                      std::map<std::string, std::string> metadata, const NamedTensors& extra) {
   NamedTensors tensors = state_of(module);
-  for (const char* stale : {"optimizer", "masks", "ties"}) metadata.erase(stale);
+  for (const char* stale : {"optimizer", "masks", "ties", "transforms"}) metadata.erase(stale);
   metadata["format"] = kFormat;
   metadata["model"] = module.config().dump();
   metadata["frozen"] = describe_frozen(module);
   if (const std::vector<Tie> ties = module.ties(); !ties.empty()) metadata["ties"] = describe(ties);
+  if (const nlohmann::json transforms = transforms_config(module); !transforms.is_null()) {
+    metadata["transforms"] = transforms.dump();
+    for (const auto& [name, tensor] : state_of(*parameter_transforms(module)))
+      tensors.emplace_back(kTransformPrefix + name, tensor);
+  }
   if (optimizer != nullptr) {
     const OptimizerState state = optimizer->state_dict();
     metadata["optimizer"] = nlohmann::json{{"type", state.type}, {"scalars", state.scalars}}.dump();
@@ -185,12 +192,16 @@ Checkpoint load_checkpoint(const std::string& path) {
       result.optimizer.tensors.emplace_back(name.substr(sizeof(kOptimizerPrefix) - 1), tensor);
     } else if (name.starts_with(kExtraPrefix)) {
       result.extra.emplace_back(name.substr(sizeof(kExtraPrefix) - 1), tensor);
+    } else if (name.starts_with(kTransformPrefix)) {
+      result.transform_state.emplace_back(name.substr(sizeof(kTransformPrefix) - 1), tensor);
     } else {
       result.model.emplace_back(name, tensor);
     }
   }
   if (const auto config = result.metadata.find("model"); config != result.metadata.end())
     result.model_config = config->second;
+  if (const auto transforms = result.metadata.find("transforms"); transforms != result.metadata.end())
+    result.transforms = transforms->second;
   read_entry(result, "optimizer", [&](const nlohmann::json& entry) {
     result.optimizer.type = entry.at("type");
     result.optimizer.scalars = entry.at("scalars");
@@ -212,6 +223,53 @@ std::string Checkpoint::stored_name(const std::string& name) const {
   return stored;
 }
 
+namespace {
+/// What a network may take whose tensors, and their further uses, are the checkpoint's.
+uint64_t network_bytes(const Checkpoint& checkpoint) {
+  const auto bytes_under = [&](const std::string& name) {
+    double bytes = 0;
+    for (const auto& [full, tensor] : checkpoint.model)
+      if (name.empty() || full == name || full.starts_with(name + "."))
+        bytes += static_cast<double>(SizeBudget::bytes_of(tensor.numel()));
+    return bytes;
+  };
+  double bytes = bytes_under("");
+  for (const Tie& tie : checkpoint.ties) bytes += bytes_under(tie.first);
+  for (const auto& [name, tensor] : checkpoint.transform_state)
+    bytes += static_cast<double>(SizeBudget::bytes_of(tensor.numel()));
+  return static_cast<uint64_t>(std::min(kSmallNetwork + bytes, most_network_bytes(checkpoint.stored_bytes)));
+}
+
+nlohmann::json transforms_of(const Checkpoint& checkpoint) {
+  return checkpoint.transforms.empty() ? nlohmann::json() : parse_json(checkpoint.transforms);
+}
+
+/// Puts a module's transforms back as they were when it goes away, unless dismissed.
+class OwnTransforms {
+ public:
+  explicit OwnTransforms(Module& module) : module_(module), own_(parameter_transforms(module)) {
+    for (const auto& [name, tensor] : state_of(*own_)) state_.emplace_back(name, tensor.clone());
+    for (const auto& [name, part] : module.named_modules()) outputs_.emplace_back(part, part->output_transform());
+  }
+  ~OwnTransforms() {
+    if (is_dismissed_) return;
+    for (const auto& [part, transform] : outputs_) part->set_output_transform(transform);
+    set_parameter_transforms(module_, *own_);
+    load_state(*own_, state_);
+  }
+  OwnTransforms(const OwnTransforms&) = delete;
+  OwnTransforms& operator=(const OwnTransforms&) = delete;
+  void dismiss() { is_dismissed_ = true; }
+
+ private:
+  Module& module_;
+  std::shared_ptr<Sequential> own_;
+  NamedTensors state_;
+  std::vector<std::pair<ModulePtr, ModulePtr>> outputs_;
+  bool is_dismissed_ = false;
+};
+}  // namespace
+
 void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer) {
   std::string problems;
   if (optimizer != nullptr) {
@@ -222,6 +280,14 @@ void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer)
     } catch (const Error& error) {
       problems += fmt::format("\n{}", error.what());
     }
+  }
+  OwnTransforms own_transforms(module);
+  try {
+    const SizeBudget budget(network_bytes(checkpoint), "the file's tensors are fewer");
+    build_transforms(module, transforms_of(checkpoint));
+    load_state(*parameter_transforms(module), checkpoint.transform_state);
+  } catch (const std::exception& error) {
+    problems += fmt::format("\nits transforms: {}", error.what());
   }
   const std::vector<Tie> tied = module.ties();
   for (const Tie& tie : checkpoint.ties)
@@ -247,6 +313,7 @@ void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer)
     problems += fmt::format("\n{}", error.what());
   }
   if (!problems.empty()) fail<FileError>("restore", "{} does not fit:{}", checkpoint.path, problems);
+  own_transforms.dismiss();
   unmasked.dismiss();
   if (checkpoint.frozen) {
     for (auto& [name, parameter] : parameters) parameter.set_requires_grad(true);
@@ -255,22 +322,6 @@ void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer)
   for (const SavedMask& saved : checkpoint.masks) parameters.at(saved.parameter).set_mask(saved.mask, saved.flow);
   if (optimizer != nullptr) optimizer->load_state_dict(checkpoint.optimizer);
 }
-
-namespace {
-/// What a network may take whose tensors, and their further uses, are the checkpoint's.
-uint64_t network_bytes(const Checkpoint& checkpoint) {
-  const auto bytes_under = [&](const std::string& name) {
-    double bytes = 0;
-    for (const auto& [full, tensor] : checkpoint.model)
-      if (name.empty() || full == name || full.starts_with(name + "."))
-        bytes += static_cast<double>(SizeBudget::bytes_of(tensor.numel()));
-    return bytes;
-  };
-  double bytes = bytes_under("");
-  for (const Tie& tie : checkpoint.ties) bytes += bytes_under(tie.first);
-  return static_cast<uint64_t>(std::min(kSmallNetwork + bytes, most_network_bytes(checkpoint.stored_bytes)));
-}
-}  // namespace
 
 ModulePtr load_model(const Checkpoint& checkpoint) {
   if (checkpoint.model_config.empty())
@@ -286,6 +337,7 @@ ModulePtr load_model(const Checkpoint& checkpoint) {
         network_bytes(checkpoint),
         fmt::format("its tensors hold {} bytes; the file is damaged, or no program wrote it", checkpoint.stored_bytes));
     module = module_from_config(parse_json(checkpoint.model_config));
+    build_transforms(*module, transforms_of(checkpoint));
     for (const Tie& tie : checkpoint.ties) module->tie(tie);
   } catch (const std::exception& error) {
     default_generator() = before;

@@ -3,11 +3,13 @@
 // Tensors: the module's by full name ("conv1.weight"), the optimiser's as "optimizer/SLOT/PARAMETER".
 // A masked parameter is stored as its remaining values, in row-major order, and its mask: "conv1.weight" (n) and
 // "conv1.weight.mask" (u8, one bit for each unit of the pattern, lowest bit first).
+// What operations see in place of parameters and outputs (layers/transforms.h): "transforms/NAME" for the parameters'
+// transforms; those of outputs are layers of the network.
 // What else a training remembers (learned scores, averages): "extra/NAME".
 // A parameter or module that the network uses in several places is stored once, under its first name.
 // Metadata: "format", "model" (config() as JSON), "optimizer" (JSON: type, numbers), "masks" (JSON: for each masked
 // parameter its shape, pattern and gradient flow), "ties" (JSON: {"4.weight": "0.weight"}, further names and the
-// first), "frozen" (JSON: names of the parameters that don't train), and what the caller adds.
+// first), "frozen" (JSON: names of the parameters that don't train), "transforms" (JSON), and what the caller adds.
 #pragma once
 
 #include <map>
@@ -35,6 +37,8 @@ struct Checkpoint {
   std::vector<SavedMask> masks;
   std::vector<Tie> ties;                           ///< further names of what stands in `model` once
   std::optional<std::vector<std::string>> frozen;  ///< parameters that don't train; nothing where the file doesn't say
+  std::string transforms = {};                     ///< JSON text of transforms_config; "" where there are none
+  NamedTensors transform_state = {};               ///< of parameter_transforms
   OptimizerState optimizer;                        ///< type "" when the file has none
   NamedTensors extra;                              ///< what the caller of save_checkpoint added
   std::map<std::string, std::string> metadata;     ///< everything, the above included
@@ -57,7 +61,8 @@ Checkpoint load_checkpoint(const std::string& path);
 
 /// Copies a checkpoint's tensors and masks into a module (a parameter without a mask in the file has none afterwards),
 /// and its state into an optimiser if one is given. Parameters are frozen, and train, as they did when the file was
-/// written; a file that doesn't say so leaves that as it is. What is tied in the file must be tied in the module
+/// written; a file that doesn't say so leaves that as it is. Transforms become the file's: those that are of its
+/// configuration stay and get its tensors, all others are replaced. What is tied in the file must be tied in the module
 /// (Module::tie). Throws FileError, listing every missing, unknown and misshapen tensor; nothing has changed then.
 void restore(const Checkpoint& checkpoint, Module& module, Optimizer* optimizer = nullptr);
 

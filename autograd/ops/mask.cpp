@@ -18,6 +18,18 @@ Variable apply_mask(const Variable& x, const Mask& mask) {
                 [mask](const BackwardContext& c) -> Variables { return {apply_mask(c.grad(), mask)}; });
 }
 
+Variable apply_mask(const Variable& x, const WeightViewPtr& view) {
+  const Mask& mask = view->mask;
+  const bool is_dense = view->flow == GradientFlow::dense;
+  Variable y = record(kApplyMask, mask.apply(x.data().contiguous()), {x},
+                      [mask, is_dense](const BackwardContext& c) -> Variables {
+                        if (is_dense || is_masked_by(c.grad(), mask)) return {c.pass_grad()};
+                        return {apply_mask(c.grad(), mask)};
+                      });
+  y.set_weight_view(view);
+  return y;
+}
+
 Variable mask_gradient(const Variable& x, const WeightViewPtr& view) {
   const Mask& mask = view->mask;
   check(x.shape() == mask.shape(), "mask_gradient", "expected the mask's shape {}, got {}", mask.shape(), x.shape());

@@ -15,7 +15,7 @@ namespace espalier {
 
 namespace {
 constexpr uint64_t kGateStream = 0x676174650000;  // apart from those of data and training
-constexpr double kEdge = 1e-6;                    // u in [kEdge, 1 - kEdge]: its logit is finite
+constexpr double kOpen = 100;                     // a log alpha whose gate is 1
 }  // namespace
 
 void fields(FieldVisitor& f, HardConcreteOptions& o) {
@@ -47,11 +47,8 @@ HardConcreteGates::HardConcreteGates(ModulePtr module, std::vector<Site> sites, 
     normal_(initial, std::log(options.open / (1 - options.open)), 0.01, generator);
     log_alphas_.emplace_back("log_alpha." + site.name, Parameter("log_alpha." + site.name, initial));
   }
+  register_learned_modules();
   attach();
-}
-
-HardConcreteGates::~HardConcreteGates() {
-  if (!hard_) detach();
 }
 
 void HardConcreteGates::attach() {
@@ -61,15 +58,27 @@ void HardConcreteGates::attach() {
     const std::vector<int64_t> weights = existing_unit_weights(sites_[s]);
     weights_.push_back(Tensor::from(weights, {sites_[s].units}).to(like.dtype()).to(like.device()));
   }
-  set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
-    const SiteMember& member = sites_[s].members[m];
-    const Variable z = module_->is_training() ? sample(s) : Variable(gate_tensor(s, gates(s)));
-    const Variable spread = spread_over_units(values_of_member(z, member), leaf.shape(), member.pattern);
-    return masked_leaf(member.parameter, leaf) * to(spread, leaf.device());
+  transforms_.attach(sites_, [&](size_t s, size_t m) {
+    auto gate = std::make_shared<HardConcreteGate>(units_of(sites_[s], m), distribution(s));
+    gate->share_parameter("log_alpha", log_alphas_[s].second);
+    gate->train(module_->is_training());
+    return gate;
   });
+  set_step(step_);
 }
 
-void HardConcreteGates::detach() { set_transforms(sites_, nullptr); }
+void HardConcreteGates::set_step(int64_t step) {
+  step_ = step;
+  for (const auto& entry : transforms_.entries()) entry.transform->set_step(step);
+}
+
+HardConcrete HardConcreteGates::distribution(size_t site) const {
+  return {.beta = options_.beta,
+          .gamma = options_.gamma,
+          .zeta = options_.zeta,
+          .seed = options_.seed,
+          .stream = kGateStream + site};
+}
 
 std::vector<bool> HardConcreteGates::open_units(size_t site) const {
   const std::vector<bool> candidates = existing_units(sites_[site]);
@@ -81,40 +90,17 @@ std::vector<bool> HardConcreteGates::open_units(size_t site) const {
 }
 
 Variable HardConcreteGates::sample(size_t site) const {
-  const Parameter& log_alpha = log_alphas_[site].second;
-  Tensor u = Tensor::empty_like(log_alpha.data());
-  Generator generator(options_.seed, kGateStream + site);
-  // The counter of step n starts where n draws would have left it: two values of f64 take a block.
-  generator.set_state({options_.seed, kGateStream + site,
-                       static_cast<uint64_t>(step_) * static_cast<uint64_t>(log_alpha.numel() / 2 + 1)});
-  uniform_(u, kEdge, 1 - kEdge, generator);
-  const Tensor noise = log(u) - log(1.0 - u);
-  const Variable s = sigmoid((log_alpha.variable() + Variable(noise)) / options_.beta);
-  return clamp(s * (options_.zeta - options_.gamma) + options_.gamma, 0, 1);
+  return distribution(site).sample(log_alphas_[site].second.variable(), step_);
 }
 
 std::vector<double> HardConcreteGates::gates(size_t site) const {
-  std::vector<double> values = log_alphas_[site].second.data().to_vector<double>();
-  for (double& value : values) {
-    const double s = 1 / (1 + std::exp(-value));
-    value = std::clamp(s * (options_.zeta - options_.gamma) + options_.gamma, 0.0, 1.0);
-  }
-  return values;
-}
-
-Tensor HardConcreteGates::gate_tensor(size_t site, const std::vector<double>& values) const {
-  const Tensor& like = log_alphas_[site].second.data();
-  return Tensor::from(values, {sites_[site].units}).to(like.dtype()).to(like.device());
-}
-
-Tensor HardConcreteGates::open_probability(size_t site) const {
-  return unary(UnaryOp::sigmoid,
-               log_alphas_[site].second.data() - options_.beta * std::log(-options_.gamma / options_.zeta));
+  return distribution(site).mean(log_alphas_[site].second.data());
 }
 
 double HardConcreteGates::expected_weights() const {
   double total = 0;
-  for (size_t s = 0; s < sites_.size(); ++s) total += sum(open_probability(s) * weights_[s]).item();
+  for (size_t s = 0; s < sites_.size(); ++s)
+    total += sum(distribution(s).open_probability(log_alphas_[s].second.data()) * weights_[s]).item();
   return total;
 }
 
@@ -127,24 +113,22 @@ double HardConcreteGates::sparsity() const {
 
 void HardConcreteGates::harden() {
   if (hard_) return;
-  detach();
   hard_ = true;
-  const NoGrad no_grad;
+  std::vector<std::vector<bool>> exists;
   for (size_t s = 0; s < sites_.size(); ++s) {
-    const std::vector<bool> exists = open_units(s);
-    std::vector<double> z = gates(s);
+    exists.push_back(open_units(s));
+    Parameter& log_alpha = log_alphas_[s].second;
+    const std::vector<double> z = gates(s);
+    std::vector<double> values = log_alpha.data().to_vector<double>();
     for (size_t i = 0; i < z.size(); ++i)
-      if (exists[i] && z[i] == 0) z[i] = 1;  // kept though its gate is closed
-    const Variable values(gate_tensor(s, z));
-    for (const SiteMember& member : sites_[s].members) {
-      if (!member.masked) continue;
-      Tensor weight = member.parameter.data();
-      const Variable spread = spread_over_units(values_of_member(values, member), weight.shape(), member.pattern);
-      weight.copy_(weight * spread.data().to(weight.device()));
-    }
-    set_existing_units(sites_[s], exists);
-    log_alphas_[s].second.zero_grad();
+      if (exists[s][i] && z[i] == 0) values[i] = kOpen;  // kept though its gate is closed
+    Tensor data = log_alpha.data();
+    data.copy_(Tensor::from(values, data.shape()));
+    log_alpha.zero_grad();
   }
+  for (const auto& entry : transforms_.entries()) Parameter(entry.parameter).fold_transforms();
+  transforms_.detach();
+  for (size_t s = 0; s < sites_.size(); ++s) set_existing_units(sites_[s], exists[s]);
 }
 
 nlohmann::json HardConcreteGates::config() const {
@@ -159,7 +143,7 @@ void HardConcreteGates::on_gradients(Trainer& trainer, const StepRecord& record)
   if (hard_) return;
   const int64_t examples = options_.examples > 0 ? options_.examples : record.batches * trainer.options().batch_size;
   for (size_t s = 0; s < sites_.size(); ++s) {
-    const Tensor p = open_probability(s);
+    const Tensor p = distribution(s).open_probability(log_alphas_[s].second.data());
     const Tensor slope = p * (1.0 - p) * weights_[s] * (options_.lambda / static_cast<double>(examples));
     const Parameter& log_alpha = log_alphas_[s].second;
     Variable leaf = log_alpha.variable();
@@ -169,7 +153,7 @@ void HardConcreteGates::on_gradients(Trainer& trainer, const StepRecord& record)
 
 void HardConcreteGates::on_step_end(Trainer&, const StepRecord& record) {
   if (hard_) return;
-  step_ = record.step;
+  set_step(record.step);
   const int64_t total = record.steps;
   if (record.step >= std::llround(options_.harden * static_cast<double>(total))) harden();
 }
@@ -200,7 +184,7 @@ void HardConcreteGates::load_state(const std::vector<std::pair<std::string, Tens
                     "same callbacks?",
                     found, sites_.size());
   if (hard_)
-    detach();
+    transforms_.detach();
   else
     attach();
 }

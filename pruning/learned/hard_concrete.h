@@ -1,7 +1,7 @@
 // L0 regularisation: a random gate on every unit, whose probability of being open is trained.
 #pragma once
 
-#include "pruning/site.h"
+#include "pruning/learned/transforms.h"
 #include "training/optimizer.h"
 #include "training/trainer.h"
 
@@ -31,13 +31,13 @@ void fields(FieldVisitor& f, HardConcreteOptions& o);
 /// sparse neural networks through L0 regularization", hard concrete gates.
 ///
 /// Give the optimiser log_alphas() besides the network's parameters, without weight decay. The recorded losses are
-/// those of the data. Noise is a function of seed and step, checkpoints hold log a: a resumed training gives the same
-/// bits. No epoch before hardening counts as best.
+/// those of the data. The gates are transforms of the parameters: a clone of the network, or one that is loaded from a
+/// checkpoint, has them too. Noise is a function of seed and step, checkpoints hold log a: a resumed training gives the
+/// same bits. No epoch before hardening counts as best.
 class HardConcreteGates : public Callback {
  public:
   /// Throws on options that make no sense, on n-of-m patterns, and when a parameter belongs to two sites.
   HardConcreteGates(ModulePtr module, std::vector<Site> sites, const HardConcreteOptions& options = {});
-  ~HardConcreteGates() override;
   HardConcreteGates(const HardConcreteGates&) = delete;
   HardConcreteGates& operator=(const HardConcreteGates&) = delete;
 
@@ -67,18 +67,15 @@ class HardConcreteGates : public Callback {
 
  private:
   void attach();
-  void detach();
+  void set_step(int64_t step);
+  HardConcrete distribution(size_t site) const;
   /// Units of a site that exist and whose gates are open in evaluation, or at least min_units.
   std::vector<bool> open_units(size_t site) const;
-  /// Gates in the type and on the device of the site's parameters.
-  Tensor gate_tensor(size_t site, const std::vector<double>& values) const;
-  /// sigmoid(log a - beta*log(-gamma/zeta)): the probability that a gate is not 0.
-  Tensor open_probability(size_t site) const;
-
   ModulePtr module_;
   std::vector<Site> sites_;
   HardConcreteOptions options_;
   NamedParameters log_alphas_;
+  MemberTransforms<HardConcreteGate> transforms_;
   std::vector<Tensor> weights_;  ///< that exist, of each unit, as numbers of log alpha's type
   int64_t step_ = 0;
   bool hard_ = false;

@@ -64,12 +64,9 @@ LearnedMasks::LearnedMasks(ModulePtr module, std::vector<Site> sites, const Lear
       initial.copy_(Tensor::from(unit_scores(site, magnitudes), {site.units}));
     scores_.emplace_back("scores." + site.name, Parameter("scores." + site.name, initial));
   }
+  register_learned_modules();
   attach();
   select(0);
-}
-
-LearnedMasks::~LearnedMasks() {
-  if (!hard_) detach();
 }
 
 void LearnedMasks::attach() {
@@ -78,18 +75,18 @@ void LearnedMasks::attach() {
     const std::vector<bool> exists = existing_units(site);
     units_ += std::count(exists.begin(), exists.end(), true);
   }
-  set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
-    const SiteMember& member = sites_[s].members[m];
-    return straight_through(masked_leaf(member.parameter, leaf), scores_[s].second.variable(), member, masks_[s][m],
-                            options_.flow);
+  transforms_.attach(sites_, [&](size_t s, size_t m) {
+    const Shape& weight = sites_[s].members[m].parameter.shape();
+    auto mask = std::make_shared<StraightThroughMask>(units_of(sites_[s], m), weight, true, options_.flow);
+    mask->share_parameter("scores", scores_[s].second);
+    return mask;
   });
 }
-
-void LearnedMasks::detach() { set_transforms(sites_, nullptr); }
 
 void LearnedMasks::set_exists(std::vector<std::vector<bool>> exists) {
   exists_ = std::move(exists);
   masks_ = member_masks(sites_, exists_);
+  show_masks(transforms_, sites_, masks_, exists_);
 }
 
 void LearnedMasks::select(double sparsity) {
@@ -130,7 +127,7 @@ double LearnedMasks::sparsity() const { return count_masked(masks_).sparsity(); 
 
 void LearnedMasks::harden() {
   if (hard_) return;
-  detach();
+  transforms_.detach();
   hard_ = true;
   for (size_t s = 0; s < sites_.size(); ++s) {
     set_existing_units(sites_[s], exists_[s]);
@@ -196,13 +193,13 @@ void LearnedMasks::load_state(const std::vector<std::pair<std::string, Tensor>>&
     scores_[s].second.set_data(values.clone());
     exists.push_back(unpack_bits(find(fmt::format("exists/{}", s)), static_cast<size_t>(sites_[s].units)));
   }
-  set_exists(std::move(exists));
   hard_ = find("hard").item() != 0;
   // The checkpoint brought the weights and, if the masks were final, the masks.
   if (hard_)
-    detach();
+    transforms_.detach();
   else
     attach();
+  set_exists(std::move(exists));
 }
 
 }  // namespace espalier

@@ -4,6 +4,7 @@
 
 #include "core/selection.h"
 #include "pruning/allocation.h"
+#include "pruning/learned/transforms.h"
 #include "pruning/schedules/gradual.h"
 #include "training/optimizer.h"
 #include "training/trainer.h"
@@ -60,10 +61,8 @@ void fields(FieldVisitor& f, LearnedMaskOptions& o);
 /// Checkpoints hold scores and masks: a resumed training gives the same bits. No epoch before hardening counts as best.
 class LearnedMasks : public Callback {
  public:
-  /// Throws on options that make no sense (a threshold with n of m is one), and when a site's parameter has a transform
-  /// already set by another.
+  /// Throws on options that make no sense (a threshold with n of m is one).
   LearnedMasks(ModulePtr module, std::vector<Site> sites, const LearnedMaskOptions& options = {});
-  ~LearnedMasks() override;
   LearnedMasks(const LearnedMasks&) = delete;
   LearnedMasks& operator=(const LearnedMasks&) = delete;
 
@@ -95,7 +94,6 @@ class LearnedMasks : public Callback {
   /// The candidates with at least the threshold, or as many of the best as have to stay; of a protected site all.
   Tensor above_threshold(const Site& site, const Candidates& candidates) const;
   void attach();
-  void detach();
 
   ModulePtr module_;
   std::vector<Site> sites_;
@@ -104,6 +102,7 @@ class LearnedMasks : public Callback {
   int64_t units_ = 0;  ///< that exist, of all sites
   std::vector<std::vector<bool>> exists_;
   std::vector<std::vector<Mask>> masks_;  ///< by site and member; undefined where a member is not masked
+  MemberTransforms<StraightThroughMask> transforms_;
   bool hard_ = false;
 };
 

@@ -81,7 +81,7 @@ Variable spread_over_units(const Variable& z, const Shape& weight, const Pattern
                 });
 }
 
-Variable values_of_member(const Variable& values, const SiteMember& member) {
+Variable values_of_member(const Variable& values, const MemberUnits& member) {
   if (member.site_units.empty()) return values;
   const Variable padded = cat({values, Variable(Tensor::ones({1}, values.dtype(), values.device()))}, 0);
   std::vector<int64_t> index = member.site_units;
@@ -96,18 +96,6 @@ void check_disjoint(const char* operation, const std::vector<Site>& sites) {
     for (const SiteMember& member : site.members)
       check(!member.masked || used.insert(member.parameter.id()).second, operation,
             "'{}' belongs to two sites; give each parameter one", member.parameter.name());
-}
-
-void set_transforms(const std::vector<Site>& sites, const MemberTransform& transform) {
-  for (size_t s = 0; s < sites.size(); ++s)
-    for (size_t m = 0; m < sites[s].members.size(); ++m) {
-      if (!sites[s].members[m].masked) continue;
-      Parameter parameter = sites[s].members[m].parameter;
-      if (transform)
-        parameter.set_transform([transform, s, m](const Variable& leaf) { return transform(s, m, leaf); });
-      else
-        parameter.set_transform(nullptr);
-    }
 }
 
 std::vector<std::vector<Mask>> member_masks(const std::vector<Site>& sites,
@@ -126,6 +114,15 @@ std::vector<std::vector<Mask>> member_masks(const std::vector<Site>& sites,
   return masks;
 }
 
+void show_masks(const MemberTransforms<StraightThroughMask>& transforms, const std::vector<Site>& sites,
+                const std::vector<std::vector<Mask>>& masks, const std::vector<std::vector<bool>>& exists) {
+  for (const auto& [s, m, parameter, transform] : transforms.entries()) {
+    const SiteMember& member = sites[s].members[m];
+    const Mask& mask = masks[s][m];
+    transform->set_mask(mask.pattern() == member.pattern ? mask : member_mask(member, exists[s]));
+  }
+}
+
 SparsityCount count_masked(const std::vector<std::vector<Mask>>& masks) {
   SparsityCount count;
   for (const auto& members : masks)
@@ -137,7 +134,7 @@ SparsityCount count_masked(const std::vector<std::vector<Mask>>& masks) {
   return count;
 }
 
-Variable straight_through(const Variable& weight, const Variable& scores, const SiteMember& member, const Mask& chosen,
+Variable straight_through(const Variable& weight, const Variable& scores, const MemberUnits& member, const Mask& chosen,
                           GradientFlow flow) {
   const Tensor w = weight.data().contiguous();
   const Mask mask = chosen.to(w.device());  // the network may have moved since it was chosen
@@ -164,11 +161,6 @@ Variable straight_through(const Variable& weight, const Variable& scores, const 
                       index_add(Tensor::zeros({count + 1}, type, sums.device()), 0, places, sums).slice(0, 0, count);
                   return grads;
                 });
-}
-
-Variable masked_leaf(const Parameter& parameter, const Variable& leaf) {
-  const Mask& mask = parameter.mask();
-  return mask.defined() && parameter.gradient_flow() == GradientFlow::masked ? mask_gradient(leaf, mask) : leaf;
 }
 
 Tensor find_state(const char* operation, const std::vector<std::pair<std::string, Tensor>>& state,

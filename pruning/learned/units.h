@@ -2,12 +2,11 @@
 // through a mask.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "pruning/site.h"
+#include "pruning/learned/transforms.h"
 
 namespace espalier {
 
@@ -16,20 +15,19 @@ namespace espalier {
 Variable spread_over_units(const Variable& z, const Shape& weight, const Pattern& pattern);
 
 /// The values of a site's units (S) for the units of one of its members; 1 for units outside the site.
-Variable values_of_member(const Variable& values, const SiteMember& member);
+Variable values_of_member(const Variable& values, const MemberUnits& member);
 
 /// Throws when a parameter would be masked by two of the sites.
 void check_disjoint(const char* operation, const std::vector<Site>& sites);
-
-/// While set, operations compute with transform(site, member, leaf) in place of every masked parameter of the sites.
-/// nullptr: with the parameters again.
-using MemberTransform = std::function<Variable(size_t site, size_t member, const Variable& leaf)>;
-void set_transforms(const std::vector<Site>& sites, const MemberTransform& transform);
 
 /// The masks when exactly these units of each site exist, by site and member; undefined where a member is not masked.
 /// Single weights that are masked inside of units stay masked.
 std::vector<std::vector<Mask>> member_masks(const std::vector<Site>& sites,
                                             const std::vector<std::vector<bool>>& exists);
+/// Lets transforms show the masks of member_masks. The parameters' own masks come last, so that what they take off need
+/// not be in these.
+void show_masks(const MemberTransforms<StraightThroughMask>& transforms, const std::vector<Site>& sites,
+                const std::vector<std::vector<Mask>>& masks, const std::vector<std::vector<bool>>& exists);
 /// The weights of such masks, and how many of them are masked.
 SparsityCount count_masked(const std::vector<std::vector<Mask>>& masks);
 
@@ -37,11 +35,8 @@ SparsityCount count_masked(const std::vector<std::vector<Mask>>& masks);
 /// only where weights exist (masked); and to `scores` (units of the member's site; or undefined) as the sum over each
 /// unit of g*w, also for units that don't exist: the straight-through estimator of Bengio et al. 2013, for scores of
 /// Ramanujan et al. 2020, "What's hidden in a randomly weighted neural network?". First derivatives only.
-Variable straight_through(const Variable& weight, const Variable& scores, const SiteMember& member, const Mask& mask,
+Variable straight_through(const Variable& weight, const Variable& scores, const MemberUnits& member, const Mask& mask,
                           GradientFlow flow);
-
-/// The leaf, through the parameter's own mask: what a transform starts from, so that weights masked before stay dead.
-Variable masked_leaf(const Parameter& parameter, const Variable& leaf);
 
 /// The tensor of that name in what a callback saved. Throws FileError.
 Tensor find_state(const char* operation, const std::vector<std::pair<std::string, Tensor>>& state,

@@ -61,26 +61,22 @@ NetworkSurgery::NetworkSurgery(std::vector<Site> sites, const SurgeryOptions& op
   for (const auto& [name, c] : options.c_of) check_names("NetworkSurgery", sites_, {name});
   std::vector<std::vector<bool>> exists;
   for (const Site& site : sites_) exists.push_back(existing_units(site));
-  set_exists(std::move(exists));
+  register_learned_modules();
   attach();
-}
-
-NetworkSurgery::~NetworkSurgery() {
-  if (!hard_) detach();
+  set_exists(std::move(exists));
 }
 
 void NetworkSurgery::attach() {
-  set_transforms(sites_, [this](size_t s, size_t m, const Variable& leaf) {
-    const SiteMember& member = sites_[s].members[m];
-    return straight_through(masked_leaf(member.parameter, leaf), {}, member, masks_[s][m], GradientFlow::dense);
+  transforms_.attach(sites_, [&](size_t s, size_t m) {
+    const Shape& weight = sites_[s].members[m].parameter.shape();
+    return std::make_shared<StraightThroughMask>(units_of(sites_[s], m), weight, false, GradientFlow::dense);
   });
 }
-
-void NetworkSurgery::detach() { set_transforms(sites_, nullptr); }
 
 void NetworkSurgery::set_exists(std::vector<std::vector<bool>> exists) {
   exists_ = std::move(exists);
   masks_ = member_masks(sites_, exists_);
+  show_masks(transforms_, sites_, masks_, exists_);
 }
 
 std::vector<double> NetworkSurgery::magnitudes(const Site& site) const {
@@ -138,13 +134,14 @@ void NetworkSurgery::update() {
     masks_[s] = member_masks({site}, {exists}).front();
     exists_[s] = std::move(exists);
   }
+  show_masks(transforms_, sites_, masks_, exists_);
 }
 
 double NetworkSurgery::sparsity() const { return count_masked(masks_).sparsity(); }
 
 void NetworkSurgery::harden() {
   if (hard_) return;
-  detach();
+  transforms_.detach();
   hard_ = true;
   for (size_t s = 0; s < sites_.size(); ++s) set_existing_units(sites_[s], exists_[s]);
 }
@@ -184,14 +181,14 @@ void NetworkSurgery::load_state(const std::vector<std::pair<std::string, Tensor>
   std::vector<std::vector<bool>> exists;
   for (size_t s = 0; s < sites_.size(); ++s)
     exists.push_back(unpack_bits(find(fmt::format("exists/{}", s)), static_cast<size_t>(sites_[s].units)));
-  set_exists(std::move(exists));
   thresholds_ = find("thresholds").to_vector<double>();
   hard_ = find("hard").item() != 0;
   // The checkpoint brought the weights and, if the masks were final, the masks.
   if (hard_)
-    detach();
+    transforms_.detach();
   else
     attach();
+  set_exists(std::move(exists));
 }
 
 }  // namespace espalier

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 
+#include "pruning/learned/transforms.h"
 #include "pruning/site.h"
 #include "training/trainer.h"
 
@@ -39,7 +40,6 @@ class NetworkSurgery : public Callback {
  public:
   /// Throws on options that make no sense, on n-of-m patterns, and when a parameter belongs to two sites.
   explicit NetworkSurgery(std::vector<Site> sites, const SurgeryOptions& options = {});
-  ~NetworkSurgery() override;
   NetworkSurgery(const NetworkSurgery&) = delete;
   NetworkSurgery& operator=(const NetworkSurgery&) = delete;
 
@@ -69,13 +69,13 @@ class NetworkSurgery : public Callback {
   double threshold_of(const Site& site, const std::vector<double>& values) const;
   void set_exists(std::vector<std::vector<bool>> exists);
   void attach();
-  void detach();
 
   std::vector<Site> sites_;
   SurgeryOptions options_;
   std::vector<double> thresholds_;
   std::vector<std::vector<bool>> exists_;
   std::vector<std::vector<Mask>> masks_;  ///< by site and member; undefined where a member is not masked
+  MemberTransforms<StraightThroughMask> transforms_;
   bool hard_ = false;
 };
 

@@ -33,6 +33,7 @@ std::vector<Example> examples() {
       {parse(R"({"type":"LayerNorm","shape":[3,4],"epsilon":1e-5,"affine":true,"bias":false})"), {2, 3, 4}},
       {parse(R"({"type":"LayerNorm","shape":[4],"epsilon":1e-5,"affine":false,"bias":false})"), {2, 3, 4}},
       {parse(R"({"type":"Dropout","p":0.3})"), {2, 3}},
+      {parse(R"({"type":"GaussianNoise","deviation":0.3})"), {2, 3}},
       {parse(R"({"type":"MaxPool2d","kernel":3,"stride":2,"padding":1})"), {2, 3, 7, 7}},
       {parse(R"({"type":"AvgPool2d","kernel":[2,3],"stride":[2,3],"padding":0})"), {2, 3, 6, 6}},
       {parse(R"({"type":"AdaptiveAvgPool2d","output":[2,3]})"), {2, 3, 7, 7}},
@@ -94,7 +95,7 @@ TEST(Config, EveryTypeRoundTrips) {
     EXPECT_TRUE(identical((*module)(x).data(), (*module->clone())(x).data()));
   }
   for (const std::string& type : module_types())
-    EXPECT_TRUE(seen.contains(type) || type == "Doubled") << type << " has no example here";
+    EXPECT_TRUE(seen.contains(type) || type == "Doubled" || type == "Scale") << type << " has no example here";
 }
 
 TEST(Config, DefaultsMayBeLeftOut) {

@@ -153,6 +153,77 @@ TEST(Checkpoint, TiesAndFrozenParametersArePartOfTheFile) {
   expect_identical(state_of(*untied), before);
 }
 
+TEST(Checkpoint, HoldsTransforms) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("transforms.safetensors");
+  const auto network = [](double deviation) {
+    set_seed(1);
+    const ModulePtr net = share(Sequential(Linear(3, 2), ReLU()));
+    net->parameters()[0].add_transform(std::make_shared<GaussianNoise>(NoiseOptions{.deviation = deviation}));
+    net->parameters()[0].add_transform(std::make_shared<BatchNorm1d>(3));  // any module that keeps the shape
+    net->find("1")->set_output_transform(std::make_shared<BatchNorm1d>(2));
+    return net;
+  };
+  const ModulePtr net = network(0.5);
+  (*net)(randn({8, 3}));  // other statistics than at the start
+  save_checkpoint(path, *net);
+  const SafetensorsFile file = load_safetensors(path);
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : file.tensors) names.push_back(name);
+  for (const char* name : {"transforms/0/weight:1.running_mean", "1.output_transform.running_mean"})
+    EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
+
+  net->eval();
+  const Tensor x = randn({4, 3});
+  const ModulePtr loaded = load_model(path);
+  EXPECT_TRUE(identical((*loaded)(Variable(x)).data(), (*net)(Variable(x)).data()));
+
+  // Transforms of the file's configuration stay, and get its state; others are replaced.
+  const ModulePtr same = network(0.5), other = network(0.1), plain = share(Sequential(Linear(3, 2), ReLU()));
+  const ModulePtr kept = same->parameters()[0].transforms()[1], replaced = other->parameters()[0].transforms()[1];
+  for (const ModulePtr& each : {same, other, plain}) {
+    restore(load_checkpoint(path), *each);
+    each->eval();
+    EXPECT_TRUE(identical((*each)(Variable(x)).data(), (*net)(Variable(x)).data()));
+  }
+  EXPECT_EQ(same->parameters()[0].transforms()[1], kept);
+  EXPECT_NE(other->parameters()[0].transforms()[1], replaced);
+
+  // A file without any takes them off; one that does not fit changes nothing.
+  const ModulePtr larger = share(Sequential(Linear(3, 3), ReLU()));
+  larger->parameters()[0].add_transform(std::make_shared<GaussianNoise>());
+  EXPECT_THROW(restore(load_checkpoint(path), *larger), FileError);
+  EXPECT_EQ(larger->parameters()[0].transforms().size(), 1U);
+  EXPECT_EQ(larger->find("1")->output_transform(), nullptr);
+  save_checkpoint(path, *share(Sequential(Linear(3, 2), ReLU())));
+  restore(load_checkpoint(path), *same);
+  EXPECT_TRUE(same->parameters()[0].transforms().empty());
+  EXPECT_EQ(same->find("1")->output_transform(), nullptr);
+}
+
+TEST(Checkpoint, TransformsThatMakeNoSenseAreRefused) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("bad.safetensors");
+  const ModulePtr net = share(Sequential(Linear(3, 2), ReLU()));
+  const auto refused = [&](const std::string& transforms) {
+    save_safetensors(path, state_of(*net), {{"model", net->config().dump()}, {"transforms", transforms}});
+    return message_of<FileError>([&] { load_model(path); });
+  };
+  const std::string none = R"({"layers":{"type":"Sequential","layers":[]},"ties":[]})";
+  const auto of = [&](const std::string& name, const std::string& module) {
+    return fmt::format(R"({{"layers":{{"type":"Sequential","layers":[{{"name":"{}","module":{}}}]}},"ties":[]}})", name,
+                       module);
+  };
+  expect_contains(refused("3"), "bad.safetensors");
+  expect_contains(refused(R"({"parameters":)" + of("9/weight:0", R"({"type":"ReLU"})") + R"(,"outputs":)" + none + "}"),
+                  "9/weight");
+  expect_contains(refused(R"({"parameters":)" + of("0/weight:0", R"({"type":"Gate"})") + R"(,"outputs":)" + none + "}"),
+                  "'Gate'");
+  expect_contains(refused(R"({"parameters":)" + none + R"(,"outputs":)" + of("/7", R"({"type":"ReLU"})") + "}"), "'7'");
+  const std::string huge = R"({"type":"Linear","in_features":1048576,"out_features":1048576})";
+  expect_contains(refused(R"({"parameters":)" + of("0/weight:0", huge) + R"(,"outputs":)" + none + "}"), "bytes");
+}
+
 TEST(Checkpoint, FilesThatDoNotSayWhatIsFrozenLeaveItAsItIs) {
   const TemporaryFolder folder;
   const std::string path = folder.file("old.safetensors");

@@ -7,7 +7,9 @@
 #include "pruning/learned/learned_masks.h"
 #include "pruning/learned/movement.h"
 #include "pruning/learned/units.h"
+#include "pruning/schedules/surgery.h"
 #include "tests/training/support.h"
+#include "training/checkpoint.h"
 
 namespace espalier {
 namespace {
@@ -20,7 +22,7 @@ std::vector<double> grad_of(const Variable& x) { return x.grad().data().to_vecto
 
 TEST(StraightThrough, SumsGradientTimesWeightOverEachUnit) {
   const Parameter w("w", matrix({1, 2, 3, 4, 5, 6, 7, 8}, {2, 4}));
-  const SiteMember member{.parameter = w, .pattern = Pattern::block(1, 2)};
+  const MemberUnits member{.pattern = Pattern::block(1, 2), .count = 4};
   const Variable scores(Tensor::zeros({4}, DType::f64), true);
   const Variable g(matrix({1, 1, 2, 2, -1, 0, 3, 1}, {2, 4}));
   const Mask mask = Mask::from_units({2, 4}, Pattern::block(1, 2), {true, false, false, true});
@@ -44,7 +46,8 @@ TEST(StraightThrough, UnitsOutsideTheSiteHaveNoScore) {
   const Variable scores(Tensor::zeros({2}, DType::f64), true);
   const Mask mask = member_mask(member, {true, false});
   EXPECT_EQ(mask.units(), (std::vector<bool>{false, true, true}));
-  sum(straight_through(w.variable(), scores, member, mask, GradientFlow::dense)).backward();
+  const MemberUnits units{member.pattern, member.site_units, 2};
+  sum(straight_through(w.variable(), scores, units, mask, GradientFlow::dense)).backward();
   EXPECT_EQ(grad_of(scores), (std::vector<double>{11, 3}));
 }
 
@@ -238,6 +241,85 @@ TEST(HardConcrete, GatesTheHiddenUnitsOfAnLstm) {
   gates.harden();
   // What remains are the four rows of unit 1, in its own column.
   EXPECT_EQ(sites[0].members[0].parameter.mask().count_elements(), 4);
+}
+
+// --- copies of networks under way ------------------------------------------------------------------------------------
+
+/// Two layers whose units are gated together; a site for each.
+std::pair<std::shared_ptr<Sequential>, std::vector<Site>> coupled_network() {
+  set_seed(7);
+  auto net = share(Sequential(Linear(4, 3), BatchNorm1d(3), ReLU(), Linear(3, 2)));
+  const std::vector<Parameter> p = net->parameters();
+  Site hidden = site_of("hidden", p[0], Pattern::channel(0));
+  for (const size_t i : {1, 2, 3}) hidden.members.push_back({.parameter = p[i], .pattern = Pattern::channel(0)});
+  return {net, {hidden, site_of("out", p[4], Pattern::element())}};
+}
+
+Tensor answers(Module& net, const Tensor& x) { return net(Variable(x)).data(); }
+
+/// What a clone, and a network loaded from a checkpoint, answer in both modes.
+void expect_copies_answer_alike(const ModulePtr& net) {
+  const TemporaryFolder folder;
+  const Tensor x = randn({5, 4});
+  save_checkpoint(folder.file("gated.safetensors"), *net);
+  const ModulePtr clone = net->clone(), loaded = load_model(folder.file("gated.safetensors"));
+  for (const bool training : {false, true}) {
+    const ModulePtr again = net->clone();  // training changes running statistics
+    for (const ModulePtr& each : {net, clone, loaded, again}) each->train(training);
+    const Tensor expected = answers(*again, x);
+    EXPECT_TRUE(identical(answers(*clone, x), expected)) << training;
+    EXPECT_TRUE(identical(answers(*loaded, x), expected)) << training;
+  }
+  net->eval();
+}
+
+TEST(HardConcrete, CopiesOfAGatedNetworkAnswerAsItDoes) {
+  const auto [net, sites] = coupled_network();
+  HardConcreteGates gates(net, sites, {.open = 0.6, .seed = 3});
+  const Tensor x = randn({5, 4});
+  net->eval();
+  const ModulePtr before = net->clone();
+  const Tensor expected = answers(*net, x);
+  expect_copies_answer_alike(net);
+  // A clone has gates of its own, one for all members of a site.
+  Parameter(gates.log_alphas()[0].second).set_data(Tensor::from<float>({-9, 9, -9}, {3}));
+  EXPECT_TRUE(identical(answers(*before, x), expected));
+  EXPECT_FALSE(identical(answers(*net, x), expected));
+  const auto of = [&](size_t i) { return before->parameters()[i].transforms().at(0)->parameter("log_alpha").id(); };
+  EXPECT_EQ(of(0), of(3));
+  EXPECT_NE(of(0), gates.log_alphas()[0].second.id());
+
+  const ModulePtr gated = net->clone();
+  gated->eval();
+  gates.harden();
+  EXPECT_TRUE(net->parameters()[0].transforms().empty());
+  EXPECT_TRUE(identical(answers(*net, x), answers(*gated, x)));
+  expect_copies_answer_alike(net);
+}
+
+TEST(LearnedMasks, CopiesOfANetworkUnderWayAnswerAsItDoes) {
+  const auto [net, sites] = coupled_network();
+  {
+    LearnedMasks masks(net, sites, {.initial = InitialScores::magnitude});
+    masks.select(0.5);
+    net->eval();
+    const Tensor x = randn({5, 4}), expected = answers(*net, x);
+    expect_copies_answer_alike(net);
+    const ModulePtr clone = net->clone();
+    masks.select(0);
+    EXPECT_TRUE(identical(answers(*clone, x), expected));
+    EXPECT_FALSE(identical(answers(*net, x), expected));
+  }
+  for (const Parameter& parameter : net->parameters()) EXPECT_TRUE(parameter.transforms().empty());
+}
+
+TEST(NetworkSurgery, CopiesOfANetworkUnderWayAnswerAsItDoes) {
+  const auto [net, sites] = coupled_network();
+  NetworkSurgery surgery({sites[1]}, {.c = 0.5});
+  surgery.update();
+  ASSERT_GT(surgery.sparsity(), 0);
+  net->eval();
+  expect_copies_answer_alike(net);
 }
 
 // --- training and resuming -------------------------------------------------------------------------------------------

@@ -307,7 +307,7 @@ TEST(DependencyGraph, MasksTransformsAndFrozenLayersDontHideParameters) {
   const auto net = share(Sequential(Linear(4, 3), Linear(3, 3), Linear(3, 2)));
   std::vector<Parameter> p = net->parameters();
   p[0].set_mask(Mask::from_units({3, 4}, Pattern::channel(0), {true, false, true}));
-  p[2].set_transform([](const Variable& leaf) { return leaf * sigmoid(leaf * 3.0); });
+  p[2].add_transform(share(Custom([](Custom&, const Variable& leaf) { return leaf * sigmoid(leaf * 3.0); })));
   p[4].set_requires_grad(false);
   const NoGrad no_grad;
   const DependencyGraph graph = trace(net, {1, 4});
