@@ -61,12 +61,12 @@ void set_parameter_transforms(Module& network, const Sequential& transforms) {
   std::map<std::string, std::vector<ModulePtr>> chains;
   for (const auto& [name, transform] : transforms.children())
     chains[name.substr(0, name.rfind(':'))].push_back(transform);
-  for (auto& [name, parameter] : network.named_parameters()) {
-    const auto chain = chains.extract(as_child(name));
-    Parameter(parameter).set_transforms(chain.empty() ? std::vector<ModulePtr>() : chain.mapped());
-  }
-  check(chains.empty(), "set_parameter_transforms", "the network has no parameter '{}'",
-        chains.empty() ? "" : chains.begin()->first);
+  std::map<std::string, Parameter> parameters;
+  for (const auto& [name, parameter] : network.named_parameters()) parameters.emplace(as_child(name), parameter);
+  for (const auto& [name, chain] : chains)
+    check(parameters.contains(name), "set_parameter_transforms", "the network has no parameter '{}' for a {}", name,
+          chain[0]->type());
+  for (auto& [name, parameter] : parameters) parameter.set_transforms(chains[name]);
 }
 
 nlohmann::json transforms_config(const Module& network) {

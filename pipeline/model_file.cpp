@@ -5,6 +5,7 @@
 
 #include "core/json.h"
 #include "core/text.h"
+#include "pruning/learned/transforms.h"
 #include "training/checkpoint.h"
 #include "training/run_folder.h"
 
@@ -137,6 +138,7 @@ std::string training_warning(const std::string& file) {
 
 ModelFile open_model(const std::string& path) {
   const Checkpoint checkpoint = load_checkpoint(path);
+  register_learned_modules();  // of a training that was stopped
   ModelFile file{.path = path, .module = load_model(checkpoint), .data = {}, .metadata = checkpoint.metadata};
   if (const auto text = checkpoint.metadata.find("data"); text != checkpoint.metadata.end())
     file.data = parse_description(path, text->second);

@@ -106,7 +106,8 @@ StraightThroughMask::StraightThroughMask(MemberUnits units, const Shape& weight,
       scores_(
           add_parameter("scores", has_scores ? constant_tensor("StraightThroughMask", {units_.count}, 0) : Tensor())),
       exists_(add_buffer("exists", Tensor())) {
-  set_mask(Mask::all(weight, units_.pattern));
+  const std::vector<bool> none(static_cast<size_t>(mask_layout(weight, units_.pattern).units()));
+  set_mask(Mask::from_units(weight, units_.pattern, none));
 }
 
 void StraightThroughMask::set_mask(const Mask& mask) {
@@ -115,14 +116,13 @@ void StraightThroughMask::set_mask(const Mask& mask) {
         mask.shape(), mask.pattern().to_string());
   if (mask_.defined() && mask.version() == this->mask().version()) return;
   mask_ = mask;
-  exists_ = bits_ = mask.packed();
+  exists_ = bits_ = mask.words().clone();  // a state that is loaded is written to them
   version_ = bits_.version();
 }
 
-/// Whoever loads a state writes to the buffer.
 const Mask& StraightThroughMask::mask() {
   if (bits_.storage() != exists_.storage() || version_ != exists_.version()) {
-    mask_ = Mask::from_packed(weight_, units_.pattern, exists_);
+    mask_ = Mask::from_words(weight_, units_.pattern, exists_);
     bits_ = exists_;
     version_ = bits_.version();
   }

@@ -56,7 +56,7 @@ class HardConcreteGate : public Module {
 /// scores.
 class StraightThroughMask : public Module {
  public:
-  /// Every unit of the weight exists at first.
+  /// No unit of the weight exists before the first mask is set.
   StraightThroughMask(MemberUnits units, const Shape& weight, bool has_scores, GradientFlow flow);
   Variable forward(const Variable& weight) override;
   std::string type() const override { return "StraightThroughMask"; }
@@ -73,7 +73,7 @@ class StraightThroughMask : public Module {
   Shape weight_;
   GradientFlow flow_;
   Parameter& scores_;  ///< (units of the site), or undefined
-  Tensor& exists_;     ///< the mask's bits, packed
+  Tensor& exists_;     ///< the mask's words
   Mask mask_;          ///< made of bits_
   Tensor bits_;        ///< what exists_ was then
   uint64_t version_ = 0;

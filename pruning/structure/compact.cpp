@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <unordered_map>
 #include <unordered_set>
 
 #include "core/fields.h"
@@ -79,6 +78,7 @@ double difference(Module& before, Module& after, const std::vector<Tensor>& prob
 struct Attempt {
   DeadUnits dead;
   CompactionPlan plan;
+  ModulePtr smaller = nullptr;  ///< a copy of the network that the plan was carried out on
   double error = 0;
   std::string problem;  ///< "" when the outputs stay the same
 };
@@ -131,9 +131,9 @@ Attempt Search::attempt(const Changes* only) const {
     attempt.plan = plan_compaction(base_, graph_, attempt.dead, [&](const std::string& module) {
       return options_.select_inputs && may(input_of(module));
     });
-    const ModulePtr smaller = base_.clone();
-    espalier::apply(attempt.plan, *smaller);
-    attempt.problem = problem_of(*smaller, attempt.error);
+    attempt.smaller = base_.clone();
+    espalier::apply(attempt.plan, NetworkIndex(*attempt.smaller));
+    attempt.problem = problem_of(*attempt.smaller, attempt.error);
   } catch (const Error& error) {
     attempt.problem = fmt::format("the smaller network fails: {}", error.what());
   }
@@ -173,9 +173,7 @@ Attempt Search::run() {
   if (everything.problem.empty()) return everything;
   const Changes none;
   if (const Attempt nothing = attempt(&none); !nothing.problem.empty())
-    fail<NumericError>("compact",
-                       "{}; nothing was changed. Does a parameter have a transform, or the network a "
-                       "state that changes with each input?",
+    fail<NumericError>("compact", "{}; nothing was changed. Has the network a state that changes with each input?",
                        nothing.problem);
   accept(changes_of(everything));
   Attempt result = attempt(&accepted_);
@@ -214,22 +212,19 @@ struct OptimizerChange {
   std::vector<Parameter> leaving;
 };
 
-OptimizerChange plan_optimizer(Optimizer& optimizer, const Module& net, const CompactionPlan& plan,
-                               const std::unordered_set<std::string>& staying) {
+OptimizerChange plan_optimizer(Optimizer& optimizer, const NetworkIndex& net, const CompactionPlan& plan,
+                               const NetworkIndex& smaller) {
   OptimizerChange change;
-  std::unordered_set<const void*> known;
-  for (const Parameter& parameter : optimizer.parameters()) known.insert(parameter.id());
-  std::unordered_map<std::string, Parameter> parameters;
-  for (const auto& [name, parameter] : net.named_parameters()) {
-    if (!known.contains(parameter.id())) continue;
-    parameters.emplace(name, parameter);
-    if (!staying.contains(name)) change.leaving.push_back(parameter);
-  }
+  std::unordered_set<const void*> trained;
+  for (const Parameter& parameter : optimizer.parameters()) trained.insert(parameter.id());
+  for (const auto& [name, parameter] : net.parameters)
+    if (trained.contains(parameter.id()) && !smaller.parameters.contains(name)) change.leaving.push_back(parameter);
   for (const PlannedParameter& planned : plan.parameters) {
-    const auto parameter = parameters.find(planned.name);
-    if (parameter == parameters.end() || !planned.is_smaller(parameter->second.shape())) continue;
+    if (planned.is_new()) continue;
+    const Parameter& parameter = net.parameters.at(planned.name);
+    if (!trained.contains(parameter.id()) || !planned.is_smaller(parameter.shape())) continue;
     for (const std::string& slot : optimizer.slots())
-      if (Tensor* state = optimizer.state(parameter->second, slot))
+      if (Tensor* state = optimizer.state(parameter, slot))
         change.slots.emplace_back(state, slice_axes(*state, planned.kept).contiguous());
   }
   return change;
@@ -243,15 +238,15 @@ void replace_blocks(Module& net, const Module& copy, const std::vector<std::stri
 }
 
 /// Lets an optimiser that trains a weight train the bias too that it has gained.
-void add_biases(Optimizer& optimizer, const Module& net, const CompactionPlan& plan) {
-  std::unordered_map<std::string, Parameter> parameters;
-  std::unordered_set<const void*> known;
-  for (const auto& [name, parameter] : net.named_parameters()) parameters.emplace(name, parameter);
-  for (const Parameter& parameter : optimizer.parameters()) known.insert(parameter.id());
+void add_biases(Optimizer& optimizer, const NetworkIndex& net, const CompactionPlan& plan) {
+  std::unordered_set<const void*> trained;
+  for (const Parameter& parameter : optimizer.parameters()) trained.insert(parameter.id());
   for (const PlannedParameter& planned : plan.parameters) {
     if (!planned.is_new()) continue;
-    const Parameter& weight = parameters.at(planned.weight);
-    if (known.contains(weight.id())) optimizer.add(planned.name, parameters.at(planned.name), weight);
+    const Parameter& weight = net.parameters.at(planned.weight);
+    if (!trained.contains(weight.id())) continue;
+    const auto [module, name] = net.owner(planned.name);
+    optimizer.add(planned.name, module->parameter(name), weight);
   }
 }
 
@@ -266,6 +261,11 @@ void fields(FieldVisitor& f, CompactOptions& o) {
 
 CompactionReport compact(Module& net, const Tensor& example, const CompactOptions& options) {
   check(options.tolerance >= 0, "compact", "expected a tolerance of at least 0, got {}", options.tolerance);
+  for (const auto& [name, parameter] : net.named_parameters())
+    check(parameter.transforms().empty(), "compact",
+          "expected parameters without transforms, but '{}' has a {}; harden it first (Parameter::fold_transforms, or "
+          "what gave it)",
+          name, parameter.transforms().empty() ? "" : parameter.transforms()[0]->type());
   CompactionReport report;
   report.parameters_before = net.num_parameters();
 
@@ -274,7 +274,7 @@ CompactionReport compact(Module& net, const Tensor& example, const CompactOption
   if (options.drop_blocks) report.dropped_blocks = drop_blocks(*copy, example);
   const DependencyGraph graph = DependencyGraph::trace(*copy, example);
   Search search(net, *copy, graph, example, options);
-  const auto [dead, plan, error, problem] = search.run();
+  const auto [dead, plan, smaller, error, problem] = search.run();
   report.error = error;
   report.kept_whole = search.kept_whole();
   report.not_called = graph.not_called();
@@ -285,24 +285,21 @@ CompactionReport compact(Module& net, const Tensor& example, const CompactOption
     report.groups.push_back({group.name, group.units, group.units - removed, dead.notes[i]});
   }
   report.kept = composed(plan, options.earlier);
-  apply(plan, *copy);
-
-  std::unordered_set<std::string> staying;
-  for (const auto& [name, parameter] : copy->named_parameters()) {
-    staying.insert(name);
+  for (const auto& [name, parameter] : smaller->named_parameters())
     if (parameter.mask().defined()) report.masks_left.push_back(name);
-  }
   for (const PlannedParameter& planned : plan.parameters)
     if (planned.is_new()) report.added_biases.push_back(planned.name);
   OptimizerChange change;
-  if (options.optimizer != nullptr) change = plan_optimizer(*options.optimizer, net, plan, staying);
+  if (options.optimizer != nullptr)
+    change = plan_optimizer(*options.optimizer, NetworkIndex(net), plan, NetworkIndex(*smaller));
 
-  // It worked on the copy, so it works here.
-  replace_blocks(net, *copy, report.dropped_blocks);
-  apply(plan, net);
-  for (auto& [state, smaller] : change.slots) *state = std::move(smaller);
+  // It worked on a copy, so it works here.
+  replace_blocks(net, *smaller, report.dropped_blocks);
+  const NetworkIndex index(net);
+  apply(plan, index);
+  for (auto& [state, less] : change.slots) *state = std::move(less);
   for (const Parameter& parameter : change.leaving) options.optimizer->remove(parameter);
-  if (options.optimizer != nullptr) add_biases(*options.optimizer, net, plan);
+  if (options.optimizer != nullptr) add_biases(*options.optimizer, index, plan);
   report.parameters_after = net.num_parameters();
   return report;
 }

@@ -69,7 +69,8 @@ struct CompactionReport {
 /// that reads it is masked. What a constant channel still adds (biases, BatchNorm shifts, through any activation) is
 /// measured where it is read and goes into the readers' biases, and where zero-padding makes borders differ into
 /// Conv2d's `constant`. Where it is not constant there the unit stays, and the report says why. `example` is an input
-/// of the network, batch 1 is enough. Transforms of parameters (learned masks) must have been replaced by masks.
+/// of the network, batch 1 is enough. Transforms of parameters must have been hardened; those of outputs are compacted
+/// as the layers are that they stand behind.
 ///
 /// Where the outputs would differ by more than the tolerance, or the smaller network would not run (a reshape to fixed
 /// sizes), the channel group that causes it is found by bisection and stays whole, and the report says which and why.

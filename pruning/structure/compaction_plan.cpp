@@ -262,13 +262,6 @@ void Planner::add_to_border(const ReadConstants& constants, const Tensor& taps) 
       .buffers.emplace_back(reader.border, slice_axes(total, rows).to(weight.data().dtype()).contiguous());
 }
 
-/// "fc1" and "bias" of "fc1.bias".
-std::pair<std::string, std::string> module_and_own_name(const std::string& full) {
-  const size_t dot = full.rfind('.');
-  if (dot == std::string::npos) return {"", full};
-  return {full.substr(0, dot), full.substr(dot + 1)};
-}
-
 }  // namespace
 
 CompactionPlan plan_compaction(Module& net, const DependencyGraph& graph, const DeadUnits& dead,
@@ -276,26 +269,36 @@ CompactionPlan plan_compaction(Module& net, const DependencyGraph& graph, const 
   return Planner(net, graph, dead, may_select).take();
 }
 
-void apply(const CompactionPlan& plan, Module& net) {
+NetworkIndex::NetworkIndex(const Module& net) {
+  for (const auto& [name, parameter] : net.named_parameters()) parameters.emplace(name, parameter);
+  for (const auto& [name, module] : net.named_modules()) modules.emplace(name, module);
+}
+
+std::pair<ModulePtr, std::string> NetworkIndex::owner(const std::string& parameter) const {
+  const size_t dot = parameter.rfind('.');
+  const std::string module = dot == std::string::npos ? "" : parameter.substr(0, dot);
+  const auto found = modules.find(module);
+  check(found != modules.end(), "compact", "no module '{}' could hold '{}'", module, parameter);
+  return {found->second, dot == std::string::npos ? parameter : parameter.substr(dot + 1)};
+}
+
+void apply(const CompactionPlan& plan, const NetworkIndex& net) {
   for (const PlannedModule& planned : plan.modules) {
-    const ModulePtr module = net.find(planned.name);
-    if (planned.changes_channels) module->keep_channels(planned.inputs, planned.outputs);
+    Module& module = *net.modules.at(planned.name);
+    if (planned.changes_channels) module.keep_channels(planned.inputs, planned.outputs);
     if (planned.selection) {
       const bool is_all = planned.selection->size() == planned.inputs.size();
-      module->select_inputs(static_cast<int64_t>(planned.inputs.size()), is_all ? Indices() : *planned.selection);
+      module.select_inputs(static_cast<int64_t>(planned.inputs.size()), is_all ? Indices() : *planned.selection);
     }
-    for (const auto& [name, value] : planned.buffers) module->set_buffer(name, value);
+    for (const auto& [name, value] : planned.buffers) module.set_buffer(name, value);
   }
   for (const PlannedParameter& planned : plan.parameters) {
-    if (!planned.is_new()) continue;
-    const auto [module, name] = module_and_own_name(planned.name);
-    net.find(module)->define_parameter(name, planned.value);
-  }
-  std::unordered_map<std::string, Parameter> parameters;
-  for (const auto& [name, parameter] : net.named_parameters()) parameters.emplace(name, parameter);
-  for (const PlannedParameter& planned : plan.parameters) {
-    if (planned.is_new()) continue;
-    Parameter parameter = parameters.at(planned.name);
+    if (planned.is_new()) {
+      const auto [module, name] = net.owner(planned.name);
+      module->define_parameter(name, planned.value);
+      continue;
+    }
+    Parameter parameter = net.parameters.at(planned.name);
     const Tensor gradient = parameter.grad();
     parameter.clear_mask();
     parameter.set_data(planned.value);

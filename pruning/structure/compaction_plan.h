@@ -2,8 +2,10 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pruning/structure/dead_units.h"
@@ -45,8 +47,19 @@ using MaySelect = std::function<bool(const std::string& module)>;
 CompactionPlan plan_compaction(Module& net, const DependencyGraph& graph, const DeadUnits& dead,
                                const MaySelect& may_select);
 
-/// Carries it out on `net` or on a copy of it. Gradients follow.
-void apply(const CompactionPlan& plan, Module& net);
+/// Who is who in a network, by full name.
+struct NetworkIndex {
+  explicit NetworkIndex(const Module& net);
+
+  /// The module that holds, or may hold, a parameter of that full name, and its name there. Throws when there is none.
+  std::pair<ModulePtr, std::string> owner(const std::string& parameter) const;
+
+  std::map<std::string, Parameter> parameters;
+  std::map<std::string, ModulePtr> modules;
+};
+
+/// Carries it out on the network that it was computed from, or on a copy of that. Gradients follow.
+void apply(const CompactionPlan& plan, const NetworkIndex& net);
 
 /// x with only these indices of each axis.
 Tensor slice_axes(Tensor x, const std::vector<Indices>& kept);

@@ -160,7 +160,7 @@ TEST(Transforms, AreBuiltFromTheirConfigurationUnlessTheyAreThere) {
   EXPECT_TRUE(other->parameters()[0].transforms().empty());
   EXPECT_EQ(other->find("1")->output_transform(), nullptr);
   const ModulePtr stranger = share(Linear(3, 2));
-  expect_error([&] { build_transforms(*stranger, config); }, {"[build_transforms]", "1", "Scale"});
+  expect_error([&] { build_transforms(*stranger, config); }, {"[set_parameter_transforms]", "0/weight", "Scale"});
 }
 
 TEST(Transforms, OfTheWrongShapeAreNamed) {

@@ -56,7 +56,22 @@ class ChannelMix : public Module {
   Parameter &mixing_, &offset_;
 };
 
+/// Scales the channels of images by learned numbers: x (N,C,H,W) -> the same.
+class ChannelGate : public Module {
+ public:
+  explicit ChannelGate(int64_t channels) : gate_(add_parameter("gate", randn({channels}))) {}
+
+  Variable forward(const Variable& x) override { return x * reshape(gate_, {1, x.size(1), 1, 1}); }
+  std::string type() const override { return "ChannelGate"; }
+  nlohmann::json config() const override { return {{"type", type()}, {"channels", gate_.size(0)}}; }
+
+ private:
+  Parameter& gate_;
+};
+
 inline void register_own_layers() {
+  register_module_type(
+      "ChannelGate", [](const nlohmann::json& config) { return std::make_shared<ChannelGate>(config.at("channels")); });
   register_module_type("SqueezeExcite", [](const nlohmann::json& config) {
     return std::make_shared<SqueezeExcite>(config.at("channels"), config.at("hidden"));
   });

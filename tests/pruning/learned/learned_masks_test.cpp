@@ -313,6 +313,16 @@ TEST(LearnedMasks, CopiesOfANetworkUnderWayAnswerAsItDoes) {
   for (const Parameter& parameter : net->parameters()) EXPECT_TRUE(parameter.transforms().empty());
 }
 
+TEST(LearnedMasks, CopiesKnowNOfM) {
+  const auto [net, sites] = coupled_network();
+  LearnedMasks masks(net, {site_of("first", net->parameters()[0], Pattern::n_of_m(2, 4))},
+                     {.initial = InitialScores::magnitude});
+  masks.select(0.5);
+  EXPECT_DOUBLE_EQ(masks.sparsity(), 0.5);
+  net->eval();
+  expect_copies_answer_alike(net);
+}
+
 TEST(NetworkSurgery, CopiesOfANetworkUnderWayAnswerAsItDoes) {
   const auto [net, sites] = coupled_network();
   NetworkSurgery surgery({sites[1]}, {.c = 0.5});

@@ -70,6 +70,35 @@ TEST(OwnLayers, ConstantsFoldIntoTheirBiases) {
   EXPECT_EQ(parameter_of(*net, "3.offset").data().item(), 1 + 10 * 0.5 * 0.5);
 }
 
+TEST(OwnLayers, BehindALayerAreCompactedWithIt) {
+  register_own_layers();
+  set_seed(4);
+  const auto net = share(Sequential(Conv2d(2, 6, {.kernel = 3}), ReLU(), Conv2d(6, 3, {.kernel = 1})));
+  net->find("0")->set_output_transform(std::make_shared<ChannelGate>(6));
+  const DependencyGraph graph = DependencyGraph::trace(*net, example({1, 2, 5, 5}));
+  EXPECT_EQ(graph.find("0").members.size(), 4U);  // weight, bias, gate, the next weight
+  mask_axis(*net, "0.weight", 0, {1, 4});
+  mask_axis(*net, "0.output_transform.gate", 0, {2});
+  const CompactionReport report = compact_and_compare(*net, {2, 2, 5, 5});
+  EXPECT_TRUE(report.kept_whole.empty()) << report.to_table();
+  EXPECT_EQ(parameter_of(*net, "0.output_transform.gate").shape(), Shape{3});
+  EXPECT_EQ(parameter_of(*net, "0.weight").shape(), Shape({3, 2, 3, 3}));
+}
+
+TEST(OwnLayers, InFrontOfAParameterHaveToBeHardenedFirst) {
+  register_own_layers();
+  const auto net = share(Sequential(Conv2d(1, 2, {.kernel = 1}), Conv2d(2, 1, {.kernel = 1})));
+  Parameter weight = parameter_of(*net, "1.weight");
+  weight.add_transform(std::make_shared<ChannelGate>(2));
+  mask_axis(*net, "0.weight", 0, {1});
+  const Tensor x = example({1, 1, 2, 2}), before = output_of(*net, x);
+  expect_error([&] { compact(*net, x); }, {"[compact]", "1.weight", "ChannelGate", "fold_transforms"});
+  weight.fold_transforms();
+  EXPECT_TRUE(identical(output_of(*net, x), before));
+  compact_and_compare(*net, {1, 1, 2, 2});
+  EXPECT_EQ(parameter_of(*net, "1.weight").shape(), Shape({1, 1, 1, 1}));
+}
+
 TEST(OwnLayers, PruneTrainCompactSaveLoad) {
   const ModulePtr net = gated_network();
   randomize(*net, 3);

@@ -12,6 +12,7 @@
 #include "pruning/structure/compact.h"
 #include "pruning/structure/costs.h"
 #include "tests/layers/expect.h"
+#include "tests/pruning/own_layers.h"
 #include "tests/pruning/structure/topology/program_network.h"
 #include "tests/pruning/structure/topology/random_network.h"
 #include "training/checkpoint.h"
@@ -111,6 +112,7 @@ constexpr uint64_t kNetworks = 1000;
 
 TEST(TopologyFuzz, CompactionKeepsTheOutputsOfRandomNetworks) {
   register_module_type("ProgramNetwork", ProgramNetwork::from_config);
+  register_own_layers();
   const bool one = std::getenv("ESPALIER_FUZZ_SEED") != nullptr;
   const uint64_t first = number_from("ESPALIER_FUZZ_SEED", 0);
   const uint64_t count = one ? 1 : number_from("ESPALIER_FUZZ_NETWORKS", kNetworks);

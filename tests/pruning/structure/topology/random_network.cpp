@@ -12,6 +12,7 @@
 #include "layers/pooling.h"
 #include "layers/residual.h"
 #include "pruning/structure/graph.h"
+#include "tests/pruning/own_layers.h"
 #include "tests/pruning/structure/topology/program_network.h"
 
 namespace espalier::topology {
@@ -224,7 +225,7 @@ bool Builder::grow_tokens(const Value& x) {
 
 bool Builder::grow_image(const Value& x) {
   const int64_t channels = x.shape[0], height = x.shape[1], width = x.shape[2], wider = between(1, 5);
-  switch (between(0, 12)) {
+  switch (between(0, 15)) {
     case 0:
     case 1:
       apply(layer(Conv2d(channels, wider, {.padding = 1, .bias = chance(0.6)})), x, {wider, height, width});
@@ -257,6 +258,14 @@ bool Builder::grow_image(const Value& x) {
     case 11:
       apply(layer(PadShortcut(channels, channels + wider, {.stride = 1})), x, {channels + wider, height, width});
       return true;
+    case 12: apply(layer(SqueezeExcite(channels, wider)), x, x.shape); return true;
+    case 13: apply(layer(ChannelMix(channels, wider)), x, {wider, height, width}); return true;
+    case 14: {
+      const std::string gated = layer(Conv2d(channels, wider, {.kernel = 1}));
+      program_.layers.back().second->set_output_transform(share(ChannelGate(wider)));
+      apply(gated, x, {wider, height, width});
+      return true;
+    }
     default:
       if (height > 4 || width > 4) return false;
       apply(layer(MaxPool2d({.kernel = 2, .stride = 1, .padding = 1})), x, {channels, height + 1, width + 1});

@@ -1,5 +1,5 @@
 // Random small networks: residual sums, cat, chunk, gates, layers called twice, tied weights, reshape, permute, LSTM,
-// attention, heads that only training knows.
+// attention, heads that only training knows, layers of a user's own, one of them behind another layer.
 #pragma once
 
 #include "core/tensor.h"
