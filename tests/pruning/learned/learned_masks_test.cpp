@@ -8,6 +8,7 @@
 #include "pruning/learned/movement.h"
 #include "pruning/learned/units.h"
 #include "pruning/schedules/surgery.h"
+#include "pruning/structure/graph.h"
 #include "tests/training/support.h"
 #include "training/checkpoint.h"
 
@@ -330,6 +331,21 @@ TEST(NetworkSurgery, CopiesOfANetworkUnderWayAnswerAsItDoes) {
   ASSERT_GT(surgery.sparsity(), 0);
   net->eval();
   expect_copies_answer_alike(net);
+}
+
+TEST(LearnedMasks, NetworksUnderWayAreTraced) {
+  const auto [net, sites] = coupled_network();
+  const auto expect_hidden = [&] {
+    const ChannelGroup hidden = DependencyGraph::trace(*net, randn({2, 4})).find("0");
+    EXPECT_EQ(hidden.fixed, "");
+    EXPECT_EQ(hidden.members.size(), 5U);  // weight, bias, BatchNorm's two, the next weight
+  };
+  {
+    const HardConcreteGates gates(net, sites);
+    expect_hidden();
+  }
+  const LearnedMasks masks(net, sites);
+  expect_hidden();
 }
 
 // --- training and resuming -------------------------------------------------------------------------------------------
