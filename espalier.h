@@ -27,6 +27,7 @@
 
 // Layers, networks.
 #include "layers/activations.h"
+#include "layers/bundle.h"
 #include "layers/channels.h"
 #include "layers/containers.h"
 #include "layers/conv.h"
@@ -35,6 +36,7 @@
 #include "layers/init.h"
 #include "layers/linear.h"
 #include "layers/lstm.h"
+#include "layers/models/heads.h"
 #include "layers/models/lstm_rows.h"
 #include "layers/models/zoo.h"
 #include "layers/module.h"
@@ -49,16 +51,21 @@
 // Data.
 #include "datasets/augment.h"
 #include "datasets/corruptions.h"
+#include "datasets/data_kind.h"
 #include "datasets/data_loader.h"
 #include "datasets/dataset.h"
 #include "datasets/download.h"
+#include "datasets/npy.h"
 
 // Training.
 #include "training/answers.h"
+#include "training/batch.h"
 #include "training/callback.h"
 #include "training/checkpoint.h"
 #include "training/clip.h"
 #include "training/evaluate.h"
+#include "training/loss.h"
+#include "training/metric.h"
 #include "training/metrics.h"
 #include "training/optimizer.h"
 #include "training/progress.h"
@@ -103,6 +110,7 @@
 // Recipes, and stages of your own.
 #include "core/fields.h"
 #include "core/registry.h"
+#include "pipeline/data.h"
 #include "pipeline/recipe.h"
 #include "pipeline/run.h"
 #include "pipeline/stage.h"

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/random.h"
+#include "datasets/rows.h"
 
 namespace espalier {
 namespace {
@@ -18,7 +19,44 @@ namespace {
 // Keeps the order apart from everything else that draws from the same seed.
 constexpr uint64_t kShuffleDomain = 0x73687566666c6501;
 
+/// Rows of f32 (N,...), each channel less its mean, divided by its deviation; `mean` may be empty.
+Tensor normalized_rows(const Tensor& all, std::span<const int64_t> chosen, const std::vector<float>& mean,
+                       const std::vector<float>& stddev) {
+  Shape shape = all.shape();
+  const int64_t each = all.numel() / all.size(0);
+  shape[0] = static_cast<int64_t>(chosen.size());
+  const auto channels = static_cast<int64_t>(mean.size());
+  const int64_t inner = shape.rank() == 4 ? shape[2] * shape[3] : 1;
+  Tensor rows = Tensor::empty(shape, DType::f32);
+  float* out = rows.data<float>();
+  for (const int64_t index : chosen) {
+    const float* in = all.data<float>() + index * each;
+    for (int64_t i = 0; i < each; ++i, ++out) {
+      const auto c = static_cast<size_t>(channels > 0 ? i / inner % channels : 0);
+      *out = channels > 0 ? (in[i] - mean[c]) / stddev[c] : in[i];
+    }
+  }
+  return rows;
+}
+
+/// A row for each example, in memory as the loader reads it.
+void check_rows(const Dataset& dataset, const char* what, const std::string& name, Tensor& values) {
+  check(values.defined() && values.rank() >= 1 && values.size(0) == dataset.size(), "data_loader",
+        "expected one {} '{}' for each of the {} examples of '{}', got {}", what, name, dataset.size(), dataset.name,
+        values.defined() ? describe(values) : "none");
+  values = values.contiguous();
+}
+
 }  // namespace
+
+Batch Batch::slice(int64_t begin, int64_t end) const {
+  const auto part = [&](const Tensor& all) { return all.slice(0, begin, end).contiguous(); };
+  Batch result{part(images), part(labels), part(indices)};
+  for (const auto& [name, values] : inputs) result.inputs.emplace_back(name, part(values));
+  for (const auto& [name, values] : targets) result.targets.emplace_back(name, part(values));
+  result.loss = loss;
+  return result;
+}
 
 // Shared by the consumer and the thread. The thread makes batches in order, so timing decides only how far ahead it is.
 struct BatchStream::State {
@@ -105,16 +143,37 @@ std::optional<Batch> BatchStream::next() { return state_->take(); }
 DataLoader::DataLoader(Dataset dataset, DataLoaderOptions options)
     : dataset_(std::move(dataset)), options_(std::move(options)) {
   check(dataset_.size() > 0, "data_loader", "expected a data set with examples, got '{}' without any", dataset_.name);
-  check(dataset_.labels.defined() && dataset_.labels.numel() == dataset_.size(), "data_loader",
-        "expected one label for each of the {} images of '{}', got {}", dataset_.size(), dataset_.name,
-        dataset_.labels.numel());
+  check(dataset_.reconstructs ||
+            (dataset_.labels.defined() && dataset_.labels.rank() >= 1 && dataset_.labels.size(0) == dataset_.size()),
+        "data_loader", "expected one label for each of the {} images of '{}', got {}", dataset_.size(), dataset_.name,
+        dataset_.labels.defined() ? dataset_.labels.numel() : 0);
+  check(dataset_.reconstructs || dataset_.labels.dtype() == DType::i64 || dataset_.labels.dtype() == DType::f32,
+        "data_loader", "expected classes (i64) or values (f32) as labels of '{}', got {}", dataset_.name,
+        dataset_.reconstructs ? "none" : describe(dataset_.labels));
+  const DType dtype = dataset_.images.dtype();
+  check(dataset_.has_images() || dtype == DType::f32 || dtype == DType::i64, "data_loader",
+        "expected u8 images (N,C,H,W), or inputs of f32 or i64, of '{}', got {}", dataset_.name,
+        describe(dataset_.images));
+  check(!dataset_.reconstructs || dtype != DType::i64, "data_loader",
+        "expected inputs of '{}' that a network can give back, got whole numbers", dataset_.name);
+  check(options_.augmentations.empty() || dataset_.has_images(), "data_loader",
+        "expected no augmentations: '{}' holds no images", dataset_.name);
   check(options_.batch_size >= 1, "data_loader", "expected a batch_size of at least 1, got {}", options_.batch_size);
   check(options_.batch_size <= dataset_.size() || !(options_.shuffle || options_.drop_last), "data_loader",
         "expected a batch_size of at most {}, the number of training examples of '{}', got {}; use a smaller batch",
         dataset_.size(), dataset_.name, options_.batch_size);
   check(options_.prefetch >= 0, "data_loader", "expected prefetch of at least 0, got {}", options_.prefetch);
   dataset_.images = dataset_.images.contiguous();
-  dataset_.labels = dataset_.labels.contiguous();
+  if (dataset_.labels.defined()) dataset_.labels = dataset_.labels.contiguous();
+  for (auto& [name, values] : dataset_.inputs) check_rows(dataset_, "input", name, values);
+  for (Target& target : dataset_.targets) check_rows(dataset_, "target", target.name, target.values);
+  if (!options_.normalize && !dataset_.has_images()) dataset_.mean = dataset_.stddev = {};
+  if (dtype == DType::f32 && !dataset_.mean.empty()) {
+    const int64_t channels = dataset_.images.rank() == 4 ? dataset_.images.size(1) : dataset_.images.size(-1);
+    check(static_cast<int64_t>(dataset_.mean.size()) == channels && dataset_.mean.size() == dataset_.stddev.size(),
+          "data_loader", "expected a mean and a deviation for each of the {} channels of '{}', got {} and {}", channels,
+          dataset_.name, dataset_.mean.size(), dataset_.stddev.size());
+  }
   transform_ = options_.normalize ? Transform(dataset_.mean, dataset_.stddev, options_.augmentations)
                                   : Transform({}, {}, options_.augmentations);
 }
@@ -142,14 +201,17 @@ BatchStream DataLoader::batches(int64_t epoch, int64_t start_batch) const {
     const int64_t begin = number * batch_size;
     const int64_t count = std::min(batch_size, dataset.size() - begin);
     const std::span<const int64_t> chosen(indices.data() + begin, static_cast<size_t>(count));
-    Batch batch{transform(dataset.images, chosen, seed, epoch), Tensor::empty({count}, DType::i64),
-                Tensor::empty({count}, DType::i64)};
-    const int64_t* labels = dataset.labels.data<int64_t>();
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t index = chosen[static_cast<size_t>(i)];
-      batch.labels.data<int64_t>()[i] = labels[index];
-      batch.indices.data<int64_t>()[i] = index;
-    }
+    Batch batch;
+    batch.images = dataset.has_images() ? transform(dataset.images, chosen, seed, epoch)
+                   : dataset.images.dtype() == DType::f32
+                       ? normalized_rows(dataset.images, chosen, dataset.mean, dataset.stddev)
+                       : rows_of(dataset.images, chosen);
+    batch.labels = dataset.reconstructs ? batch.images : rows_of(dataset.labels, chosen);
+    batch.indices = Tensor::from(std::vector<int64_t>(chosen.begin(), chosen.end()), {count});
+    for (const auto& [name, values] : dataset.inputs) batch.inputs.emplace_back(name, rows_of(values, chosen));
+    for (const Target& target : dataset.targets)
+      batch.targets.emplace_back(target.name, rows_of(target.values, chosen));
+    batch.loss = dataset.loss;
     return batch;
   };
   return BatchStream(std::move(make), start_batch, num_batches(), options_.prefetch);

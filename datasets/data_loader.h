@@ -12,12 +12,17 @@
 
 namespace espalier {
 
+/// As in a Dataset, `images` and `labels` are the first input and the first target.
 struct Batch {
-  Tensor images;   ///< f32 (B,C,H,W), normalised
-  Tensor labels;   ///< i64 (B)
-  Tensor indices;  ///< i64 (B): which examples of the data set
+  Tensor images;                           ///< f32 (B,C,H,W) or of another shape, normalised; or i64
+  Tensor labels;                           ///< i64 (B) classes, i64 (B,T) classes of steps, or f32 (B,...)
+  Tensor indices;                          ///< i64 (B): which examples of the data set
+  NamedTensors inputs = {}, targets = {};  ///< the others by name
+  std::string loss = {};                   ///< Dataset::loss
 
   int64_t size() const { return labels.size(0); }
+  /// Examples begin..end-1 of it.
+  Batch slice(int64_t begin, int64_t end) const;
 };
 
 struct DataLoaderOptions {

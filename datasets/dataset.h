@@ -1,35 +1,78 @@
-// Image data sets held in memory, the catalogue of those Espalier knows, and where their files are looked for.
+// Data sets held in memory, the catalogue of those Espalier knows, and where their files are looked for.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "core/safetensors.h"
 #include "core/tensor.h"
 
 namespace espalier {
 
-/// Labelled images. Copying shares the tensors.
+/// What a network, or one of its heads, is to answer: classes, i64 (N), or of every step of a sequence (N,T), where -1
+/// stands for none; or values, f32 (N,...).
+struct Target {
+  std::string name;  ///< "age"
+  Tensor values;
+  std::vector<std::string> class_names = {};  ///< of classes
+
+  bool is_classes() const { return values.dtype() == DType::i64; }
+  /// Outputs that it takes for one example: (classes), (T,classes), or the shape of the values.
+  Shape outputs() const;
+};
+
+/// Examples: labelled images or other inputs, with what a network is to answer. Copying shares the tensors. `images`
+/// and `labels` are the short form for the first input and the first target, whatever they are.
 struct Dataset {
   std::string name;    ///< "mnist"
   std::string source;  ///< the folder or archive it was read from, "embedded" for digits
-  Tensor images;       ///< u8 (N,C,H,W)
-  Tensor labels;       ///< i64 (N), each in [0, num_classes)
+  Tensor images;       ///< u8 images (N,C,H,W), f32 (N,...) of any other shape, or i64 numbers (N,...), as of words
+  Tensor labels;       ///< the first Target's: i64 (N) classes, each in [0, num_classes), most of the time
   std::vector<std::string> class_names = {};
-  /// Of each channel over the training images, pixels scaled to [0,1]. The test set carries the training set's.
+  /// Of each channel over the training inputs, pixels scaled to [0,1]; empty: the input is not normalised. The test set
+  /// carries the training set's. The channels of floats are axis 1 of (N,C,H,W), the last axis of others.
   std::vector<float> mean = {}, stddev = {};
 
+  /// Inputs besides `images`, in the order in which the network takes them: {"lengths", i64 (N)} of sequences.
+  NamedTensors inputs = {};
+  /// Targets besides `labels`, one for each further head.
+  std::vector<Target> targets = {};
+  /// An autoencoder's: the target is the input, as the network gets it.
+  bool reconstructs = false;
+  /// Which loss is minimised and which metric chooses the epoch; "": those of the first target's kind (training/loss.h,
+  /// training/metric.h).
+  std::string loss = {}, metric = {};
+
   int64_t size() const { return images.defined() ? images.size(0) : 0; }
+  /// Of images.
   int64_t channels() const { return images.size(1); }
   int64_t height() const { return images.size(2); }
   int64_t width() const { return images.size(3); }
   int64_t num_classes() const { return static_cast<int64_t>(class_names.size()); }
+
+  bool has_images() const { return images.defined() && images.rank() == 4 && images.dtype() == DType::u8; }
+  /// Of one example's first input: (C,H,W), (T,F), ...
+  Shape input_shape() const;
+  /// The first target, then the others.
+  std::vector<Target> all_targets() const;
+  /// Whether it asks for one class of each example and nothing else: what has a confusion matrix and right answers.
+  bool is_classification() const;
+  /// `count` inputs of the shapes and types that the network gets, to see what it makes of them: floats are zeros,
+  /// integers those of the first example, lengths the longest.
+  std::vector<Tensor> example(int64_t count = 1) const;
 
   /// A copy of the examples at `indices`, in that order. Throws ArgumentError for an index out of range.
   Dataset subset(const std::vector<int64_t>& indices) const;
   /// The first `count` examples (all of them when there are fewer); a view.
   Dataset first(int64_t count) const;
 };
+
+/// What it takes to feed a network that was trained on this data, as JSON: "name", "classes", "mean", "stddev", "shape"
+/// of an input; of other than images in classes also "targets", "inputs", "loss" and "metric".
+std::string description_of(const Dataset& dataset);
+/// A checksum of everything in its examples.
+uint64_t checksum_of(const Dataset& dataset);
 
 struct Splits {
   Dataset train, test;
@@ -40,10 +83,12 @@ struct TrainValidation {
 };
 
 /// Takes a validation set out of a training set: `size` in (0,1) is a fraction, from 1 a count. Every class gives its
-/// share, to within one example; the choice depends on `seed` only, and both parts keep the original order.
+/// share, to within one example; other targets have no classes. The choice depends on `seed` only, and both parts keep
+/// the original order.
 TrainValidation split_validation(const Dataset& train, double size, uint64_t seed = 0);
 
-/// Mean and standard deviation of each channel of u8 images (N,C,H,W), pixels scaled to [0,1], into `dataset`.
+/// Mean and standard deviation of each channel into `dataset`: of u8 images, pixels scaled to [0,1]; of floats, for
+/// sequences without the steps past their lengths. Of integers there are none.
 void compute_statistics(Dataset& dataset);
 
 /// A file of a data set on the web.
@@ -87,9 +132,10 @@ struct LoadOptions {
   bool any_size = false;  ///< accept files with more or fewer examples than the data set has
 };
 
-/// Reads a data set. Its files are looked for in `data_dir`, $ESPALIER_DATA, the user's cache and Debian's folder, in
-/// that order; `digits` is part of the library. Nothing is downloaded. Throws FileError when nothing is found (saying
-/// where it looked and how to get the data) or when a file is bad (with file, offset, expected and found).
+/// Reads a data set of the catalogue, or data of one's own, "csv:cars.csv" (data_kind.h). Its files are looked for in
+/// `data_dir`, $ESPALIER_DATA, the user's cache and Debian's folder, in that order; `digits` is part of the library.
+/// Nothing is downloaded. Throws FileError when nothing is found (saying where it looked and how to get the data) or
+/// when a file is bad (with file, offset, expected and found).
 Splits load_dataset(const std::string& name, const LoadOptions& options = {});
 
 /// The folder or archive that load_dataset would read, "embedded" for digits, "" when nothing is found. Reads no file.

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "datasets/cifar.h"
+#include "datasets/data_kind.h"
 #include "datasets/dataset.h"
 #include "datasets/digits.h"
 #include "datasets/idx.h"
@@ -185,6 +186,7 @@ std::vector<std::string> data_places(const LoadOptions& options) {
 }
 
 Splits load_dataset(const std::string& name, const LoadOptions& options) {
+  if (names_own_data(name)) return load_own_data(name, options.data_dir);
   const DatasetInfo& info = dataset_info(name);
   if (info.format == DatasetInfo::Format::embedded) return load_digits();
   const std::string source = find_dataset(info, options.data_dir);

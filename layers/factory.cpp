@@ -10,6 +10,7 @@
 #include "layers/embedding.h"
 #include "layers/linear.h"
 #include "layers/lstm.h"
+#include "layers/models/heads.h"
 #include "layers/models/lstm_rows.h"
 #include "layers/models/zoo.h"
 #include "layers/norm.h"
@@ -42,6 +43,7 @@ struct Table {
       {"Flatten", without_options<Flatten>},
       {"GaussianNoise", GaussianNoise::from_config},
       {"GELU", without_options<GELU>},
+      {"Heads", Heads::from_config},
       {"Identity", without_options<Identity>},
       {"LSTM", LSTM::from_config},
       {"LayerNorm", LayerNorm::from_config},

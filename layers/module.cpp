@@ -71,6 +71,19 @@ std::vector<ModulePtr> Module::everything() const {
   return all;
 }
 
+Bundle Module::forward_all(const Bundle& inputs) {
+  if (inputs.size() != 1)
+    fail(label(), "expected one input, got {}; a network of several inputs overrides forward_all", inputs.size());
+  return forward(inputs.first());
+}
+
+Bundle Module::call(const Bundle& inputs) {
+  const Bundle given = forward_all(inputs);
+  Variables outputs = given.all();
+  outputs.front() = finish(inputs.first(), given.first());
+  return outputs;
+}
+
 void Module::observe(const Variable& input, const Variable& output) {
   for (ForwardObserver* observer = t_observers; observer != nullptr; observer = observer->previous_)
     observer->callback_(*this, input, output);

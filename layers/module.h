@@ -11,6 +11,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "autograd/ops.h"
+#include "layers/bundle.h"
 #include "layers/channels.h"
 #include "layers/parameter.h"
 
@@ -38,8 +39,13 @@ class Module : public std::enable_shared_from_this<Module> {
   Module& operator=(Module&&) = delete;
 
   virtual Variable forward(const Variable& x) = 0;
+  /// The same for modules of several inputs or outputs, which override it: forward is its short form then, such as
+  /// { return forward_all(x); }. By default the inputs are one, and so are the outputs.
+  virtual Bundle forward_all(const Bundle& inputs);
   /// forward, seen by the ForwardObservers of this thread. Modules call their children like this.
   Variable operator()(const Variable& x);
+  /// forward_all, seen by them too: the first input and the first output.
+  Bundle call(const Bundle& inputs);
 
   /// While set, whoever calls the module gets what this transform makes of its output, in the same shape: noise, gates,
   /// quantised activations. It is a layer behind the layer: a part of the network with the name "output_transform",

@@ -27,15 +27,19 @@ int64_t own_parameters(const Module& module, std::unordered_set<const void*>& co
 }  // namespace
 
 ModelSummary summarize(Module& module, const Shape& input_shape, DType input_dtype) {
+  for (const Parameter& parameter : module.parameters())
+    if (is_floating(input_dtype)) input_dtype = parameter.data().dtype();
+  return summarize(module, Tensor::zeros(input_shape, input_dtype, module.device()));
+}
+
+ModelSummary summarize(Module& module, const Bundle& example) {
   ModelSummary summary;
-  summary.input = input_shape;
+  summary.input = example.first().shape();
   std::unordered_map<const Module*, std::string> names;
   for (const auto& [name, part] : module.named_modules()) names.emplace(part.get(), name);
-  const Device device = module.device();
   for (const Parameter& parameter : module.parameters()) {
     summary.parameters += parameter.numel();
     if (parameter.requires_grad()) summary.trainable += parameter.numel();
-    if (is_floating(input_dtype)) input_dtype = parameter.data().dtype();
   }
 
   std::unordered_set<const void*> counted;
@@ -53,7 +57,7 @@ ModelSummary summarize(Module& module, const Shape& input_shape, DType input_dty
   });
   const EvalMode eval(module);
   const NoGrad no_grad;
-  summary.output = module(Tensor::zeros(input_shape, input_dtype, device)).shape();
+  summary.output = module.call(example).first().shape();
   return summary;
 }
 

@@ -34,5 +34,7 @@ struct ModelSummary {
 /// Runs `module` once on zeros of `input_shape`, in evaluation mode without recording gradients, and notes what every
 /// layer gives. Only layers that are called with () are seen. Throws what forward throws when the shape does not fit.
 ModelSummary summarize(Module& module, const Shape& input_shape, DType input_dtype = DType::f32);
+/// The same for an example of what goes into the network: several inputs, or numbers that mean something.
+ModelSummary summarize(Module& module, const Bundle& example);
 
 }  // namespace espalier

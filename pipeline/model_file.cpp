@@ -23,11 +23,14 @@ DataDescription parse_description(const std::string& path, const std::string& te
                          .classes = json.at("classes"),
                          .mean = json.at("mean"),
                          .stddev = json.at("stddev"),
-                         .image = Shape(whole_numbers(json.at("shape")))};
-    bool good = data.image.rank() == 3 && !data.classes.empty();
-    for (int64_t size : data.image) good = good && size > 0 && size <= kMaxSide;
-    const auto channels = good ? static_cast<size_t>(data.image[0]) : 0;
-    good = good && data.mean.size() == channels && data.stddev.size() == channels;
+                         .input = Shape(whole_numbers(json.at("shape"))),
+                         .loss = json.value("loss", ""),
+                         .metric = json.value("metric", "")};
+    bool good = data.input.rank() >= 1 && (!data.classes.empty() || json.contains("targets"));
+    for (int64_t size : data.input) good = good && size > 0 && size <= kMaxSide;
+    const auto channels = good ? static_cast<size_t>(data.is_image() ? data.input[0] : data.input.back()) : 0;
+    good = good && data.mean.size() == data.stddev.size() &&
+           (data.mean.size() == channels || (data.mean.empty() && !data.is_image()));
     for (float value : data.mean) good = good && std::isfinite(value);
     for (float value : data.stddev) good = good && std::isfinite(value) && value > 0;
     if (!good)
@@ -58,23 +61,6 @@ std::string newest_model() {
 
 }  // namespace
 
-DataDescription description_of(const Dataset& dataset) {
-  return {.name = dataset.name,
-          .classes = dataset.class_names,
-          .mean = dataset.mean,
-          .stddev = dataset.stddev,
-          .image = {dataset.channels(), dataset.height(), dataset.width()}};
-}
-
-std::string to_text(const DataDescription& data) {
-  return nlohmann::json{{"name", data.name},
-                        {"classes", data.classes},
-                        {"mean", data.mean},
-                        {"stddev", data.stddev},
-                        {"shape", std::vector<int64_t>(data.image.begin(), data.image.end())}}
-      .dump();
-}
-
 std::string find_model(const std::string& path) {
   if (path.empty()) return newest_model();
   std::error_code error;
@@ -82,6 +68,12 @@ std::string find_model(const std::string& path) {
   for (const char* name : {"model.safetensors", "best.safetensors", "checkpoint.safetensors"})
     if (fs::exists(fs::path(path) / name, error)) return (fs::path(path) / name).string();
   fail<FileError>("load_model", "{}: expected model.safetensors in this folder, found no checkpoint", path);
+}
+
+Tensor DataDescription::example(int64_t count, Device device) const {
+  Shape shape = input;
+  shape.insert(0, count);
+  return Tensor::zeros(shape, DType::f32, device);
 }
 
 IndexMap index_map_of(const ModelFile& file) {
@@ -98,11 +90,13 @@ IndexMap index_map_of(const ModelFile& file) {
 Dataset seen_by(const char* command, const ModelFile& file, const Dataset& images) {
   Dataset seen = images;
   if (!file.data) return seen;
-  const Shape image = {images.channels(), images.height(), images.width()};
-  check(image == file.data->image, command, "{} takes images {} ({}), those of {} are {}", file.path, file.data->image,
-        printable(file.data->name), images.name, image);
+  const Shape input = images.input_shape();
+  check(input == file.data->input, command, "{} takes {} {} ({}), those of {} are {}", file.path,
+        file.data->is_image() ? "images" : "inputs", file.data->input, printable(file.data->name), images.name, input);
   seen.mean = file.data->mean;
   seen.stddev = file.data->stddev;
+  seen.loss = file.data->loss;
+  seen.metric = file.data->metric;
   return seen;
 }
 

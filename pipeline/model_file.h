@@ -12,16 +12,19 @@
 
 namespace espalier {
 
-/// What it takes to feed a network an image and to name its answer; the metadata entry "data" of a checkpoint.
+/// What it takes to feed a network and to name its answer; the metadata entry "data" of a checkpoint, which
+/// description_of(dataset) writes.
 struct DataDescription {
   std::string name;
-  std::vector<std::string> classes;
-  std::vector<float> mean, stddev;  // (C)
-  Shape image;                      // (C,H,W)
-};
+  std::vector<std::string> classes;  ///< none: it answers something else
+  std::vector<float> mean, stddev;   ///< (C)
+  Shape input;                       ///< (C,H,W), (T,F), ...
+  std::string loss, metric;          ///< Dataset::loss and metric
 
-DataDescription description_of(const Dataset& dataset);
-std::string to_text(const DataDescription& data);
+  bool is_image() const { return input.rank() == 3; }
+  /// `count` zeros as its first input. What is known of others is their names.
+  Tensor example(int64_t count = 1, Device device = Device::cpu()) const;
+};
 
 struct ModelFile {
   std::string path;

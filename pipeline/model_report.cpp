@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "pipeline/data.h"
 #include "pruning/structure/costs.h"
 #include "pruning/structure/graph.h"
 #include "training/evaluate.h"
@@ -19,10 +20,15 @@ void check_finite(const std::string& file, double loss) {
         file, loss);
 }
 
-NetworkSize measure_size(Module& module, const Shape& image, int64_t bytes) {
+double ModelReport::value_of(const std::string& metric) const {
+  for (const MetricValue& known : metrics)
+    if (known.name == metric) return known.value;
+  return std::nan("");
+}
+
+NetworkSize measure_size(Module& module, const Bundle& example, int64_t bytes) {
   NetworkSize size;
   size.bytes = bytes;
-  const Tensor example = Tensor::zeros({1, image[0], image[1], image[2]}, DType::f32, module.device());
   const Costs costs = count_costs(module, DependencyGraph::trace(module, example), example);
   size.parameters = costs.parameters;
   size.remaining_parameters = costs.remaining_parameters;
@@ -39,9 +45,9 @@ NetworkSize measure_size(Module& module, const Shape& image, int64_t bytes) {
 }
 
 ModelReport measure(Module& module, int64_t bytes, const Dataset& data) {
-  const NetworkSize size = measure_size(module, {data.channels(), data.height(), data.width()}, bytes);
+  const NetworkSize size = measure_size(module, example_of(data, module.device()), bytes);
   const Evaluation result = evaluate(module, data);
-  return {size, result.accuracy(), result.loss, result.confusion.macro_f1()};
+  return {size, result.loss, data.is_classification() ? result.confusion.macro_f1() : 0, result.metrics};
 }
 
 nlohmann::json to_json(const NetworkSize& size) {
@@ -55,7 +61,9 @@ nlohmann::json to_json(const NetworkSize& size) {
 
 nlohmann::json to_json(const ModelReport& r) {
   nlohmann::json json = to_json(static_cast<const NetworkSize&>(r));
-  json.update({{"accuracy", r.accuracy}, {"loss", r.loss}, {"macro_f1", r.macro_f1}});
+  json["loss"] = r.loss;
+  if (r.is_classification()) json["macro_f1"] = r.macro_f1;
+  for (const MetricValue& metric : r.metrics) json[metric.name] = metric.value;
   return json;
 }
 

@@ -9,8 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/text.h"
-#include "datasets/dataset.h"
+#include "datasets/data_kind.h"
 #include "layers/models/zoo.h"
+#include "pipeline/data.h"
 #include "pipeline/model_file.h"
 #include "pipeline/toml_fields.h"
 #include "pipeline/toml_text.h"
@@ -21,7 +22,10 @@ namespace espalier {
 void fields(FieldVisitor& f, Recipe& r) {
   f("title", r.title, "For people");
   f("model", r.model, "Network of the zoo; with start only its name for the defaults of trainings");
-  f("data", r.data, "Data set");
+  f("data", r.data, "Data set, or KIND:PATH of data of one's own");
+  f.unless_default("loss", r.loss,
+                   "What is minimised: cross-entropy, mse, l1 or bce; by default what the data asks for");
+  f.unless_default("metric", r.metric, "What chooses the epoch: accuracy, mse, mae or r2; by default the data's first");
   f("validation", r.validation, share_below_one(), "Share of the training images set aside; they choose the epoch");
   f("seed", r.seed, "Of weights, order, augmentation");
   f("seeds", r.seeds, at_least(1), "Runs, with seed, seed + 1, ...");
@@ -89,12 +93,13 @@ void check_fits(const Recipe& recipe, const std::string& whose, const std::strin
   const ModelFile file = open_model(find_model(path));
   check_finite_weights(file);
   if (!file.data) return;
-  const DatasetInfo& data = dataset_info(recipe.data);
-  const Shape image{data.channels, data.height, data.width};
-  const auto classes = static_cast<int64_t>(file.data->classes.size());
-  check(file.data->image == image && classes == data.num_classes(), "run",
-        "{}: expected {} for {}, images {} in {} classes; {} was trained on {}, images {} in {} classes", recipe.source,
-        whose, recipe.data, image, data.num_classes(), path, file.data->name, file.data->image, classes);
+  const ModelOptions data = model_options(recipe.data, recipe.data_dir);
+  const int64_t outputs = data.heads[0].numel(), classes = static_cast<int64_t>(file.data->classes.size());
+  const bool fits = file.data->input == data.input && (classes == 0 || classes == outputs);
+  const auto what = [](const Shape& input) { return input.rank() == 3 ? "images" : "inputs"; };
+  check(fits, "run", "{}: expected {} for {}, {} {} in {} classes; {} was trained on {}, {} {} in {} classes",
+        recipe.source, whose, recipe.data, what(data.input), data.input, outputs, path, file.data->name,
+        what(file.data->input), file.data->input, classes);
 }
 
 /// Teachers that stand in files can be read: a mistake is told before anything is trained.
@@ -130,12 +135,8 @@ void check_layers(const Recipe& recipe) {
         return stage->teacher() != nullptr && !stage->teacher()->terms.empty();
       }))
     return;
-  const DatasetInfo& data = dataset_info(recipe.data);
-  const auto fresh = [&](const std::string& name) {
-    return make_model(
-        name,
-        {.classes = data.num_classes(), .in_channels = data.channels, .height = data.height, .width = data.width});
-  };
+  const ModelOptions data = model_options(recipe.data, recipe.data_dir);
+  const auto fresh = [&](const std::string& name) { return make_model(name, data); };
   ModulePtr network = recipe.start.empty() ? fresh(recipe.model) : open_model(find_model(recipe.start)).module;
   std::map<std::string, ModulePtr> after;  // of each stage
   for (const StagePtr& stage : recipe.stages) {
@@ -188,7 +189,7 @@ Recipe parse_recipe(const std::string& text, const std::string& source, const st
   if (recipe.model.empty() || recipe.data.empty())
     reader.fail_here("expected model and data, such as model = \"lenet5\" and data = \"mnist\"");
   try {
-    recipe.data = dataset_info(recipe.data).name;
+    recipe.data = data_name(recipe.data);
     if (recipe.start.empty()) model_image(recipe.model);
   } catch (const ArgumentError& unknown_name) {
     reader.fail_here(unknown_name.what());

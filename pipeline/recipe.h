@@ -16,8 +16,9 @@ struct Recipe {
   std::string source;  ///< the file, for messages
   std::string title;
   std::string model, data, data_dir;
-  std::string start;        ///< a model file or run to start from; "": a fresh network of the zoo
-  double validation = 0.1;  ///< share of the training images; with `start` what that network was not trained on
+  std::string loss, metric;  ///< "": what the data asks for
+  std::string start;         ///< a model file or run to start from; "": a fresh network of the zoo
+  double validation = 0.1;   ///< share of the training images; with `start` what that network was not trained on
   /// Which images are set aside: the seed of the split; nothing: that of the run.
   std::optional<uint64_t> validation_seed = {};
   uint64_t seed = 0;

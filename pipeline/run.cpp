@@ -9,6 +9,7 @@
 #include "core/json.h"
 #include "core/text.h"
 #include "core/threads.h"
+#include "pipeline/data.h"
 #include "pipeline/model_file.h"
 #include "pipeline/run_places.h"
 #include "pipeline/statistics.h"
@@ -101,20 +102,31 @@ void say_validation(const Recipe& recipe, const RunOptions& options) {
 }  // namespace
 
 nlohmann::json to_json(const RecipeResult& result, const Recipe& recipe, const RunOptions& options) {
-  const auto error = over(result.seeds, [](const SeedResult& r) { return 1 - r.after.accuracy; });
   nlohmann::json runs = nlohmann::json::array();
   for (const SeedResult& r : result.seeds) runs.push_back(to_json(r));
-  return {{"command", options.command},
-          {"recipe", recipe.source},
-          {"folder", result.folder},
-          {"test_error", error.mean},
-          {"test_error_std", json_or_null(error.deviation)},
-          {"runs", runs}};
+  nlohmann::json json = {
+      {"command", options.command}, {"recipe", recipe.source}, {"folder", result.folder}, {"runs", runs}};
+  const MetricValue& metric = result.seeds.front().after.metrics.front();
+  const bool is_accuracy = metric.name == "accuracy";  // of which people want the error
+  const std::string name = is_accuracy ? "test_error" : "test_" + metric.name;
+  const auto figure = over(result.seeds, [&](const SeedResult& r) {
+    const double value = r.after.metrics.front().value;
+    return is_accuracy ? 1 - value : value;
+  });
+  json[name] = figure.mean;
+  json[name + "_std"] = json_or_null(figure.deviation);
+  return json;
 }
 
 std::string report_table(const std::vector<ReportRow>& rows) {
-  std::vector<std::vector<std::string>> cells = {
-      {"network", "accuracy", "error", "macro F1", "sparsity", "parameters", "ratio", "MACs", "ratio", "file"}};
+  const bool is_classification = rows.front().second.front().is_classification();
+  std::vector<std::vector<std::string>> cells = {{"network"}};
+  if (is_classification) cells[0].insert(cells[0].end(), {"accuracy", "error", "macro F1"});
+  std::vector<std::string> metrics;
+  if (!is_classification)
+    for (const MetricValue& metric : rows.front().second.front().metrics) metrics.push_back(metric.name);
+  cells[0].insert(cells[0].end(), metrics.begin(), metrics.end());
+  cells[0].insert(cells[0].end(), {"sparsity", "parameters", "ratio", "MACs", "ratio", "file"});
   // The reference for ratios is the first row: a compacted network no longer knows what it was.
   const std::vector<ModelReport>& first = rows.front().second;
   for (const auto& [name, reports] : rows) {
@@ -132,16 +144,25 @@ std::string report_table(const std::vector<ReportRow>& rows) {
     };
     const auto remaining_parameters = [](const ModelReport& r) { return r.remaining_parameters; };
     const auto remaining_macs = [](const ModelReport& r) { return r.remaining_macs; };
-    cells.push_back({name, figure(2, " %", [](const ModelReport& r) { return 100 * r.accuracy; }),
-                     figure(2, " %", [](const ModelReport& r) { return 100 - 100 * r.accuracy; }),
-                     figure(4, "", [](const ModelReport& r) { return r.macro_f1; }),
-                     figure(2, " %", [](const ModelReport& r) { return 100 * r.sparsity; }),
-                     grouped(size(remaining_parameters)),
-                     ratio([](const ModelReport& r) { return r.parameters; }, remaining_parameters),
-                     grouped(size(remaining_macs)), ratio([](const ModelReport& r) { return r.macs; }, remaining_macs),
-                     bytes_text(size([](const ModelReport& r) { return r.bytes; }))});
+    std::vector<std::string> row = {name};
+    if (is_classification) {
+      row.push_back(figure(2, " %", [](const ModelReport& r) { return 100 * r.accuracy(); }));
+      row.push_back(figure(2, " %", [](const ModelReport& r) { return 100 - 100 * r.accuracy(); }));
+      row.push_back(figure(4, "", [](const ModelReport& r) { return r.macro_f1; }));
+    }
+    for (const std::string& metric : metrics)
+      row.push_back(figure(4, "", [&](const ModelReport& r) { return r.value_of(metric); }));
+    row.insert(
+        row.end(),
+        {figure(2, " %", [](const ModelReport& r) { return 100 * r.sparsity; }), grouped(size(remaining_parameters)),
+         ratio([](const ModelReport& r) { return r.parameters; }, remaining_parameters), grouped(size(remaining_macs)),
+         ratio([](const ModelReport& r) { return r.macs; }, remaining_macs),
+         bytes_text(size([](const ModelReport& r) { return r.bytes; }))});
+    cells.push_back(std::move(row));
   }
-  return table(cells, {1, 2, 3, 4, 5, 6, 7, 8, 9});
+  std::vector<size_t> to_the_right;
+  for (size_t column = 1; column < cells[0].size(); ++column) to_the_right.push_back(column);
+  return table(cells, to_the_right);
 }
 
 RecipeResult run_recipe(const Recipe& recipe, const RunOptions& options) {
@@ -164,7 +185,7 @@ RecipeResult run_recipe(const Recipe& recipe, const RunOptions& options) {
   }
   check_recipe(recipe);
   const InterruptGuard guard;
-  const Splits data = load_dataset(recipe.data, {.data_dir = recipe.data_dir});
+  const Splits data = load_data(recipe.data, recipe.data_dir, recipe.loss, recipe.metric);
   if (!options.resume) {
     SeedRun(recipe, recipe.seed, data, options.out, options).rehearse();
     folder = options.make_new ? RunFolder::make_new(options.out) : RunFolder(options.out);

@@ -6,6 +6,7 @@
 #include "core/json.h"
 #include "core/text.h"
 #include "layers/models/zoo.h"
+#include "pipeline/data.h"
 #include "pipeline/model_file.h"
 #include "training/checkpoint.h"
 #include "training/interrupt.h"
@@ -19,13 +20,15 @@ nlohmann::json to_json(const SeedResult& r) {
                {"repaired", r.changes->repaired.size()},
                {"moved", r.changes->moved.size()},
                {"p", r.changes->p}};
-  return {{"seed", r.seed},
-          {"folder", r.folder},
-          {"before", r.before ? to_json(*r.before) : nlohmann::json()},
-          {"after", to_json(r.after)},
-          {"changes", changes},
-          {"validation_accuracy", json_or_null(r.validation_accuracy)},
-          {"seconds", r.seconds}};
+  nlohmann::json json = {{"seed", r.seed},
+                         {"folder", r.folder},
+                         {"before", r.before ? to_json(*r.before) : nlohmann::json()},
+                         {"after", to_json(r.after)},
+                         {"changes", changes},
+                         {"seconds", r.seconds}};
+  json["validation_" + r.after.metrics.front().name] =
+      r.validation ? nlohmann::json(r.validation->value) : nlohmann::json();
+  return json;
 }
 
 SeedRun::SeedRun(const Recipe& recipe, uint64_t seed, const Splits& data, std::string folder, const RunOptions& options)
@@ -41,7 +44,7 @@ SeedRun::SeedRun(const Recipe& recipe, uint64_t seed, const Splits& data, std::s
     train_ = std::move(parts.train);
     validation_ = std::move(parts.validation);
   }
-  example_ = Tensor::zeros({1, train_.channels(), train_.height(), train_.width()}, DType::f32, options.device);
+  example_ = example_of(train_, options.device);
 }
 
 void SeedRun::rehearse() {
@@ -65,7 +68,7 @@ std::optional<SeedResult> SeedRun::run() {
   const auto note_before = [&](const std::string& file) {
     result.before = report(file);
     result.before_file = file;
-    before = answers(*network_, test_);
+    if (test_.is_classification()) before = answers(*network_, test_);
   };
   if (!recipe_.start.empty()) note_before(find_model(recipe_.start));
   for (size_t i = 0; i < recipe_.stages.size(); ++i) {
@@ -90,7 +93,7 @@ std::optional<SeedResult> SeedRun::run() {
   result.after = report(file);
   if (before) result.changes = changes(*before, answers(*network_, test_), test_.num_classes());
   result.class_names = test_.class_names;
-  if (validation_.size() > 0) result.validation_accuracy = evaluate(*network_, validation_).accuracy();
+  if (validation_.size() > 0) result.validation = evaluate(*network_, validation_).primary();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return result;
 }
@@ -119,12 +122,7 @@ void SeedRun::include_validation() {
   validation_ = {};
 }
 
-ModulePtr SeedRun::zoo_network(const std::string& name) const {
-  return make_model(name, {.classes = train_.num_classes(),
-                           .in_channels = train_.channels(),
-                           .height = train_.height(),
-                           .width = train_.width()});
-}
+ModulePtr SeedRun::zoo_network(const std::string& name) const { return make_model(name, model_options(train_)); }
 
 ModulePtr SeedRun::find_network(const std::string& name) const {
   ModulePtr found;
@@ -146,7 +144,7 @@ std::string SeedRun::network_file_of(const Stage& stage) const {
 }
 
 void SeedRun::save_network(const std::string& path) const {
-  std::map<std::string, std::string> metadata = {{"data", to_text(description_of(train_))}};
+  std::map<std::string, std::string> metadata = {{"data", description_of(train_)}};
   if (!index_map_.empty()) metadata["compaction"] = nlohmann::json{{"kept", espalier::to_json(index_map_)}}.dump();
   if (!settings_.empty()) metadata["settings"] = settings_;
   save_checkpoint(path, *network_, nullptr, metadata);

@@ -46,7 +46,7 @@ struct SeedResult {
   std::string before_file = {};               ///< where `before` is
   std::optional<AnswerChanges> changes = {};  ///< of the answers to the test set, where there is a `before`
   std::vector<std::string> class_names = {};
-  std::optional<double> validation_accuracy = {};  ///< of the final network; choices are made by it
+  std::optional<MetricValue> validation = {};  ///< the final network's primary metric; choices are made by it
   double seconds = 0;
 };
 nlohmann::json to_json(const SeedResult& result);
@@ -75,8 +75,8 @@ class SeedRun {
   const Dataset& validation() const { return validation_; }
   /// Training and validation images together from now on: nothing is left to choose by.
   void include_validation();
-  /// One input of the network, zeros, on the run's device.
-  const Tensor& example() const { return example_; }
+  /// What goes into the network once (Dataset::example), on the run's device.
+  const Bundle& example() const { return example_; }
 
   const Recipe& recipe() const { return recipe_; }
   const RunOptions& options() const { return options_; }
@@ -117,7 +117,7 @@ class SeedRun {
   std::string folder_;
   RunOptions options_;
   Dataset all_, train_, validation_, test_;  ///< all_: training and validation images
-  Tensor example_;
+  Bundle example_;
   ModulePtr network_;
   IndexMap index_map_;
   std::string settings_;  ///< of the network's last training, as JSON; "": unknown

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "datasets/data_kind.h"
 #include "layers/models/zoo.h"
 #include "pipeline/train_defaults.h"
 
@@ -89,6 +90,8 @@ template <class Settings>
 void visit_run(FieldVisitor& f, Settings& s) {
   f("model", s.model, "Network; espalier models list shows them");
   f("data", s.data, "Data set; espalier datasets list shows them");
+  f.unless_default("loss", s.loss, "cross-entropy, mse, l1 or bce; by default what the data asks for");
+  f.unless_default("metric", s.metric, "Which one chooses the epoch: accuracy, mse, mae or r2");
   f("validation", s.validation, share_below_one(), "Share of the training images set aside; they choose the epoch");
   f("patience", s.patience, at_least(0), "Stop when validation doesn't improve for so many epochs");
   f("seed", s.seed, "Of weights, order, augmentation");
@@ -111,7 +114,8 @@ TrainSettings resolve(const TrainFlags& flags, const nlohmann::json& before) {
   check(!s.model.empty(), "train", "expected --model NAME; known: {}", fmt::join(model_names(), ", "));
   s.data = choose("data", flags.data, std::string());
   check(!s.data.empty(), "train", "expected --data NAME; known: {}", fmt::join(dataset_names(), ", "));
-  s.data = dataset_info(s.data).name;
+  s.data = data_name(s.data);
+  model_image(s.model);  // throws for a name that nobody knows
   if (before.is_object()) {
     const std::string model = choose("model", std::optional<std::string>(), s.model);
     const std::string data = choose("data", std::optional<std::string>(), s.data);
@@ -141,21 +145,27 @@ TrainSettings resolve(const TrainFlags& flags, const nlohmann::json& before) {
   s.validation = choose("validation", flags.validation, 0.0);
   s.patience = choose("patience", flags.patience, int64_t{0});
   s.seed = choose("seed", flags.seed, uint64_t{0});
+  s.loss = choose("loss", flags.loss, std::string());
+  s.metric = choose("metric", flags.metric, std::string());
   s.data_dir = choose("data_dir", flags.data_dir, std::string());
   s.seeds = choose("seeds", flags.seeds, int64_t{1});
   s.checkpoint_every = choose("checkpoint_every", flags.checkpoint_every, int64_t{0});
   check_settings(s);
   // Schedule, augmentations and optimiser judge their own names and numbers.
-  trainer_options(s);
+  constexpr int64_t kAnySide = 28;  // what augmentations are called doesn't depend on it
+  trainer_options(s, kAnySide);
   make_optimizer(s.optimizer, ParameterGroups({Parameter("w", Tensor::zeros({1}))}), optimizer_options(s));
   return s;
 }
 
 nlohmann::json to_json(const TrainSettings& settings) {
-  return json_of_fields([s = settings](FieldVisitor& f) mutable {
+  nlohmann::json json = json_of_fields([s = settings](FieldVisitor& f) mutable {
     training_fields(f, s);
     run_fields(f, s);
   });
+  for (const char* key : {"loss", "metric"})  // runs of earlier versions don't know them
+    if (json[key] == "") json.erase(key);
+  return json;
 }
 
 std::string describe_optimizer(const TrainSettings& s) {
@@ -178,14 +188,13 @@ std::unique_ptr<Optimizer> build_optimizer(const TrainSettings& s, const Module&
   return make_optimizer(s.optimizer, std::move(groups), optimizer_options(s));
 }
 
-TrainerOptions trainer_options(const TrainSettings& s) {
+TrainerOptions trainer_options(const TrainSettings& s, int64_t side) {
   TrainerOptions options;
   options.epochs = s.epochs;
   options.batch_size = s.batch_size;
   options.schedule = parse_schedule(schedule_text(s));
   options.seed = s.seed;
-  const DatasetInfo& data = dataset_info(s.data);
-  options.augmentations = parse_augment(s.augment, std::min(data.height, data.width));
+  options.augmentations = parse_augment(s.augment, side);
   options.label_smoothing = s.label_smoothing;
   options.clip_norm = s.clip;
   options.validation_fraction = s.validation;

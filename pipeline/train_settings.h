@@ -16,7 +16,7 @@ namespace espalier {
 
 /// What was given; the rest comes from a resumed run or from train_defaults.h.
 struct TrainFlags {
-  std::optional<std::string> model, data, data_dir, optimizer, schedule, augment;
+  std::optional<std::string> model, data, data_dir, optimizer, schedule, augment, loss, metric;
   std::optional<int64_t> epochs, batch_size, patience, checkpoint_every, seeds;
   std::optional<double> lr, momentum, weight_decay, warmup, label_smoothing, clip, validation;
   std::optional<bool> nesterov;
@@ -26,6 +26,7 @@ struct TrainFlags {
 /// Complete settings of one run.
 struct TrainSettings {
   std::string model, data, data_dir, optimizer, schedule, augment;
+  std::string loss, metric;  ///< "": what the data asks for
   int64_t epochs, batch_size, patience, checkpoint_every;
   int64_t seeds;  ///< runs, with seed, seed + 1, ...
   double lr, weight_decay, warmup, label_smoothing, clip, validation;
@@ -54,7 +55,8 @@ std::string schedule_text(const TrainSettings& settings);
 /// Weight decay leaves out biases and normalisation layers, and `others`: what is trained along with the module.
 std::unique_ptr<Optimizer> build_optimizer(const TrainSettings& settings, const Module& module,
                                            const NamedParameters& others = {});
-/// Without folder, device and callbacks, which are no settings of the training.
-TrainerOptions trainer_options(const TrainSettings& settings);
+/// Without folder, device and callbacks, which are no settings of the training. `side`: the shorter one of the images,
+/// image_side(data).
+TrainerOptions trainer_options(const TrainSettings& settings, int64_t side);
 
 }  // namespace espalier

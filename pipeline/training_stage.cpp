@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "pipeline/data.h"
 #include "pipeline/recipe.h"
 #include "pipeline/seed_run.h"
 #include "training/interrupt.h"
@@ -111,6 +112,8 @@ void TrainingStage::settle(const Recipe& recipe) {
   if (!own_network().empty()) flags_.model = own_network();
   flags_.data = recipe.data;
   flags_.data_dir = recipe.data_dir;
+  if (!recipe.loss.empty()) flags_.loss = recipe.loss;
+  if (!recipe.metric.empty()) flags_.metric = recipe.metric;
   if (none) flags_.epochs = 1;
   training_ = resolve(flags_, nlohmann::json());
   if (none) training_.epochs = 0;
@@ -158,7 +161,7 @@ ModulePtr TrainingStage::find_teacher(SeedRun& run) const {
 
 TrainerOptions TrainingStage::trainer_options_of(SeedRun& run, const ModulePtr& teacher,
                                                  NamedParameters& others) const {
-  TrainerOptions trainer = trainer_options(training_);
+  TrainerOptions trainer = trainer_options(training_, image_side(run.train()));
   trainer.seed = run.seed();
   trainer.validation_fraction = 0;
   trainer.restore_best = keep_best_;

@@ -69,7 +69,7 @@ std::string noun(const std::string& pattern) {
   return pattern == "channels" ? "channels" : pattern == "element" ? "weights" : pattern;
 }
 
-std::vector<Site> sites_of(Module& network, const Tensor& example, const std::string& pattern,
+std::vector<Site> sites_of(Module& network, const Bundle& example, const std::string& pattern,
                            const std::vector<std::string>& protect, const std::vector<std::string>& inputs) {
   if (pattern != "channels") return weight_sites(network, Pattern::parse(pattern), protect);
   std::vector<Site> sites = channel_sites(DependencyGraph::trace(network, example));
@@ -77,7 +77,7 @@ std::vector<Site> sites_of(Module& network, const Tensor& example, const std::st
   return sites;
 }
 
-std::vector<Site> unprotected_sites(Module& network, const Tensor& example, const std::string& pattern,
+std::vector<Site> unprotected_sites(Module& network, const Bundle& example, const std::string& pattern,
                                     const std::vector<std::string>& protect) {
   std::vector<Site> sites = sites_of(network, example, pattern, protect);
   check_names("protect", sites, protect);
@@ -86,7 +86,7 @@ std::vector<Site> unprotected_sites(Module& network, const Tensor& example, cons
 }
 
 std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const ScoredUnitOptions& units, PrunerOptions rest,
-                                    const Tensor& example) {
+                                    const Bundle& example) {
   rest.criterion = units.criterion.name == "movement" ? std::make_shared<MovementCriterion>(network->parameters())
                                                       : make_criterion(units.criterion);
   rest.allocation.scope = units.scope.value_or(Scope::global);

@@ -50,14 +50,14 @@ std::string noun(const std::string& pattern);
 
 /// The units of a pattern's name, "channels" among them; `inputs`: with those, weights whose input features are units
 /// too. Throws when the pattern does not fit a weight that `protect` doesn't name.
-std::vector<Site> sites_of(Module& network, const Tensor& example, const std::string& pattern,
+std::vector<Site> sites_of(Module& network, const Bundle& example, const std::string& pattern,
                            const std::vector<std::string>& protect = {}, const std::vector<std::string>& inputs = {});
 /// For what judges units apart from the rest of a layer: the sites that nobody protects. Throws on names of no site.
-std::vector<Site> unprotected_sites(Module& network, const Tensor& example, const std::string& pattern,
+std::vector<Site> unprotected_sites(Module& network, const Bundle& example, const std::string& pattern,
                                     const std::vector<std::string>& protect);
 
 /// A Pruner of these units. `rest`: what the stage says besides (sparsity_of, regrow).
 std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const ScoredUnitOptions& units, PrunerOptions rest,
-                                    const Tensor& example);
+                                    const Bundle& example);
 
 }  // namespace espalier

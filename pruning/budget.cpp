@@ -20,12 +20,13 @@ constexpr std::pair<BudgetKind, const char*> kBudgets[] = {{BudgetKind::paramete
 constexpr std::pair<Ranking, const char*> kRankings[] = {{Ranking::score_per_cost, "score-per-cost"},
                                                          {Ranking::score, "score"}};
 
-double milliseconds_of(Module& network, const Tensor& example) {
-  check(example.rank() == 4, "cost_function", "expected an example of images (N,C,H,W) to measure milliseconds, got {}",
-        example.shape());
+double milliseconds_of(Module& network, const Bundle& example) {
+  check(example.size() == 1 && is_floating(example.first().dtype()), "cost_function",
+        "expected a network of one input of floats to measure milliseconds, got {} inputs", example.size());
   const ModulePtr copy = network.clone();
   compact(*copy, example);
-  const Shape image{example.size(1), example.size(2), example.size(3)};
+  Shape image = example.first().shape();
+  image.erase(0);
   constexpr double kSeconds = 0.2;  // that a measurement takes, about
   const double first = latencies({copy}, {image}, 1, 5).front().p50;
   const int64_t rounds = std::clamp<int64_t>(std::llround(kSeconds / std::max(first, 1e-6)), 15, 500);
@@ -44,7 +45,7 @@ EnumNames names_of(Ranking) { return {"ranking", kRankings}; }
 
 Ranking parse_ranking(const std::string& text) { return value_of_name("budget", "ranking", kRankings, text); }
 
-CostFunction cost_function(BudgetKind kind, const Tensor& example) {
+CostFunction cost_function(BudgetKind kind, const Bundle& example) {
   return [kind, example](Module& network) {
     if (kind == BudgetKind::milliseconds) return milliseconds_of(network, example);
     if (kind == BudgetKind::bytes) return count_bytes(network);

@@ -48,7 +48,7 @@ struct Budget {
 using CostFunction = std::function<double(Module&)>;
 
 /// The cost of each kind of budget for one input like `example`.
-CostFunction cost_function(BudgetKind kind, const Tensor& example);
+CostFunction cost_function(BudgetKind kind, const Bundle& example);
 
 /// Bytes of its parameters in a checkpoint: of the elements that exist, and one bit for each unit of a mask.
 double count_bytes(const Module& module);

@@ -11,7 +11,7 @@ namespace espalier {
 
 namespace {
 
-WeightPrices prices_of(BudgetKind kind, Module& net, const Tensor& example) {
+WeightPrices prices_of(BudgetKind kind, Module& net, const Bundle& example) {
   if (kind == BudgetKind::macs || kind == BudgetKind::milliseconds) return mac_prices(net, example);
   WeightPrices prices;
   for (const Parameter& parameter : net.parameters())
@@ -33,7 +33,7 @@ class SetsBack {
 
 }  // namespace
 
-BudgetPruner::BudgetPruner(std::shared_ptr<Pruner> pruner, const Budget& budget, const Tensor& example,
+BudgetPruner::BudgetPruner(std::shared_ptr<Pruner> pruner, const Budget& budget, const Bundle& example,
                            CostFunction cost)
     : pruner_(std::move(pruner)), budget_(budget), cost_(cost ? std::move(cost) : cost_function(budget.kind, example)) {
   check(pruner_ != nullptr, "BudgetPruner", "expected a pruner, got a null pointer");
@@ -285,7 +285,7 @@ void BudgetPruner::load_state(const std::vector<std::pair<std::string, Tensor>>&
                     has_course ? "budget.units" : "budget.course");
 }
 
-BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const Tensor& example, const CostFunction& cost) {
+BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const Bundle& example, const CostFunction& cost) {
   // A pruner that nobody else owns.
   BudgetPruner to_budget(std::shared_ptr<Pruner>(std::shared_ptr<void>(), &pruner), budget, example, cost);
   return to_budget.at_once();

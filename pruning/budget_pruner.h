@@ -28,7 +28,7 @@ struct BudgetResult {
 class BudgetPruner {
  public:
   /// `example`: one input of the network. `cost`: in place of cost_function(budget.kind, example).
-  BudgetPruner(std::shared_ptr<Pruner> pruner, const Budget& budget, const Tensor& example, CostFunction cost = {});
+  BudgetPruner(std::shared_ptr<Pruner> pruner, const Budget& budget, const Bundle& example, CostFunction cost = {});
 
   /// What the network costs now; the way to the budget starts here. Throws when it can't be met, naming the nearest
   /// cost that can, and when n of m alone takes the cost below it. Throws what the cost throws. The network and the
@@ -86,7 +86,7 @@ class BudgetPruner {
 
 /// Masks the network until its cost is the nearest not above the budget. Throws when the budget is out of reach, naming
 /// the nearest cost that can be reached; then nothing has changed. A network within the budget already stays as it is.
-BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const Tensor& example,
+BudgetResult prune_to_budget(Pruner& pruner, const Budget& budget, const Bundle& example,
                              const CostFunction& cost = {});
 
 }  // namespace espalier

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/json.h"
 #include "layers/snapshot.h"
 
 namespace espalier {
@@ -41,8 +42,8 @@ double joint_sparsity(const Sensitivity& sensitivity, const std::map<std::string
 std::string Sensitivity::to_string() const {
   size_t width = 4;
   for (const SensitivityCurve& curve : curves) width = std::max(width, curve.site.size());
-  std::string text = fmt::format("loss {:.4f}, accuracy {:.2f} %; change of the loss when one site alone is pruned\n",
-                                 loss, 100 * accuracy);
+  std::string text = fmt::format("loss {:.4f}{}; change of the loss when one site alone is pruned\n", loss,
+                                 accuracy ? fmt::format(", accuracy {:.2f} %", 100 * *accuracy) : "");
   text += fmt::format("{:<{}} {:>9}", "site", width, "weights");
   if (!curves.empty())
     for (const SensitivityPoint& point : curves.front().points)
@@ -61,11 +62,13 @@ nlohmann::json Sensitivity::to_json() const {
   for (const SensitivityCurve& curve : curves) {
     nlohmann::json points = nlohmann::json::array();
     for (const SensitivityPoint& point : curve.points)
-      points.push_back(
-          {{"wanted", point.wanted}, {"sparsity", point.sparsity}, {"loss", point.loss}, {"accuracy", point.accuracy}});
+      points.push_back({{"wanted", point.wanted},
+                        {"sparsity", point.sparsity},
+                        {"loss", point.loss},
+                        {"accuracy", json_or_null(point.accuracy)}});
     sites.push_back({{"site", curve.site}, {"weights", curve.weights}, {"points", std::move(points)}});
   }
-  return {{"loss", loss}, {"accuracy", accuracy}, {"sites", std::move(sites)}};
+  return {{"loss", loss}, {"accuracy", json_or_null(accuracy)}, {"sites", std::move(sites)}};
 }
 
 Sensitivity measure_sensitivity(const Pruner& pruner, const Dataset& dataset, const SensitivityOptions& options) {
@@ -82,7 +85,7 @@ Sensitivity measure_sensitivity(const Pruner& pruner, const Dataset& dataset, co
     return evaluate(module, dataset, {.batch_size = options.batch_size, .loss = pruner.options().loss});
   };
   const Evaluation whole = measure();
-  Sensitivity result{.loss = whole.loss, .accuracy = whole.accuracy(), .curves = {}};
+  Sensitivity result{.loss = whole.loss, .accuracy = whole.maybe_accuracy(), .curves = {}};
 
   const Snapshot before(module);
   const auto scores = pruner.scores();
@@ -103,7 +106,7 @@ Sensitivity measure_sensitivity(const Pruner& pruner, const Dataset& dataset, co
         curve.points.push_back({.wanted = wanted,
                                 .sparsity = count_sparsity({site}).sparsity(),
                                 .loss = pruned.loss,
-                                .accuracy = pruned.accuracy()});
+                                .accuracy = pruned.maybe_accuracy()});
         before.restore();
       }
       result.curves.push_back(std::move(curve));

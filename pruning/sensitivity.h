@@ -15,7 +15,8 @@ namespace espalier {
 struct SensitivityPoint {
   double wanted = 0;    ///< what was asked for
   double sparsity = 0;  ///< of the site, as it came out: units are whole
-  double loss = 0, accuracy = 0;
+  double loss = 0;
+  std::optional<double> accuracy = {};  ///< of data that asks for a class
 };
 struct SensitivityCurve {
   std::string site;
@@ -23,7 +24,8 @@ struct SensitivityCurve {
   std::vector<SensitivityPoint> points;  ///< in the order of the sparsities, rising
 };
 struct Sensitivity {
-  double loss = 0, accuracy = 0;  ///< of the network as it is
+  double loss = 0;  ///< of the network as it is
+  std::optional<double> accuracy = {};
   std::vector<SensitivityCurve> curves;
 
   /// A table: a line for each site, a column for each sparsity, the change of the loss in each cell.

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/threads.h"
+#include "pipeline/data.h"
 #include "pipeline/model_file.h"
 #include "pipeline/statistics.h"
 #include "tools/commands.h"
@@ -124,9 +125,9 @@ int run(const CompareFlags& options, Output& output) {
       check(file.data.has_value(), "compare", "{} doesn't say what images it takes: it was not written by a training",
             path);
       const std::string name = options.data.empty() ? file.data->name : options.data;
-      if (!data.contains(name)) data[name] = load_dataset(name, {.data_dir = options.data_dir});
+      if (!data.contains(name)) data[name] = load_data(name, options.data_dir, file.data->loss, file.data->metric);
       modules.push_back(file.module);
-      images.push_back(file.data->image);
+      images.push_back(file.data->input);
       row.reports.push_back(measure(*file.module, static_cast<int64_t>(fs::file_size(path)), data[name].test));
       check_finite(path, row.reports.back().loss);
     }

@@ -202,16 +202,16 @@ int run_compact(const CompactOptionsOnLine& options, Output& output) {
   check_finite_weights(model);
   check(model.data.has_value(), "compact", "{} doesn't say what images it takes: it was not written by a training",
         file);
-  const Shape& image = model.data->image;
+  const Tensor example = model.data->example();
   const auto size = [](const std::string& path) { return static_cast<int64_t>(std::filesystem::file_size(path)); };
-  std::vector<std::pair<std::string, NetworkSize>> rows = {{"before", measure_size(*model.module, image, size(file))}};
-  const CompactionReport report = compact(*model.module, Tensor::zeros({1, image[0], image[1], image[2]}),
-                                          {.tolerance = options.tolerance, .earlier = index_map_of(model)});
-  model.metadata["data"] = to_text(*model.data);
+  std::vector<std::pair<std::string, NetworkSize>> rows = {
+      {"before", measure_size(*model.module, example, size(file))}};
+  const CompactionReport report =
+      compact(*model.module, example, {.tolerance = options.tolerance, .earlier = index_map_of(model)});
   model.metadata["compaction"] = report.to_json().dump();
   for (const char* stale : {"training", "metrics"}) model.metadata.erase(stale);
   save_checkpoint(out, *model.module, nullptr, model.metadata);
-  rows.emplace_back("after", measure_size(*model.module, image, size(out)));
+  rows.emplace_back("after", measure_size(*model.module, example, size(out)));
   output.say("{}", report.to_table());
   std::vector<std::vector<std::string>> cells = {{"", "parameters", "MACs", "file"}};
   for (const auto& [name, r] : rows)

@@ -10,8 +10,8 @@
 #include "core/random.h"
 #include "datasets/dataset.h"
 #include "datasets/download.h"
+#include "datasets/image.h"
 #include "tools/commands.h"
-#include "tools/image.h"
 #include "tools/terminal.h"
 #include "training/progress.h"
 
@@ -141,6 +141,8 @@ int show(const DatasetShowFlags& options, Output& output) {
   check(options.count > 0, "datasets show", "--count: expected at least 1, got {}", options.count);
   const Palette palette = parse_palette(options.style, output.stream());
   const Splits splits = load_dataset(options.name, {.data_dir = options.data_dir});
+  check(splits.train.has_images(), "datasets show", "expected images to draw, '{}' has inputs {}", options.name,
+        splits.train.input_shape());
   const Dataset& data = options.split == "train" ? splits.train : splits.test;
   const std::vector<int64_t> indices = chosen(options, data);
   output.result("{}: {} {} images {}x{}x{} in {} classes, from {}", data.name, grouped(data.size()), options.split,

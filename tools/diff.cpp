@@ -11,12 +11,12 @@
 
 #include "core/kernels.h"
 #include "datasets/corruptions.h"
+#include "datasets/image.h"
 #include "pipeline/model_file.h"
 #include "pipeline/recipe.h"
 #include "pipeline/run_places.h"
 #include "pruning/removals.h"
 #include "tools/commands.h"
-#include "tools/image.h"
 #include "tools/terminal.h"
 
 namespace espalier::tools {
@@ -70,7 +70,12 @@ Dataset test_set(const DiffFlags& options, const ModelFile& before, const ModelF
   for (const ModelFile* file : {&after, &before})
     if (name.empty() && file->data) name = file->data->name;
   check(!name.empty(), "diff", "{} doesn't say what it was trained on; add --data NAME", after.path);
-  return load_dataset(name, {.data_dir = options.data_dir}).test;
+  Dataset test = load_dataset(name, {.data_dir = options.data_dir}).test;
+  check(test.is_classification(), "diff",
+        "{} asks for no class, so there are no answers to compare; espalier compare "
+        "shows both networks' metrics",
+        name);
+  return test;
 }
 
 // --- size, accuracy, calibration

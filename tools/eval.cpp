@@ -4,6 +4,7 @@
 #include "core/json.h"
 #include "core/kernels.h"
 #include "layers/summary.h"
+#include "pipeline/data.h"
 #include "pipeline/model_file.h"
 #include "pipeline/model_report.h"
 #include "pipeline/run_places.h"
@@ -59,7 +60,7 @@ int run(const EvalFlags& options, Output& output) {
   const ModelFile file = open_model(find_model(options.model));
   const Dataset dataset = prepare(options, file);
   warn_of_other_run(file, output);
-  const ModelSummary model = summarize(*file.module, {1, dataset.channels(), dataset.height(), dataset.width()});
+  const ModelSummary model = summarize(*file.module, example_of(dataset));
 
   reset_peak_memory(device);
   const Evaluation result = evaluate(
@@ -68,31 +69,32 @@ int run(const EvalFlags& options, Output& output) {
   const auto peak = static_cast<int64_t>(memory_stats(device).peak);
   const ConfusionMatrix& confusion = result.confusion;
 
-  output.result("{} on {}, {} {} images from {}", file.path, dataset.name, grouped(dataset.size()), options.split,
-                dataset.source);
-  output.result("  accuracy   {:.2f} %  ({} wrong)", 100 * result.accuracy(),
-                grouped(confusion.examples() - confusion.correct()));
-  if (confusion.classes() > 2 * confusion.top_k())
-    output.result("  top {}      {:.2f} %", confusion.top_k(), 100 * confusion.top_k_accuracy());
+  const bool is_classification = dataset.is_classification();
+  output.result("{} on {}, {} {} {} from {}", file.path, dataset.name, grouped(dataset.size()), options.split,
+                dataset.has_images() ? "images" : "examples", dataset.source);
+  if (is_classification) {
+    output.result("  accuracy   {:.2f} %  ({} wrong)", 100 * result.accuracy(),
+                  grouped(confusion.examples() - confusion.correct()));
+    if (confusion.classes() > 2 * confusion.top_k())
+      output.result("  top {}      {:.2f} %", confusion.top_k(), 100 * confusion.top_k_accuracy());
+  } else {
+    for (const MetricValue& metric : result.metrics) output.result("  {:<10} {}", metric.name, metric.text());
+  }
   output.result("  loss       {:.4f}", result.loss);
-  output.result("  macro F1   {:.4f}", confusion.macro_f1());
+  if (is_classification) output.result("  macro F1   {:.4f}", confusion.macro_f1());
   output.result("  size       {} parameters, {} MACs an image", grouped(model.parameters), grouped(model.macs));
   output.result("  time       {:.2f} s, {} images/s, peak memory {}", result.seconds,
                 grouped(static_cast<int64_t>(result.images_per_second())), bytes_text(peak));
+  check(!options.per_class || confusion.classes() > 0, "eval", "--per-class: {} asks for no class", dataset.name);
   if (options.per_class) output.result("\n{}", confusion.to_table());
 
-  nlohmann::json json = {{"command", "eval"},
-                         {"model", file.path},
-                         {"data", dataset.name},
-                         {"split", options.split},
-                         {"test_accuracy", result.accuracy()},
-                         {"test_loss", result.loss},
-                         {"macro_f1", confusion.macro_f1()},
-                         {"parameters", model.parameters},
-                         {"macs", model.macs},
-                         {"seconds", result.seconds},
-                         {"images_per_second", result.images_per_second()},
-                         {"peak_bytes", peak}};
+  nlohmann::json json = {
+      {"command", "eval"},      {"model", file.path},        {"data", dataset.name},
+      {"split", options.split}, {"test_loss", result.loss},  {"parameters", model.parameters},
+      {"macs", model.macs},     {"seconds", result.seconds}, {"images_per_second", result.images_per_second()},
+      {"peak_bytes", peak}};
+  for (const MetricValue& metric : result.metrics) json["test_" + metric.name] = metric.value;
+  if (is_classification) json["macro_f1"] = confusion.macro_f1();
   if (options.per_class) json["metrics"] = confusion.to_json();
   output.finish(json);
   return kSuccess;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/calibration.h"
+#include "core/json.h"
 #include "core/kernels.h"
 #include "core/safetensors.h"
 #include "core/threads.h"
@@ -82,10 +83,11 @@ int about_file(const std::string& path, Output& output) {
   output.result("{}", file.path);
   nlohmann::json json = {{"command", "info"}, {"model", file.path}, {"parameters", file.module->num_parameters()}};
   if (file.data) {
-    const Shape& image = file.data->image;
-    output.result("  trained on  {}, images {}x{}x{}, {} classes", printable(file.data->name), image[0], image[1],
-                  image[2], file.data->classes.size());
-    json["data"] = nlohmann::json::parse(to_text(*file.data));
+    const Shape& input = file.data->input;
+    output.result("  trained on  {}, {} {}{}", printable(file.data->name), file.data->is_image() ? "images" : "inputs",
+                  fmt::join(input.begin(), input.end(), "x"),
+                  file.data->classes.empty() ? "" : fmt::format(", {} classes", file.data->classes.size()));
+    json["data"] = parse_json(file.metadata.at("data"));
   }
   for (const auto& [key, value] : file.metadata) {
     if (key == "data" || key == "model" || key == "optimizer" || key == "training") continue;
@@ -93,8 +95,7 @@ int about_file(const std::string& path, Output& output) {
     json["metadata"][key] = value;
   }
   if (file.data) {
-    const Shape& image = file.data->image;
-    const ModelSummary summary = summarize(*file.module, {1, image[0], image[1], image[2]});
+    const ModelSummary summary = summarize(*file.module, file.data->example());
     output.result("\n{}", summary.to_table());
     json["summary"] = summary.to_json();
   } else {

@@ -4,6 +4,7 @@
 #include "datasets/dataset.h"
 #include "layers/models/zoo.h"
 #include "layers/summary.h"
+#include "pipeline/data.h"
 #include "pruning/structure/graph.h"
 #include "tools/commands.h"
 
@@ -62,18 +63,22 @@ int show(const ModelShowFlags& options, Output& output) {
   if (!options.data.empty()) {
     check(network.in_channels == 0 && network.height == 0 && network.width == 0 && network.classes == 0, "models show",
           "expected --data or sizes, got both");
-    const DatasetInfo& data = dataset_info(options.data);
-    network = {.classes = data.num_classes(), .in_channels = data.channels, .height = data.height, .width = data.width};
+    network = model_options(options.data, "");
+    network.classes = network.heads[0].numel();
   }
   if (network.classes == 0) network.classes = 10;
   check(options.batch_size > 0, "models show", "--batch-size: expected at least 1, got {}", options.batch_size);
   const ModulePtr module = make_model(options.model, network);
-  const Shape image = model_image(options.model, network);
-  if (options.groups || options.dot || !options.explain.empty())
-    return show_groups(options, *module, Tensor::zeros({1, image[0], image[1], image[2]}), output);
-  const ModelSummary summary = summarize(*module, {options.batch_size, image[0], image[1], image[2]});
-  output.result("{} for images {}x{}x{} in {} classes\n\n{}", options.model, image[0], image[1], image[2],
-                network.classes, summary.to_table());
+  const Shape input = network.input.rank() > 0 ? network.input : model_image(options.model, network);
+  Shape batch = input;
+  batch.insert(0, options.batch_size);
+  if (options.groups || options.dot || !options.explain.empty()) {
+    batch[0] = 1;
+    return show_groups(options, *module, Tensor::zeros(batch), output);
+  }
+  const ModelSummary summary = summarize(*module, batch);
+  output.result("{} for {} {} in {} classes\n\n{}", options.model, input.rank() == 3 ? "images" : "inputs",
+                fmt::join(input.begin(), input.end(), "x"), network.classes, summary.to_table());
   output.result("MACs: multiply-accumulates for {}; FLOPs are twice that.",
                 options.batch_size == 1 ? "one image" : fmt::format("{} images", options.batch_size));
   nlohmann::json json = summary.to_json();

@@ -7,9 +7,9 @@
 #include "core/kernels.h"
 #include "core/ops.h"
 #include "datasets/augment.h"
+#include "datasets/image.h"
 #include "pipeline/model_file.h"
 #include "tools/commands.h"
-#include "tools/image.h"
 #include "tools/terminal.h"
 
 namespace espalier::tools {
@@ -29,15 +29,15 @@ constexpr double kDark = 0.4;  ///< grey data below it on average are bright str
 bool wants_inversion(const std::string& invert, const Tensor& image, const DataDescription& data) {
   if (invert == "yes") return true;
   if (invert == "no") return false;
-  return data.image[0] == 1 && data.mean[0] < kDark && border_brightness(image) > kBright;
+  return data.input[0] == 1 && data.mean[0] < kDark && border_brightness(image) > kBright;
 }
 
 /// The image as the network was trained to see it, u8 (C,H,W).
 Tensor prepare(const std::string& path, const DataDescription& data, const std::string& invert, bool* was_inverted) {
-  Tensor image = to_channels(read_png(path), data.image[0]);
+  Tensor image = to_channels(read_png(path), data.input[0]);
   *was_inverted = wants_inversion(invert, image, data);
   if (*was_inverted) image = inverted(image);
-  return fitted(image, data.image[1], data.image[2]);
+  return fitted(image, data.input[1], data.input[2]);
 }
 
 std::string class_name(const DataDescription& data, int64_t index) {
@@ -92,6 +92,9 @@ int run(const PredictFlags& options, Output& output) {
                     "espalier train wrote",
                     file.path);
   }
+  if (!file.data->is_image() || file.data->classes.empty() || file.data->mean.empty())
+    fail<ArgumentError>("predict", "{}: expected a network that tells the class of an image, found one for {}",
+                        file.path, printable(file.data->name));
   output.result("{}, trained on {}", file.path, printable(file.data->name));
   nlohmann::json images = nlohmann::json::array();
   for (const std::string& path : options.images) images.push_back(predict(options, output, file, path));

@@ -22,12 +22,19 @@ void say_results(const Output& output, const std::vector<SeedResult>& results) {
   }
   output.result("\n{}", report_table(rows));
   if (results.size() > 1) {
-    const auto after = over(results, [](const SeedResult& r) { return 100 - 100 * r.after.accuracy; });
-    std::string text = fmt::format("test error {:.2f} +- {:.2f} %", after.mean, *after.deviation);
-    if (results.front().before) {
-      const auto before = over(results, [](const SeedResult& r) { return 100 - 100 * r.before->accuracy; });
-      text += fmt::format(", before {:.2f} +- {:.2f} %", before.mean, *before.deviation);
-    }
+    const bool is_classification = results.front().after.is_classification();
+    const auto figure = [&](const ModelReport& r) {
+      return is_classification ? 100 - 100 * r.accuracy() : r.metrics.front().value;
+    };
+    const auto text_of = [&](const MeanAndDeviation& f) {
+      return is_classification ? fmt::format("{:.2f} +- {:.2f} %", f.mean, *f.deviation)
+                               : fmt::format("{:.4g} +- {:.2g}", f.mean, *f.deviation);
+    };
+    std::string text =
+        is_classification ? "test error " : fmt::format("test {} ", results.front().after.metrics[0].name);
+    text += text_of(over(results, [&](const SeedResult& r) { return figure(r.after); }));
+    if (results.front().before)
+      text += ", before " + text_of(over(results, [&](const SeedResult& r) { return figure(*r.before); }));
     output.result("{} (mean and standard deviation of {} seeds)", text, results.size());
   }
   for (const SeedResult& r : results) {

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/kernels.h"
+#include "pipeline/data.h"
 #include "pipeline/model_file.h"
 #include "pipeline/model_report.h"
 #include "pipeline/toml_text.h"
@@ -30,16 +31,14 @@ int run(const SensitivityFlags& options, Output& output) {
   check(file.data.has_value(), "sensitivity", "{} doesn't say what images it takes: it was not written by a training",
         file.path);
   file.module->to(device);
-  const Splits data =
-      load_dataset(options.data.empty() ? file.data->name : options.data, {.data_dir = options.data_dir});
+  const Splits data = load_data(options.data.empty() ? file.data->name : options.data, options.data_dir,
+                                file.data->loss, file.data->metric);
   // Images of the training set: the test set chooses nothing.
   const int64_t count = std::min(options.images, data.train.size() - 1);
   const Dataset images = split_validation(data.train, static_cast<double>(count)).validation;
   std::vector<Site> sites;
   if (options.pattern == "channels") {
-    const Shape& image = file.data->image;
-    sites = channel_sites(
-        DependencyGraph::trace(*file.module, Tensor::zeros({1, image[0], image[1], image[2]}, DType::f32, device)));
+    sites = channel_sites(DependencyGraph::trace(*file.module, example_of(data.train, device)));
   } else {
     sites = weight_sites(*file.module, Pattern::parse(options.pattern));
   }
@@ -50,9 +49,10 @@ int run(const SensitivityFlags& options, Output& output) {
   const Sensitivity result = measure_sensitivity(pruner, images, settings);
   check_finite(file.path, result.loss);
   output.result(
-      "{} on {} images of {}'s training set: loss {:.4f}, accuracy {:.2f} %\nchange of the loss when one layer "
+      "{} on {} images of {}'s training set: loss {:.4f}{}\nchange of the loss when one layer "
       "alone is pruned:\n{}",
-      file.path, grouped(images.size()), images.name, result.loss, 100 * result.accuracy, result.to_string());
+      file.path, grouped(images.size()), images.name, result.loss,
+      result.accuracy ? fmt::format(", accuracy {:.2f} %", 100 * *result.accuracy) : "", result.to_string());
   const std::map<std::string, double> within = sparsities_within(result, options.tolerance);
   std::string line;
   for (const auto& [site, sparsity] : within)

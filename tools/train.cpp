@@ -6,6 +6,7 @@
 #include "core/threads.h"
 #include "layers/models/zoo.h"
 #include "layers/summary.h"
+#include "pipeline/data.h"
 #include "pipeline/model_file.h"
 #include "pipeline/model_report.h"
 #include "pipeline/run_places.h"
@@ -32,22 +33,23 @@ struct RunResult {
   std::string folder;
   StopReason stop = StopReason::finished;
   int64_t epochs = 0, best_epoch = 0;
-  double test_accuracy = 0, test_loss = 0, macro_f1 = 0;
-  double seconds = 0, images = 0;  ///< of training
+  double test_loss = 0;
+  std::optional<double> macro_f1 = {};    ///< of data that asks for a class
+  std::vector<MetricValue> metrics = {};  ///< of the test set, the primary one first
+  double seconds = 0, images = 0;         ///< of training
   int64_t peak_bytes = 0;
 };
 
-ModulePtr build_model(const TrainSettings& settings) {
-  const DatasetInfo& data = dataset_info(settings.data);
+ModulePtr build_model(const TrainSettings& settings, const Dataset& data) {
   set_seed(settings.seed);
-  return make_model(
-      settings.model,
-      {.classes = data.num_classes(), .in_channels = data.channels, .height = data.height, .width = data.width});
+  return make_model(settings.model, model_options(data));
 }
 
-/// runs/lenet5-mnist, where that is free.
+/// runs/lenet5-mnist, where that is free; runs/mlp-8-cars-csv for csv:DATA/cars.csv?target=price.
 std::string default_folder(const TrainSettings& settings) {
-  std::string name = settings.model + "-" + settings.data;
+  std::string data = settings.data.substr(0, settings.data.find('?'));
+  if (const size_t folder = data.rfind('/'); folder != std::string::npos) data.erase(0, folder + 1);
+  std::string name = settings.model + "-" + data;
   for (char& c : name)
     if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '-';
   return "runs/" + name;
@@ -85,8 +87,8 @@ void say_header(const Output& output, const TrainSettings& s, const Splits& data
                 const TrainCommandFlags& options, const std::string& folder) {
   const Dataset& train = data.train;
   output.say("Training {} on {}", s.model, s.data);
-  output.say("  data       {} training and {} test images {}x{}x{} in {} classes", grouped(train.size()),
-             grouped(data.test.size()), train.channels(), train.height(), train.width(), train.num_classes());
+  output.say("  data       {} training and {} test {}", grouped(train.size()), grouped(data.test.size()),
+             shape_text(train));
   output.say("             {}", train.source == "embedded" ? "part of espalier" : "from " + train.source);
   output.say("  model      {} parameters, {} MACs an image", grouped(model.parameters), grouped(model.macs));
   output.say("  optimiser  {}", describe_optimizer(s));
@@ -105,8 +107,8 @@ void say_header(const Output& output, const TrainSettings& s, const Splits& data
 
 RunResult train_one(const Output& output, const TrainSettings& settings, const Splits& data,
                     const TrainCommandFlags& options, const std::string& folder) {
-  const ModulePtr module = build_model(settings);
-  TrainerOptions trainer_settings = trainer_options(settings);
+  const ModulePtr module = build_model(settings, data.train);
+  TrainerOptions trainer_settings = trainer_options(settings, image_side(data.train));
   trainer_settings.run_folder = folder;
   trainer_settings.resume = options.resume;
   trainer_settings.overwrite = !options.resume;  // an existing run was refused before anything was read
@@ -126,7 +128,7 @@ RunResult train_one(const Output& output, const TrainSettings& settings, const S
   if (trained.stop == StopReason::interrupted) return result;
 
   save_checkpoint(fmt::format("{}/{}", folder, kModelFile), *module, nullptr,
-                  {{"data", to_text(description_of(data.train))}, {"settings", to_json(settings).dump()}});
+                  {{"data", description_of(data.train)}, {"settings", to_json(settings).dump()}});
   const Evaluation test = evaluate(*module, data.test,
                                    {.device = Device::parse(options.device),
                                     .progress = progress == ProgressMode::automatic ? progress : ProgressMode::silent,
@@ -136,30 +138,30 @@ RunResult train_one(const Output& output, const TrainSettings& settings, const S
     return result;
   }
   check_finite(folder + "/model.safetensors", test.loss);
-  result.test_accuracy = test.accuracy();
+  result.metrics = test.metrics;
   result.test_loss = test.loss;
-  result.macro_f1 = test.confusion.macro_f1();
+  if (data.test.is_classification()) result.macro_f1 = test.confusion.macro_f1();
   return result;
 }
 
 nlohmann::json to_json(const RunResult& r) {
-  return {{"seed", r.seed},
-          {"folder", r.folder},
-          {"epochs", r.epochs},
-          {"best_epoch", r.best_epoch > 0 ? nlohmann::json(r.best_epoch) : nlohmann::json()},
-          {"stop", name_of(r.stop)},
-          {"test_accuracy", r.test_accuracy},
-          {"test_loss", r.test_loss},
-          {"macro_f1", r.macro_f1},
-          {"seconds", r.seconds},
-          {"images_per_second", r.seconds > 0 ? r.images / r.seconds : 0},
-          {"peak_bytes", r.peak_bytes}};
+  nlohmann::json json = {{"seed", r.seed},
+                         {"folder", r.folder},
+                         {"epochs", r.epochs},
+                         {"best_epoch", r.best_epoch > 0 ? nlohmann::json(r.best_epoch) : nlohmann::json()},
+                         {"stop", name_of(r.stop)},
+                         {"test_loss", r.test_loss},
+                         {"seconds", r.seconds},
+                         {"images_per_second", r.seconds > 0 ? r.images / r.seconds : 0},
+                         {"peak_bytes", r.peak_bytes}};
+  for (const MetricValue& metric : r.metrics) json["test_" + metric.name] = metric.value;
+  if (r.macro_f1) json["macro_f1"] = *r.macro_f1;
+  return json;
 }
 
 /// The object of --json: means over the seeds, and each of them.
 nlohmann::json to_json(const std::vector<RunResult>& runs, const TrainSettings& settings, const ModelSummary& model,
                        const std::string& folder) {
-  const auto accuracy = over(runs, [](const RunResult& r) { return r.test_accuracy; });
   double seconds = 0, images = 0;
   int64_t peak = 0;
   nlohmann::json list = nlohmann::json::array();
@@ -169,40 +171,56 @@ nlohmann::json to_json(const std::vector<RunResult>& runs, const TrainSettings& 
     peak = std::max(peak, run.peak_bytes);
     list.push_back(to_json(run));
   }
-  return {{"command", "train"},
-          {"model", settings.model},
-          {"data", settings.data},
-          {"folder", folder},
-          {"test_accuracy", accuracy.mean},
-          {"test_accuracy_std", json_or_null(accuracy.deviation)},
-          {"test_loss", over(runs, [](const RunResult& r) { return r.test_loss; }).mean},
-          {"macro_f1", over(runs, [](const RunResult& r) { return r.macro_f1; }).mean},
-          {"parameters", model.parameters},
-          {"macs", model.macs},
-          {"seconds", seconds},
-          {"images_per_second", seconds > 0 ? images / seconds : 0},
-          {"peak_bytes", peak},
-          {"settings", to_json(settings)},
-          {"runs", list}};
+  nlohmann::json json = {{"command", "train"},
+                         {"model", settings.model},
+                         {"data", settings.data},
+                         {"folder", folder},
+                         {"test_loss", over(runs, [](const RunResult& r) { return r.test_loss; }).mean},
+                         {"parameters", model.parameters},
+                         {"macs", model.macs},
+                         {"seconds", seconds},
+                         {"images_per_second", seconds > 0 ? images / seconds : 0},
+                         {"peak_bytes", peak},
+                         {"settings", to_json(settings)},
+                         {"runs", list}};
+  for (size_t i = 0; i < runs.front().metrics.size(); ++i) {
+    const std::string name = "test_" + runs.front().metrics[i].name;
+    const auto metric = over(runs, [&](const RunResult& r) { return r.metrics[i].value; });
+    json[name] = metric.mean;
+    if (i == 0) json[name + "_std"] = json_or_null(metric.deviation);
+  }
+  if (runs.front().macro_f1) json["macro_f1"] = over(runs, [](const RunResult& r) { return *r.macro_f1; }).mean;
+  return json;
 }
 
 void say_result(const Output& output, const std::vector<RunResult>& runs, const Splits& data) {
-  const auto percent = [](double fraction) { return fmt::format("{:.2f} %", 100 * fraction); };
-  std::vector<std::vector<std::string>> rows = {
-      {"seed", "epochs", "test accuracy", "test loss", "macro F1", "training", "images/s", "peak memory"}};
+  std::vector<std::vector<std::string>> rows = {{"seed", "epochs"}};
+  for (const MetricValue& metric : runs.front().metrics) rows[0].push_back("test " + metric.name);
+  rows[0].push_back("test loss");
+  if (runs.front().macro_f1) rows[0].push_back("macro F1");
+  rows[0].insert(rows[0].end(), {"training", "images/s", "peak memory"});
   for (const RunResult& r : runs) {
     std::string epochs = std::to_string(r.epochs);
     if (r.best_epoch > 0) epochs += fmt::format(", best {}", r.best_epoch);
-    rows.push_back({std::to_string(r.seed), epochs, percent(r.test_accuracy), fmt::format("{:.4f}", r.test_loss),
-                    fmt::format("{:.4f}", r.macro_f1), format_duration(r.seconds),
-                    grouped(std::llround(r.seconds > 0 ? r.images / r.seconds : 0)), bytes_text(r.peak_bytes)});
+    std::vector<std::string> row = {std::to_string(r.seed), epochs};
+    for (const MetricValue& metric : r.metrics) row.push_back(metric.text());
+    row.push_back(fmt::format("{:.4f}", r.test_loss));
+    if (r.macro_f1) row.push_back(fmt::format("{:.4f}", *r.macro_f1));
+    row.insert(row.end(), {format_duration(r.seconds), grouped(std::llround(r.seconds > 0 ? r.images / r.seconds : 0)),
+                           bytes_text(r.peak_bytes)});
+    rows.push_back(std::move(row));
   }
-  output.result("\nResult on the {} test images of {}\n{}", grouped(data.test.size()), data.test.name,
-                table(rows, {0, 2, 3, 4, 5, 6, 7}));
+  std::vector<size_t> to_the_right = {0};
+  for (size_t column = 2; column < rows[0].size(); ++column) to_the_right.push_back(column);
+  output.result("\nResult on the {} test {} of {}\n{}", grouped(data.test.size()),
+                data.test.has_images() ? "images" : "examples", data.test.name, table(rows, to_the_right));
   if (runs.size() > 1) {
-    const auto accuracy = over(runs, [](const RunResult& r) { return r.test_accuracy; });
-    output.result("test accuracy {:.2f} % +- {:.2f} (mean and standard deviation of {} seeds)\n", 100 * accuracy.mean,
-                  100 * *accuracy.deviation, runs.size());
+    const MetricValue& primary = runs.front().metrics.front();
+    const auto figure = over(runs, [](const RunResult& r) { return r.metrics.front().value; });
+    const double scale = primary.is_share ? 100 : 1;
+    output.result("test {} {:.{}f}{} +- {:.{}f} (mean and standard deviation of {} seeds)\n", primary.name,
+                  scale * figure.mean, primary.is_share ? 2 : 4, primary.is_share ? " %" : "",
+                  scale * *figure.deviation, primary.is_share ? 2 : 4, runs.size());
   }
 }
 
@@ -212,8 +230,12 @@ void say_next(const Output& output, const RunResult& run, const TrainCommandFlag
   output.say("Saved in {}: model.safetensors, metrics.jsonl (a line for every epoch), checkpoint.safetensors",
              run.folder);
   output.say("Next");
-  output.say("  espalier eval {} --per-class{}", run.folder, where);
-  output.say("  espalier predict IMAGE.png --model {}", run.folder);
+  if (run.macro_f1) {
+    output.say("  espalier eval {} --per-class{}", run.folder, where);
+    output.say("  espalier predict IMAGE.png --model {}", run.folder);
+  } else {
+    output.say("  espalier eval {}{}", run.folder, where);
+  }
   if (settings.seeds == 1 && options.flags.seeds.value_or(1) == 1)
     output.say("  espalier train --model {} --data {}{} --seeds 3", settings.model, settings.data, where);
 }
@@ -230,17 +252,14 @@ int run(const TrainCommandFlags& options, Output& output) {
   if (options.resume) check_may_go_on(folder.file(kTrainIdentity), before, settings);
   if (!options.resume && !options.overwrite && !options.out.empty()) check_holds_no_run("train", options.out);
 
-  // Whatever is wrong with the flags shows before the data is read.
-  const ModulePtr module = build_model(settings);
-  build_optimizer(settings, *module);
-  trainer_options(settings);
   const InterruptGuard guard;
-  const Splits data = load_dataset(settings.data, {.data_dir = settings.data_dir});
+  const Splits data = load_data(settings.data, settings.data_dir, settings.loss, settings.metric);
+  const ModulePtr module = build_model(settings, data.train);
   // Refuse a share that leaves one part empty and a batch that is too large, while an old run is still there.
   DataLoader(
       settings.validation > 0 ? split_validation(data.train, settings.validation, settings.seed).train : data.train,
       {.batch_size = settings.batch_size, .shuffle = true});
-  const ModelSummary model = summarize(*module, {1, data.train.channels(), data.train.height(), data.train.width()});
+  const ModelSummary model = summarize(*module, example_of(data.train));
   if (!options.resume) {
     folder = options.out.empty() ? RunFolder::make_new(default_folder(settings)) : RunFolder(options.out);
     if (!options.overwrite) check_holds_no_run("train", folder.path());

@@ -11,7 +11,9 @@ void add_train_flags(CLI::App& app, TrainFlags& f) {
     return app.add_option(name, value, description)->type_name(type);
   };
   add("--model,-m", f.model, "NAME", "Network; espalier models list shows them")->group("What");
-  add("--data,-d", f.data, "NAME", "Data set; espalier datasets list shows them")->group("What");
+  add("--data,-d", f.data, "NAME",
+      "Data set; espalier datasets list shows them; or\nKIND:PATH of your own: csv:cars.csv")
+      ->group("What");
   add("--epochs,-e", f.epochs, "N", "Passes over the training images")->group("Training");
   add("--batch-size,-b", f.batch_size, "N", "Images in one update")->group("Training");
   add("--optimizer", f.optimizer, "NAME", "sgd, adam, adamw or rmsprop")->group("Training");
@@ -32,6 +34,10 @@ void add_train_flags(CLI::App& app, TrainFlags& f) {
   add("--label-smoothing", f.label_smoothing, "X", "Of the training loss, 0 to below 1")->group("Training");
   add("--clip", f.clip, "NORM", "Largest norm of the gradients; 0: no clipping")->group("Training");
   add("--augment", f.augment, "TEXT", "none, or crop, shift, reflect, flip, affine, cutout\njoined by '-': crop-flip")
+      ->group("Training");
+  add("--loss", f.loss, "NAME", "cross-entropy, mse, l1 or bce (default: what the data\nasks for)")->group("Training");
+  add("--metric", f.metric, "NAME",
+      "Which one chooses the epoch: accuracy, mse, mae or\nr2 (default: the data's first)")
       ->group("Training");
   add("--validation", f.validation, "X",
       "Share of the training images set aside; the\nbest epoch on them is kept (default: 0, the\nlast epoch is kept)")

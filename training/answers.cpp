@@ -19,6 +19,8 @@ double Answers::accuracy() const {
 }
 
 Answers answers(Module& module, const Dataset& dataset, const EvaluateOptions& options) {
+  check(dataset.is_classification(), "answers", "expected data that asks for a class of each example, '{}' doesn't",
+        dataset.name);
   Answers result;
   EvaluateOptions watched = options;
   watched.loss = [&](const Variable& outputs, const Batch& batch) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,15 +32,20 @@ struct StepRecord {
 struct EpochRecord {
   int64_t epoch = 0;                          ///< from 1
   int64_t step = 0;                           ///< updates since the start
-  double train_loss = 0, train_accuracy = 0;  ///< means over the epoch, while the weights changed
+  double train_loss = 0;                      ///< mean over the epoch, while the weights changed
+  std::optional<double> train_accuracy = {};  ///< of data that asks for a class of each example, and nothing else
   std::optional<double> validation_loss = {}, validation_accuracy = {};
+  /// Of other data, by name: {"mse", 0.01}.
+  std::map<std::string, double> validation_metrics = {};
+  /// By which the best epoch has the highest: the primary metric, or its negative where less is better. In no file.
+  std::optional<double> validation_score = {};
   double lr = 0;                              ///< of the epoch's last step
   double images_per_second = 0, seconds = 0;  ///< of training, without validation
   int64_t peak_bytes = 0;                     ///< highest memory use of the device in the epoch
 };
 
 /// {"epoch", "step", "train_loss", "train_acc", "val_loss", "val_acc", "lr", "images_per_second", "seconds",
-/// "peak_bytes"}; null where there is no validation.
+/// "peak_bytes"}, and "val_mse", ... of other metrics than accuracy; null where there is no validation, or no class.
 nlohmann::json to_json(const EpochRecord& record);
 EpochRecord epoch_record_from_json(const nlohmann::json& json);
 

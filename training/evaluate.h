@@ -1,47 +1,48 @@
-// Evaluation of a classifier on a data set.
+// How good a network is on a data set.
 #pragma once
 
 #include <functional>
 #include <optional>
-#include <string>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "datasets/data_loader.h"
-#include "layers/module.h"
+#include "training/loss.h"
+#include "training/metric.h"
 #include "training/metrics.h"
 #include "training/progress.h"
 
 namespace espalier {
 
-/// The loss of a batch, as a mean over its examples. `outputs` is what the network made of batch.images.
-using LossFunction = std::function<Variable(const Variable& outputs, const Batch& batch)>;
-
 struct EvaluateOptions {
   int64_t batch_size = 256;
   std::optional<Device> device = {};  ///< where the module is moved; default: it stays where it is
-  LossFunction loss = {};             ///< default: cross-entropy
+  LossFunction loss = {};             ///< default: batch_loss, that of the targets
   ProgressMode progress = ProgressMode::silent;
   std::function<bool()> stop = {};  ///< asked after each batch; true leaves early, with what was counted so far
 };
 
 struct Evaluation {
-  double loss = 0;  ///< mean over examples
-  ConfusionMatrix confusion;
+  double loss = 0;                        ///< mean over examples
+  ConfusionMatrix confusion = {};         ///< of the first target, where it is a class of each example; else of none
+  std::vector<MetricValue> metrics = {};  ///< the primary one, by which networks are compared, first
+  int64_t count = 0;
   double seconds = 0;
 
-  int64_t examples() const { return confusion.examples(); }
-  double accuracy() const { return confusion.accuracy(); }
+  int64_t examples() const { return count; }
+  const MetricValue& primary() const { return metrics.at(0); }
+  /// Throws where the data asks for no class.
+  double accuracy() const;
+  /// Nothing where the data asks for no class.
+  std::optional<double> maybe_accuracy() const;
   double images_per_second() const { return seconds > 0 ? static_cast<double>(examples()) / seconds : 0; }
-  /// The metrics' JSON with "loss", "examples", "seconds" and "images_per_second".
+  /// {"loss", "examples", "seconds", "images_per_second"} with the confusion matrix's JSON, or, where the metrics
+  /// aren't accuracy alone, with "metrics": {"mse": 0.01, ...}.
   nlohmann::json to_json() const;
 };
 
-/// Runs the network over the data in evaluation mode, without gradients; its mode comes back afterwards. Throws if the
-/// outputs are not (N, number of classes).
+/// Runs the network over the data in evaluation mode, without gradients; its mode comes back afterwards. Throws where
+/// the outputs don't fit the targets: (N, number of classes), or as many values.
 Evaluation evaluate(Module& module, const Dataset& dataset, const EvaluateOptions& options = {});
-
-/// The batch with its tensors on `device`; the same one if they are there already.
-Batch to(const Batch& batch, Device device);
 
 }  // namespace espalier

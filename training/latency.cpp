@@ -8,15 +8,18 @@
 
 namespace espalier {
 
-std::vector<Latency> latencies(const std::vector<ModulePtr>& modules, const std::vector<Shape>& images, int64_t batch,
+std::vector<Latency> latencies(const std::vector<ModulePtr>& modules, const std::vector<Shape>& shapes, int64_t batch,
                                int64_t rounds) {
   using Clock = std::chrono::steady_clock;
   const NoGrad no_grad;
   std::vector<Tensor> inputs;
   std::vector<std::vector<double>> seconds(modules.size());
   Generator generator(0);
-  for (size_t i = 0; i < images.size(); ++i)
-    inputs.push_back(randn({batch, images[i][0], images[i][1], images[i][2]}, generator).to(modules[i]->device()));
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    Shape whole = shapes[i];
+    whole.insert(0, batch);
+    inputs.push_back(randn(whole, generator).to(modules[i]->device()));
+  }
   constexpr int64_t kWarmUp = 3;
   for (int64_t round = -kWarmUp; round < rounds; ++round)
     for (size_t i = 0; i < modules.size(); ++i) {

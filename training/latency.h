@@ -15,8 +15,8 @@ struct Latency {
 };
 
 /// Of several networks, measured in turns so that all meet the same disturbances: `rounds` passes of each after a
-/// warm-up, on random images (C,H,W) in batches of `batch`.
-std::vector<Latency> latencies(const std::vector<ModulePtr>& modules, const std::vector<Shape>& images, int64_t batch,
+/// warm-up, on random inputs of these shapes, such as (C,H,W), in batches of `batch`.
+std::vector<Latency> latencies(const std::vector<ModulePtr>& modules, const std::vector<Shape>& shapes, int64_t batch,
                                int64_t rounds);
 
 }  // namespace espalier

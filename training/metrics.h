@@ -1,4 +1,4 @@
-// Classification metrics, from counts that are exact whatever the batches were.
+// What metrics of classes are made of: counts that are exact whatever the batches were. Metrics by name: metric.h.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +34,8 @@ class Average {
 /// classes that occur among labels or predictions, as scikit-learn's.
 class ConfusionMatrix {
  public:
+  /// Of no class: what isn't about classes has nothing to count.
+  ConfusionMatrix() = default;
   /// Names default to "0", "1", ...; `top_k` is the k that top_k_accuracy() reports.
   explicit ConfusionMatrix(int64_t classes, std::vector<std::string> class_names = {}, int64_t top_k = 5);
 
@@ -71,7 +73,7 @@ class ConfusionMatrix {
   template <class F>
   double macro(F&& of_class) const;
 
-  int64_t classes_, k_;
+  int64_t classes_ = 0, k_ = 0;
   std::vector<std::string> names_;
   std::vector<int64_t> counts_;  // (C,C): [true class][prediction]
   int64_t examples_ = 0, top_k_hits_ = 0;

@@ -11,6 +11,8 @@
 namespace espalier {
 
 namespace {
+const std::string kMetricPrefix = "val_";
+
 nlohmann::json number_or_null(const std::optional<double>& value) {
   return value ? nlohmann::json(*value) : nlohmann::json(nullptr);
 }
@@ -20,29 +22,35 @@ std::optional<double> optional_number(const nlohmann::json& json) {
 }  // namespace
 
 nlohmann::json to_json(const EpochRecord& r) {
-  return {{"epoch", r.epoch},
-          {"step", r.step},
-          {"train_loss", r.train_loss},
-          {"train_acc", r.train_accuracy},
-          {"val_loss", number_or_null(r.validation_loss)},
-          {"val_acc", number_or_null(r.validation_accuracy)},
-          {"lr", r.lr},
-          {"images_per_second", r.images_per_second},
-          {"seconds", r.seconds},
-          {"peak_bytes", r.peak_bytes}};
+  nlohmann::json json = {{"epoch", r.epoch},
+                         {"step", r.step},
+                         {"train_loss", r.train_loss},
+                         {"train_acc", number_or_null(r.train_accuracy)},
+                         {"val_loss", number_or_null(r.validation_loss)},
+                         {"val_acc", number_or_null(r.validation_accuracy)},
+                         {"lr", r.lr},
+                         {"images_per_second", r.images_per_second},
+                         {"seconds", r.seconds},
+                         {"peak_bytes", r.peak_bytes}};
+  for (const auto& [name, value] : r.validation_metrics) json[kMetricPrefix + name] = value;
+  return json;
 }
 
 EpochRecord epoch_record_from_json(const nlohmann::json& json) {
-  return {.epoch = json.at("epoch"),
-          .step = json.at("step"),
-          .train_loss = json.at("train_loss"),
-          .train_accuracy = json.at("train_acc"),
-          .validation_loss = optional_number(json.at("val_loss")),
-          .validation_accuracy = optional_number(json.at("val_acc")),
-          .lr = json.at("lr"),
-          .images_per_second = json.at("images_per_second"),
-          .seconds = json.at("seconds"),
-          .peak_bytes = json.at("peak_bytes")};
+  EpochRecord record{.epoch = json.at("epoch"),
+                     .step = json.at("step"),
+                     .train_loss = json.at("train_loss"),
+                     .train_accuracy = optional_number(json.at("train_acc")),
+                     .validation_loss = optional_number(json.at("val_loss")),
+                     .validation_accuracy = optional_number(json.at("val_acc")),
+                     .lr = json.at("lr"),
+                     .images_per_second = json.at("images_per_second"),
+                     .seconds = json.at("seconds"),
+                     .peak_bytes = json.at("peak_bytes")};
+  for (const auto& [key, value] : json.items())
+    if (key.starts_with(kMetricPrefix) && key != "val_loss" && key != "val_acc")
+      record.validation_metrics[key.substr(kMetricPrefix.size())] = value.get<double>();
+  return record;
 }
 
 nlohmann::json to_json(const PhiloxState& state) {
@@ -61,11 +69,11 @@ nlohmann::json to_json(const RunState& state) {
           {"step", state.step},
           {"loss_sum", state.loss.sum()},
           {"examples", state.loss.examples()},
-          {"correct", state.correct},
+          {"correct", state.correct ? nlohmann::json(*state.correct) : nlohmann::json()},
           {"seconds", state.seconds},
           {"peak_bytes", state.peak_bytes},
           {"best_epoch", state.best_epoch},
-          {"best_accuracy", state.best_accuracy},
+          {"best_score", state.best_score},
           {"best_loss", state.best_loss},
           {"epochs_since_best", state.epochs_since_best},
           {"history", history}};
@@ -77,11 +85,12 @@ RunState run_state_from_json(const nlohmann::json& json) {
   state.batch = json.at("batch");
   state.step = json.at("step");
   state.loss.set(json.at("loss_sum"), json.at("examples"));
-  state.correct = json.at("correct");
+  if (!json.at("correct").is_null()) state.correct = json.at("correct").get<int64_t>();
   state.seconds = json.at("seconds");
   state.peak_bytes = json.at("peak_bytes");
   state.best_epoch = json.at("best_epoch");
-  state.best_accuracy = json.at("best_accuracy");
+  // Checkpoints of versions that trained nothing but classifiers have the accuracy.
+  state.best_score = json.contains("best_score") ? json.at("best_score") : json.at("best_accuracy");
   state.best_loss = json.at("best_loss");
   state.epochs_since_best = json.at("epochs_since_best");
   for (const nlohmann::json& record : json.at("history")) state.history.push_back(epoch_record_from_json(record));

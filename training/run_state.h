@@ -1,6 +1,7 @@
 // Where a training stands, as checkpoints hold it, and the lines that it writes.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,12 +21,12 @@ struct RunState {
 
   // Sums over the epoch so far.
   Average loss;
-  int64_t correct = 0;
+  std::optional<int64_t> correct = {};  ///< right answers, where there are classes to be right about
   double seconds = 0;
   int64_t peak_bytes = 0;
 
-  int64_t best_epoch = 0;  ///< 0: none yet
-  double best_accuracy = 0, best_loss = 0;
+  int64_t best_epoch = 0;                ///< 0: none yet
+  double best_score = 0, best_loss = 0;  ///< EpochRecord::validation_score
   int64_t epochs_since_best = 0;
   std::vector<EpochRecord> history;
 };

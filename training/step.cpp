@@ -72,12 +72,14 @@ void Training::update(const Batch& batch, const TrainingStepFunction& forward) {
   {
     const auto [outputs, loss] = forward(module(), batch);
     Tensor correct;
-    if (outputs.rank() == 2) correct = sum(argmax(outputs.data(), 1) == batch.labels);
+    if (batch.targets.empty() && batch.labels.dtype() == DType::i64 && batch.labels.rank() == 1 &&
+        outputs[0].rank() == 2)
+      correct = sum(argmax(outputs[0].data(), 1) == batch.labels);
     loss.backward();
     // Read after backward: a GPU has all of the step's work before the first wait for it.
     record.loss = loss.item();
     if (!std::isfinite(record.loss)) fail_numerically(fmt::format("the loss became {}", number(record.loss)));
-    if (correct.defined()) state.correct += static_cast<int64_t>(correct.item());
+    if (correct.defined()) state.correct = state.correct.value_or(0) + static_cast<int64_t>(correct.item());
   }  // the graph and its activations are gone before the update
 
   for (const auto& callback : options().callbacks) callback->on_gradients(trainer_, record);
@@ -103,11 +105,12 @@ std::optional<EpochRecord> Training::measure_epoch(const Dataset& validation) co
       .epoch = state.epoch + 1,
       .step = state.step,
       .train_loss = state.loss.value(),
-      .train_accuracy = static_cast<double>(state.correct) / examples,
+      .train_accuracy = std::nullopt,
       .lr = trainer_.optimizer().lr(),
       .images_per_second = state.seconds > 0 ? static_cast<double>(state.loss.examples()) / state.seconds : 0,
       .seconds = state.seconds,
       .peak_bytes = state.peak_bytes};
+  if (state.correct) record.train_accuracy = static_cast<double>(*state.correct) / examples;
   if (validation.size() == 0) return record;
   const Evaluation result = evaluate(module(), validation,
                                      {.batch_size = options().validation_batch_size,
@@ -117,22 +120,25 @@ std::optional<EpochRecord> Training::measure_epoch(const Dataset& validation) co
   if (result.examples() < validation.size()) return std::nullopt;
   if (!std::isfinite(result.loss)) fail_numerically(fmt::format("the validation loss became {}", number(result.loss)));
   record.validation_loss = result.loss;
-  record.validation_accuracy = result.accuracy();
+  record.validation_score = result.primary().score();
+  if (validation.is_classification()) record.validation_accuracy = result.accuracy();
+  for (const MetricValue& metric : result.metrics)
+    if (metric.name != "accuracy" || !validation.is_classification())
+      record.validation_metrics[metric.name] = metric.value;
   return record;
 }
 
 bool Training::note_best(const EpochRecord& record) {
-  if (!record.validation_loss) return false;
+  if (!record.validation_loss || !record.validation_score) return false;
   for (const auto& callback : options().callbacks)
     if (!callback->is_settled(trainer_, record)) return false;
-  const double accuracy = *record.validation_accuracy, loss = *record.validation_loss;
-  if (state.best_epoch > 0 &&
-      (accuracy < state.best_accuracy || (accuracy == state.best_accuracy && loss >= state.best_loss))) {
+  const double score = *record.validation_score, loss = *record.validation_loss;
+  if (state.best_epoch > 0 && (score < state.best_score || (score == state.best_score && loss >= state.best_loss))) {
     ++state.epochs_since_best;
     return false;
   }
   state.best_epoch = record.epoch;
-  state.best_accuracy = accuracy;
+  state.best_score = score;
   state.best_loss = loss;
   state.epochs_since_best = 0;
   return true;
@@ -145,7 +151,7 @@ void Training::close_epoch(const EpochRecord& record) {
   ++state.epoch;
   state.batch = 0;
   state.loss.set(0, 0);
-  state.correct = 0;
+  state.correct.reset();
   state.seconds = 0;
   state.peak_bytes = 0;
 }

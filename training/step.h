@@ -47,7 +47,8 @@ class Training {
   /// The epoch's record, with its validation where there is data for it; nothing when a stop ended the validation. A
   /// validation loss that is NaN or infinite throws NumericError.
   std::optional<EpochRecord> measure_epoch(const Dataset& validation) const;
-  /// Whether the epoch is the best so far by validation accuracy, then loss; counts the epochs since.
+  /// Whether the epoch is the best so far by the primary metric on the validation data, then by the loss; counts the
+  /// epochs since.
   bool note_best(const EpochRecord& record);
   /// Tells schedule and callbacks, and begins the next epoch's count.
   void close_epoch(const EpochRecord& record);

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <optional>
 
-#include "core/checksum.h"
 #include "core/json.h"
 #include "layers/snapshot.h"
 #include "training/checkpoint.h"
@@ -21,21 +20,13 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 std::string to_line(const EpochRecord& r, int64_t epochs) {
-  std::string line = fmt::format("epoch {:{}}/{}  loss {:.4f}  acc {:.2f}%", r.epoch, std::to_string(epochs).size(),
-                                 epochs, r.train_loss, 100 * r.train_accuracy);
-  if (r.validation_loss)
-    line += fmt::format("  val loss {:.4f}  val acc {:.2f}%", *r.validation_loss, 100 * *r.validation_accuracy);
+  std::string line =
+      fmt::format("epoch {:{}}/{}  loss {:.4f}", r.epoch, std::to_string(epochs).size(), epochs, r.train_loss);
+  if (r.train_accuracy) line += fmt::format("  acc {:.2f}%", 100 * *r.train_accuracy);
+  if (r.validation_loss) line += fmt::format("  val loss {:.4f}", *r.validation_loss);
+  if (r.validation_accuracy) line += fmt::format("  val acc {:.2f}%", 100 * *r.validation_accuracy);
+  for (const auto& [name, value] : r.validation_metrics) line += fmt::format("  val {} {:.4g}", name, value);
   return line + fmt::format("  lr {:.4g}  {:.0f} images/s  {}", r.lr, r.images_per_second, format_duration(r.seconds));
-}
-
-/// Which data a network was trained on, and what it takes to feed it an image.
-std::string describe_data(const Dataset& data) {
-  return nlohmann::json{{"name", data.name},
-                        {"classes", data.class_names},
-                        {"mean", data.mean},
-                        {"stddev", data.stddev},
-                        {"shape", {data.channels(), data.height(), data.width()}}}
-      .dump();
 }
 
 }  // namespace
@@ -67,9 +58,9 @@ namespace {
 TrainingStepFunction forward_of(const TrainerOptions& options) {
   if (options.training_step) return options.training_step;
   return [&options](Module& module, const Batch& batch) -> TrainingStep {
-    const Variable outputs = module(batch.images);
+    const Bundle outputs = outputs_of(module, batch);
     if (options.loss) return {outputs, options.loss(outputs, batch)};
-    return {outputs, cross_entropy(outputs, batch.labels, {.label_smoothing = options.label_smoothing})};
+    return {outputs, batch_loss(outputs, batch, options.label_smoothing)};
   };
 }
 }  // namespace
@@ -117,11 +108,12 @@ nlohmann::json Callback::config() const { return {}; }
 nlohmann::json Trainer::identity(const TrainValidation& data) const {
   const auto contents = [](const Dataset& set) {
     if (set.size() == 0) return nlohmann::json();
-    const Tensor images = set.images.contiguous(), labels = set.labels.contiguous();
-    return nlohmann::json{{"name", set.name},
-                          {"examples", set.size()},
-                          {"checksum", fmt::format("{:016x}", checksum(labels.raw(), labels.bytes(),
-                                                                       checksum(images.raw(), images.bytes())))}};
+    nlohmann::json json = {
+        {"name", set.name}, {"examples", set.size()}, {"checksum", fmt::format("{:016x}", checksum_of(set))}};
+    if (set.reconstructs) json["reconstructs"] = true;
+    if (!set.loss.empty()) json["loss"] = set.loss;
+    if (!set.metric.empty()) json["metric"] = set.metric;
+    return json;
   };
   std::vector<std::string> augmentations;
   for (const Augmentation& augmentation : options_.augmentations) augmentations.push_back(to_text(augmentation));
@@ -235,8 +227,11 @@ bool Trainer::train_epoch(Run& run) const {
     for (const Batch& batch : stream) {
       training.update(to(batch, options_.device), forward);
       run.progress.update(state.loss.examples(), [&] {
-        return fmt::format("loss {:.4f}  acc {:.2f}%", state.loss.value(),
-                           100.0 * static_cast<double>(state.correct) / static_cast<double>(state.loss.examples()));
+        std::string line = fmt::format("loss {:.4f}", state.loss.value());
+        if (state.correct)
+          line += fmt::format("  acc {:.2f}%",
+                              100.0 * static_cast<double>(*state.correct) / static_cast<double>(state.loss.examples()));
+        return line;
       });
       if (training.should_stop()) {
         note_time();
@@ -267,7 +262,7 @@ bool Trainer::finish_epoch(Run& run) const {
 void Trainer::keep_best(Run& run, const EpochRecord& record) const {
   if (run.folder.is_used()) {
     save_checkpoint(run.folder.file(kBestFile), *module_, nullptr,
-                    {{"data", describe_data(run.loader.dataset())}, {"metrics", to_json(record).dump()}});
+                    {{"data", description_of(run.loader.dataset())}, {"metrics", to_json(record).dump()}});
   } else if (options_.restore_best) {
     run.best.emplace(*module_);
   }
@@ -284,7 +279,7 @@ void Trainer::save(Run& run) const {
                                    {"rng", to_json(default_generator().state())},
                                    {"settings", settings}};
   save_checkpoint(run.folder.file(kCheckpointFile), *module_, optimizer_.get(),
-                  {{"training", training.dump()}, {"data", describe_data(run.loader.dataset())}}, callback_state());
+                  {{"training", training.dump()}, {"data", description_of(run.loader.dataset())}}, callback_state());
   run.note_saved();
 }
 

@@ -20,8 +20,8 @@ inline constexpr uint64_t kTrainingStream = 0x7261696E;
 
 /// The forward pass of one training batch.
 struct TrainingStep {
-  Variable outputs;  ///< what the network made of the images
-  Variable loss;     ///< what goes down, as a mean over the examples
+  Bundle outputs;  ///< what the network made of the batch
+  Variable loss;   ///< what goes down, as a mean over the examples
 };
 using TrainingStepFunction = std::function<TrainingStep(Module& module, const Batch& batch)>;
 
@@ -38,7 +38,7 @@ struct TrainerOptions {
   int prefetch = 2;        ///< batches made ahead by a thread; 0: none
 
   double label_smoothing = 0;  ///< of the training loss; evaluation uses none
-  LossFunction loss = {};      ///< instead of cross-entropy, in training and in evaluation
+  LossFunction loss = {};      ///< instead of batch_loss, in training and in evaluation
   /// Instead of module(images) and the loss, in training only: distillation, losses that look inside the network.
   TrainingStepFunction training_step = {};
   double clip_norm = 0;   ///< largest joint norm of the gradients; 0: no clipping
@@ -72,12 +72,13 @@ const char* name_of(StopReason reason);
 
 struct TrainingResult {
   std::vector<EpochRecord> history;  ///< all epochs, those before a resume included
-  int64_t best_epoch = 0;            ///< by validation accuracy, then loss; 0 without validation
+  int64_t best_epoch = 0;  ///< by the primary metric (metric.h) on validation data, then loss; 0 without validation
   int64_t step = 0;
   StopReason stop = StopReason::finished;
 };
 
-/// Trains a classifier. One Trainer may fit several times; each fit starts the schedule anew.
+/// Trains a network to answer what a data set asks for. One Trainer may fit several times; each fit starts the schedule
+/// anew.
 ///
 /// The same machine, thread count and seed give the same bits, also when the training was stopped and resumed, in the
 /// middle of an epoch too: checkpoints hold weights, buffers, optimiser state, schedule, random state and position.

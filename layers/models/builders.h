@@ -23,7 +23,7 @@ ModulePtr build_resnet(const Shape& image, int64_t classes, int64_t depth);
 /// table 1 (columns D, E), then the mean over the image and one Linear.
 ModulePtr build_vgg(const Shape& image, int64_t classes, int64_t depth);
 
-/// LstmRows on rows of C*W values.
-ModulePtr build_lstm_rows(const Shape& image, int64_t classes, int64_t hidden);
+/// LstmRows on rows of C*W values, or on steps of F: `image` may be (T,F).
+ModulePtr build_lstm_rows(const Shape& image, int64_t classes, int64_t hidden, bool every_step);
 
 }  // namespace espalier

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "layers/models/builders.h"
+#include "layers/models/heads.h"
 
 namespace espalier {
 
@@ -68,7 +69,8 @@ const std::vector<ModelInfo>& model_catalogue() {
       {"resnet56", "ResNet-56 for CIFAR (He et al. 2016)", kColour32},
       {"vgg16", "VGG-16 with BatchNorm and a CIFAR head (Simonyan & Zisserman 2015)", kColour32},
       {"vgg19", "VGG-19 with BatchNorm and a CIFAR head (Simonyan & Zisserman 2015)", kColour32},
-      {"lstm-rows", "LSTM over the rows of an image, 128 units; lstm-rows:64 for another number", kGrey28},
+      {"lstm-rows", "LSTM over the rows of an image or a sequence, 128 units; lstm-rows:64 for another number",
+       kGrey28},
       {"mlp:SIZES", "multilayer perceptron with these hidden sizes, such as mlp:64,32", kGrey28},
   };
   return kModels;
@@ -84,18 +86,40 @@ Shape model_image(const std::string& name, const ModelOptions& options) {
   return image_for(info_of(name, parse(name)), options);
 }
 
+namespace {
+/// One body with the outputs of all heads.
+ModulePtr with_heads(const std::string& name, const ModelOptions& options) {
+  ModelOptions body = options;
+  std::vector<int64_t> sizes;
+  int64_t all = 0;
+  for (const Shape& head : options.heads) {
+    sizes.push_back(head.numel());
+    all += head.numel();
+  }
+  body.heads = {Shape{all}};
+  return std::make_shared<Heads>(make_model(name, body), std::move(sizes));
+}
+}  // namespace
+
 ModulePtr make_model(const std::string& name, const ModelOptions& options) {
   const ParsedName parsed = parse(name);
   const ModelInfo& info = info_of(name, parsed);
-  const Shape image = image_for(info, options);
-  const int64_t classes = options.classes;
+  const Shape image = options.input.rank() > 0 ? options.input : image_for(info, options);
+  if (options.heads.size() > 1) return with_heads(name, options);
+  const int64_t classes = options.heads.empty() ? options.classes : options.heads[0].numel();
   check(classes > 0, "make_model", "expected a positive number of classes, got {}", classes);
+  const bool is_perceptron = parsed.family == "mlp" || name == "lenet300", is_lstm = parsed.family == "lstm-rows";
+  check(image.rank() == 3 || is_perceptron || (is_lstm && image.rank() == 2), "make_model",
+        "{} takes images (C,H,W), got inputs {}; use mlp:64 or, for sequences (T,F), lstm-rows:64", name, image);
   if (name == "lenet300") return build_mlp(image, classes, {300, 100});
   if (name == "lenet5") return build_lenet5(image, classes);
   if (parsed.family.starts_with("resnet")) return build_resnet(image, classes, std::stoll(name.substr(6)));
   if (parsed.family.starts_with("vgg")) return build_vgg(image, classes, std::stoll(name.substr(3)));
-  if (parsed.family == "lstm-rows")
-    return build_lstm_rows(image, classes, parsed.numbers.empty() ? 128 : parsed.numbers[0]);
+  if (is_lstm) {
+    const bool every_step = !options.heads.empty() && options.heads[0].rank() == 2;
+    return build_lstm_rows(image, every_step ? options.heads[0][1] : classes,
+                           parsed.numbers.empty() ? 128 : parsed.numbers[0], every_step);
+  }
   return build_mlp(image, classes, parsed.numbers);
 }
 

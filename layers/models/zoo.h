@@ -13,6 +13,11 @@ struct ModelOptions {
   int64_t classes = 10;
   int64_t in_channels = 0;
   int64_t height = 0, width = 0;  ///< of the images; one given: square
+  /// Of one example, in place of channels and sizes: (C,H,W), a sequence (T,F), or any other; rank 0: an image as
+  /// above.
+  Shape input = {};
+  /// The outputs that each head has for one example, in place of classes: {{10}}, {{10}, {1}}, {{T,C}} of every step.
+  std::vector<Shape> heads = {};
 };
 
 struct ModelInfo {
@@ -27,7 +32,9 @@ const std::vector<ModelInfo>& model_catalogue();
 std::vector<std::string> model_names();
 
 /// Builds a network with fresh parameters for images (N,C,H,W) -> logits (N,classes): "resnet20", "mlp:64,32" (hidden
-/// sizes), "lstm-rows:256" (hidden units). Throws on an unknown name, naming the nearest, and on images too small.
+/// sizes), "lstm-rows:256" (hidden units). Multilayer perceptrons take inputs of any shape and answer in rows, (N,K);
+/// lstm-rows takes sequences too. Several heads are a Heads. Throws on an unknown name, naming the nearest, on images
+/// too small and on inputs that the network doesn't take.
 ModulePtr make_model(const std::string& name, const ModelOptions& options = {});
 /// The images (C,H,W) that make_model(name, options) takes.
 Shape model_image(const std::string& name, const ModelOptions& options = {});

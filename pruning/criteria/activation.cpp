@@ -157,7 +157,8 @@ class Apoz : public Criterion {
     return spread_over_units(*this, parameters, input, [&](const Parameter& weight, int64_t) {
       const auto found = counts.find(weight.id());
       check(found != counts.end(), name(),
-            "saw no output of '{}': it is no weight of a Linear or Conv2d that the network calls with ()",
+            "saw no output of '{}': it is no weight of a Linear or Conv2d that the network calls with (); "
+            "choose by taylor, magnitude or wanda",
             weight.name());
       std::vector<double> share = found->second.positive;
       for (double& s : share) s /= found->second.all;

@@ -30,19 +30,25 @@ Batch moved_to_network(const CriterionInput& input, const Batch& batch) {
   if (parameters.empty()) return batch;
   const Tensor& like = parameters.front().data();
   Batch moved = to(batch, like.device());
-  moved.images = moved.images.to(like.dtype());
+  const auto convert = [&](Tensor& values) {
+    if (is_floating(values.dtype())) values = values.to(like.dtype());
+  };
+  convert(moved.images);
+  convert(moved.labels);
+  for (auto& [name, values] : moved.inputs) convert(values);
+  for (auto& [name, values] : moved.targets) convert(values);
   return moved;
 }
 }  // namespace
 
-Variable forward_of(const CriterionInput& input, const Batch& batch) {
-  return input.module(moved_to_network(input, batch).images);
+Bundle forward_of(const CriterionInput& input, const Batch& batch) {
+  return outputs_of(input.module, moved_to_network(input, batch));
 }
 
 Variable loss_of(const CriterionInput& input, const Batch& batch) {
   const Batch moved = moved_to_network(input, batch);
-  const Variable outputs = input.module(moved.images);
-  return input.loss ? input.loss(outputs, moved) : cross_entropy(outputs, moved.labels);
+  const Bundle outputs = outputs_of(input.module, moved);
+  return input.loss ? input.loss(outputs, moved) : batch_loss(outputs, moved);
 }
 
 Registry<CriterionPtr()>& criterion_registry() {

@@ -16,8 +16,8 @@ namespace espalier {
 /// What a criterion may look at besides the weights.
 struct CriterionInput {
   Module& module;
-  const Dataset* data = nullptr;  ///< labelled examples, for criteria that need data or gradients
-  LossFunction loss = {};         ///< default: cross-entropy
+  const Dataset* data = nullptr;  ///< examples and what they ask for, for criteria that need data or gradients
+  LossFunction loss = {};         ///< default: batch_loss, that of the data's targets
   int64_t batch_size = 128;
   int64_t batches = 8;  ///< at most; the examples are drawn in an order that depends on the seed
   uint64_t seed = 0;
@@ -51,8 +51,8 @@ using CriterionPtr = std::shared_ptr<Criterion>;
 void for_each_batch(const Criterion& criterion, const CriterionInput& input,
                     const std::function<void(const Batch&)>& f);
 
-/// What the network makes of a batch: its images in the dtype and on the device of the network's parameters.
-Variable forward_of(const CriterionInput& input, const Batch& batch);
+/// What the network makes of a batch: its inputs in the dtype and on the device of the network's parameters.
+Bundle forward_of(const CriterionInput& input, const Batch& batch);
 /// The mean loss of a batch, as the input defines it.
 Variable loss_of(const CriterionInput& input, const Batch& batch);
 
@@ -120,12 +120,13 @@ CriterionPtr snip_criterion();
 /// the sign is turned, so that the lowest goes, as everywhere. To first order removing w adds -2*w*(H g) to |g|^2: low
 /// (negative) scores are weights whose removal makes the gradient flow more. Without the paper's temperature. Wang et
 /// al. 2020, "Picking winning tickets before training by preserving gradient flow" (GraSP). Where a training has ended
-/// the gradient is next to nothing and has no flow to preserve: throws for a network whose cross-entropy on the
-/// examples is below half of that of guessing, ln(classes).
+/// the gradient is next to nothing and has no flow to preserve: throws for a network whose loss on the examples is
+/// below half of that of guessing: of the cross-entropy ln(classes), of squared errors the variance of the targets.
 CriterionPtr grasp_criterion();
-/// |w| * dR/d|w|, with R the sum of the outputs for an image of ones when every weight is replaced by its absolute
-/// value, biases are 0 and BatchNorm only scales by |weight|. No example is looked at: `image` (C,H,W) is all it needs;
-/// left empty, it is taken from the data. Works in double precision on a copy of the module (so the module must be one
+/// |w| * dR/d|w|, with R the sum of all outputs for an input of ones when every weight is replaced by its absolute
+/// value, biases are 0 and BatchNorm only scales by |weight|. No example is looked at: the shape of an input, such as
+/// an `image` (C,H,W), is all it needs; left empty, it is taken from the data, whose inputs must be floats (lengths are
+/// the longest). Works in double precision on a copy of the module (so the module must be one
 /// that clone() can copy) and gives f64. Prune in many rounds, or layers collapse. Tanaka et al. 2020, "Pruning neural
 /// networks without any data by iteratively conserving synaptic flow". Throws NumericError on overflow.
 CriterionPtr synflow_criterion(const Shape& image = {});

@@ -63,7 +63,8 @@ class HRank : public Criterion {
     return spread_over_units(*this, parameters, input, [&](const Parameter& weight, int64_t) {
       const auto found = totals.find(weight.id());
       check(found != totals.end(), name(),
-            "saw no output of '{}': it is no weight of a Linear or Conv2d that the network calls with ()",
+            "saw no output of '{}': it is no weight of a Linear or Conv2d that the network calls with (); "
+            "choose by taylor, magnitude or wanda",
             weight.name());
       std::vector<double> mean = found->second.ranks;
       for (double& m : mean) m /= found->second.maps;

@@ -42,16 +42,27 @@ class GraSP : public Criterion {
     return scoring.combine(total, [](const Tensor& hg, const Tensor& weight) { return weight * hg; });
   }
 
-  /// A network that has been trained does much better than guessing. Losses of others have no such measure.
+  /// A network that has been trained does much better than guessing. Losses that others name have no such measure.
   void check_state(const CriterionInput& input) const override {
-    if (input.loss) return;
+    if (input.loss || input.data == nullptr || !input.data->loss.empty()) return;
     const Scoring scoring(*this, {}, input);
+    const MetricPtr r2 = metric_registry().find("grasp", "r2")();
     double loss = 0, guessing = 0;
     const NoGrad no_grad;
     scoring.for_each([&](const Batch& batch, double share) {
-      const Variable outputs = forward_of(input, batch);
-      loss += share * cross_entropy(outputs, batch.labels.to(outputs.device())).item();
-      guessing = std::log(static_cast<double>(outputs.size(-1)));
+      const Variable outputs = forward_of(input, batch).first();
+      const Tensor targets = batch.labels.to(outputs.device());
+      if (is_floating(targets.dtype())) {
+        r2->add(outputs.data(), targets);
+        loss = 1 - r2->value();  // the squared error, as a share of the targets' variance
+        guessing = 1;
+      } else {
+        Batch first = batch;
+        first.labels = targets;
+        first.targets.clear();
+        loss += share * batch_loss(outputs, first).item();
+        guessing = std::log(static_cast<double>(outputs.size(-1)));
+      }
     });
     check(loss >= 0.5 * guessing, name(),
           "judges networks before their training, by how gradients flow, and this one is trained: its loss on the "
@@ -84,21 +95,11 @@ void make_positive(Module& module) {
 
 class SynFlow : public Criterion {
  public:
-  explicit SynFlow(const Shape& image) : image_(image) {
-    check(image.rank() == 0 || image.rank() == 3, "synflow", "expected an image (C,H,W), got {}", image);
-  }
+  explicit SynFlow(const Shape& image) : image_(image) {}
   std::string name() const override { return "synflow"; }
   bool needs_data() const override { return image_.rank() == 0; }
 
   Saliencies score(const std::vector<Parameter>& parameters, const CriterionInput& input) override {
-    Shape ones{1, 0, 0, 0};
-    if (image_.rank() == 3) {
-      ones = {1, image_[0], image_[1], image_[2]};
-    } else {
-      check(input.data != nullptr && input.data->size() > 0, name(),
-            "expected the shape of an image: give synflow_criterion one, or data to take it from");
-      ones = {1, input.data->channels(), input.data->height(), input.data->width()};
-    }
     const ModulePtr copy = input.module.clone();
     copy->to(DType::f64);
     copy->eval();
@@ -109,7 +110,9 @@ class SynFlow : public Criterion {
     Variables leaves;
     for (const Parameter& p : copies) leaves.push_back(p.variable());
     const RecordHistory recording;
-    const Variable flow = sum((*copy)(Tensor::ones(ones, DType::f64, copies.front().data().device())));
+    Variable flow;
+    for (const Variable& output : copy->call(ones(input, copies.front().data().device())))
+      flow = flow.defined() ? flow + sum(output) : sum(output);
     const Variables gradients = grad({flow}, leaves, {.allow_unused = true});
     if (!std::isfinite(flow.item()))
       fail<NumericError>(name(), "the sum of the outputs is {}; scale the weights down before scoring", flow.item());
@@ -127,6 +130,25 @@ class SynFlow : public Criterion {
   }
 
  private:
+  /// What goes through the network.
+  Bundle ones(const CriterionInput& input, Device device) const {
+    if (image_.rank() > 0) {
+      Shape shape = image_;
+      shape.insert(0, 1);
+      return Tensor::ones(shape, DType::f64, device);
+    }
+    check(input.data != nullptr && input.data->size() > 0, name(),
+          "expected the shape of an image: give synflow_criterion one, or data to take it from");
+    check(input.data->images.dtype() != DType::i64, name(),
+          "sends ones through the network, and '{}' has whole numbers as inputs, which look up rows of a table; use "
+          "snip or taylor",
+          input.data->name);
+    Variables inputs;
+    for (const Tensor& one : input.data->example())
+      inputs.emplace_back(is_floating(one.dtype()) ? Tensor::ones(one.shape(), DType::f64, device) : one.to(device));
+    return inputs;
+  }
+
   Shape image_;
 };
 

@@ -36,9 +36,7 @@ void Scoring::for_each_piece(int64_t examples, const std::function<void(const Ba
   for_each_batch(criterion_, input_, [&](const Batch& batch) {
     for (int64_t begin = 0; begin < batch.size(); begin += examples) {
       const int64_t end = std::min(batch.size(), begin + examples);
-      f({batch.images.slice(0, begin, end).contiguous(), batch.labels.slice(0, begin, end).contiguous(),
-         batch.indices.slice(0, begin, end).contiguous()},
-        static_cast<double>(end - begin) / static_cast<double>(examples_));
+      f(batch.slice(begin, end), static_cast<double>(end - begin) / static_cast<double>(examples_));
     }
   });
 }

@@ -12,12 +12,15 @@ void add_missing(std::vector<std::string>& names, const std::vector<std::string>
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
 }
 
-void check_classes(const Variable& student, const Variable& teacher) {
-  check(
-      student.rank() == 2 && teacher.rank() == 2 && student.size(1) == teacher.size(1), "Distillation",
-      "expected teacher and student with the same classes, got outputs {} of the teacher and {} of the student; build "
-      "the student with as many classes",
-      teacher.shape(), student.shape());
+void check_classes(const Bundle& student, const Bundle& teacher) {
+  check(student.size() == teacher.size(), "Distillation",
+        "expected teacher and student with as many heads, got {} of the teacher and {} of the student", teacher.size(),
+        student.size());
+  for (size_t i = 0; i < student.size(); ++i)
+    check(student[i].rank() >= 2 && student[i].shape() == teacher[i].shape(), "Distillation",
+          "expected teacher and student with the same classes, got outputs {} of the teacher and {} of the student; "
+          "build the student with as many classes",
+          teacher[i].shape(), student[i].shape());
 }
 
 /// Puts the default generator back.
@@ -65,10 +68,10 @@ Distillation::Distillation(ModulePtr student, std::shared_ptr<Teacher> teacher, 
   const NoGrad no_grad;
   const EvalMode mode(*student_), teacher_mode(*teacher_->module());
   teacher_->module()->to(device);
-  const NetworkView from = run_and_watch(*student_, batch.images, student_layers_);
-  const NetworkView to = run_and_watch(*teacher_->module(), batch.images, teacher_layers_);
+  const NetworkView from = run_and_watch(*student_, inputs_of(batch), student_layers_);
+  const NetworkView to = run_and_watch(*teacher_->module(), inputs_of(batch), teacher_layers_);
   check_classes(from.outputs, to.outputs);
-  for (const WeightedTerm& term : terms_) term.term->prepare({from, to, batch.labels});
+  for (const WeightedTerm& term : terms_) term.term->prepare({from, to, batch});
 }
 
 TrainingStep Distillation::step(Module& student, const Batch& batch) {
@@ -77,13 +80,13 @@ TrainingStep Distillation::step(Module& student, const Batch& batch) {
 }
 
 TrainingStep Distillation::step(Module& student, const Batch& batch, const NetworkView& teacher) {
-  const NetworkView own = run_and_watch(student, batch.images, student_layers_);
+  const NetworkView own = run_and_watch(student, inputs_of(batch), student_layers_);
   check_classes(own.outputs, teacher.outputs);
   Variable total;
   for (const WeightedTerm& term : terms_) {
     if (term.weight == 0) continue;
     if (const ModulePtr projection = term.term->projection()) projection->to(batch.images.device());
-    Variable loss = term.term->loss({own, teacher, batch.labels});
+    Variable loss = term.term->loss({own, teacher, batch});
     if (term.weight != 1) loss = loss * term.weight;
     total = total.defined() ? total + loss : loss;
   }

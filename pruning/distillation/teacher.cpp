@@ -34,7 +34,7 @@ const Variable& NetworkView::feature(const std::string& layer) const {
   return found->second;
 }
 
-NetworkView run_and_watch(Module& module, const Variable& images, const std::vector<std::string>& layers) {
+NetworkView run_and_watch(Module& module, const Bundle& inputs, const std::vector<std::string>& layers) {
   NetworkView view;
   std::vector<std::pair<const Module*, std::string>> wanted;
   for (const std::string& layer : layers) wanted.emplace_back(module.find(layer).get(), layer);
@@ -42,7 +42,7 @@ NetworkView run_and_watch(Module& module, const Variable& images, const std::vec
     for (const auto& [pointer, name] : wanted)
       if (pointer == &part) view.features[name] = output;
   });
-  view.outputs = module(images);
+  view.outputs = module.call(inputs);
   for (const std::string& layer : layers)
     check(view.features.contains(layer), "run_and_watch",
           "the forward pass of this {} does not call '{}' as a layer, so its output is not known; take another layer",
@@ -75,7 +75,7 @@ NetworkView Teacher::operator()(const Batch& batch, const std::vector<std::strin
   Tensor outputs;
   if (look_up(batch, checksums, outputs)) return {Variable(outputs.to(batch.images.device()))};
   NetworkView view = forward(batch, layers);
-  if (!bypass_) remember(batch, checksums, view.outputs.data());
+  if (!bypass_ && view.outputs.size() == 1) remember(batch, checksums, view.outputs.first().data());
   return view;
 }
 
@@ -84,7 +84,7 @@ NetworkView Teacher::forward(const Batch& batch, const std::vector<std::string>&
   const NoGrad no_grad;
   if (module_->device() != batch.images.device()) module_->to(batch.images.device());
   ++forwards_;
-  return run_and_watch(*module_, batch.images, layers);
+  return run_and_watch(*module_, inputs_of(batch), layers);
 }
 
 void Teacher::expect_augmentations(bool augmented) {

@@ -9,14 +9,13 @@
 #include <utility>
 #include <vector>
 
-#include "datasets/data_loader.h"
-#include "layers/module.h"
+#include "training/loss.h"
 
 namespace espalier {
 
 /// One forward pass.
 struct NetworkView {
-  Variable outputs;
+  Bundle outputs;
   std::map<std::string, Variable> features = {};  ///< outputs of the layers asked for, by full module name
 
   /// Throws when the layer was not asked for.
@@ -25,7 +24,7 @@ struct NetworkView {
 
 /// Runs the network and keeps the outputs of `layers` (names of Module::find). Of a layer called several times the last
 /// output counts. Throws, naming the nearest, on an unknown layer and on one that the forward pass does not call.
-NetworkView run_and_watch(Module& module, const Variable& images, const std::vector<std::string>& layers);
+NetworkView run_and_watch(Module& module, const Bundle& inputs, const std::vector<std::string>& layers);
 
 class EnumNames;
 
@@ -43,13 +42,14 @@ EnumNames names_of(TeacherCache);
 
 /// A network to learn from. It always runs in evaluation mode and without gradients; its weights, gradients and modes
 /// stay as they are. With a cache each example's outputs are computed once, (N,C) numbers for N examples, until the
-/// teacher's weights change. An image is recognised by a checksum of its pixels, so that the cache gives the same with
-/// augmentations, with another data set and with other parts of one.
+/// teacher's weights change; outputs of another rank and those of several heads are never remembered. An image is
+/// recognised by a checksum of its pixels, so that the cache gives the same with augmentations, with another data set
+/// and with other parts of one.
 class Teacher {
  public:
   explicit Teacher(ModulePtr module, TeacherCache cache = TeacherCache::automatic);
 
-  /// Its outputs (B,C) and features for a batch, on the batch's device.
+  /// Its outputs, (B,C) most of the time, and features for a batch, on the batch's device.
   NetworkView operator()(const Batch& batch, const std::vector<std::string>& layers = {});
 
   const ModulePtr& module() const { return module_; }

@@ -48,21 +48,37 @@ class KnowledgeDistillation : public DistillationTerm {
             {"label_smoothing", options_.label_smoothing}};
   }
   Variable loss(const DistillationInput& input) override {
-    const double t = options_.temperature, alpha = options_.alpha;
+    const double alpha = options_.alpha;
     Variable total;
     if (alpha > 0) {
-      const Variable log_p = log_softmax(input.teacher.outputs / t), log_q = log_softmax(input.student.outputs / t);
-      total = kl_divergence(log_q, log_p) * (alpha * t * t);
+      for (size_t head = 0; head < input.student.outputs.size(); ++head) {
+        const Variable answer = answers_loss(input, head);
+        total = total.defined() ? total + answer : answer;
+      }
     }
     if (alpha < 1) {
-      const Variable labels =
-          cross_entropy(input.student.outputs, input.labels, {.label_smoothing = options_.label_smoothing});
+      const Variable labels = batch_loss(input.student.outputs, input.batch, options_.label_smoothing);
       total = total.defined() ? total + labels * (1 - alpha) : labels;
     }
     return total;
   }
 
  private:
+  /// Of one head, with its share of the loss.
+  Variable answers_loss(const DistillationInput& input, size_t head) const {
+    const double t = options_.temperature, alpha = options_.alpha;
+    const Variable &student = input.student.outputs[head], &teacher = input.teacher.outputs[head];
+    const auto& others = input.batch.targets;
+    check(head <= others.size(), name(), "expected a target for each of the {} outputs, got {}",
+          input.student.outputs.size(), others.size() + 1);
+    const Tensor& targets = head == 0 ? input.batch.labels : others[head - 1].second;
+    if (targets.dtype() != DType::i64) return mse_loss(student, teacher) * alpha;
+    const auto rows = [&](const Variable& x) {
+      return x.rank() == 2 ? x : reshape(x, {x.numel() / x.size(-1), x.size(-1)});
+    };
+    return kl_divergence(log_softmax(rows(student) / t), log_softmax(rows(teacher) / t)) * (alpha * t * t);
+  }
+
   KnowledgeDistillationOptions options_;
 };
 
@@ -72,7 +88,7 @@ class LabelLoss : public DistillationTerm {
   std::string name() const override { return "label_loss"; }
   nlohmann::json options() const override { return {{"label_smoothing", smoothing_}}; }
   Variable loss(const DistillationInput& input) override {
-    return cross_entropy(input.student.outputs, input.labels, {.label_smoothing = smoothing_});
+    return batch_loss(input.student.outputs, input.batch, smoothing_);
   }
 
  private:
@@ -204,7 +220,7 @@ class Relational : public DistillationTerm {
     return layer.empty() ? std::vector<std::string>{} : std::vector<std::string>{layer};
   }
   static Variable embedding(const NetworkView& view, const std::string& layer) {
-    const Variable& x = layer.empty() ? view.outputs : view.feature(layer);
+    const Variable& x = layer.empty() ? view.outputs.first() : view.feature(layer);
     return x.rank() == 2 ? x : flatten(x, 1);
   }
 

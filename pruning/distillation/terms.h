@@ -16,7 +16,7 @@ namespace espalier {
 struct DistillationInput {
   const NetworkView& student;
   const NetworkView& teacher;
-  const Tensor& labels;  ///< i64 (B)
+  const Batch& batch;  ///< with the labels
 };
 
 /// One loss. A term with a projection belongs to one Distillation.
@@ -44,11 +44,13 @@ struct KnowledgeDistillationOptions {
   double alpha = 0.7;          ///< share of the teacher; the labels have the rest
   double label_smoothing = 0;  ///< of the labels' cross-entropy
 };
-/// alpha*T^2*KL(softmax(teacher/T) || softmax(student/T)) + (1-alpha)*cross-entropy.
+/// alpha*T^2*KL(softmax(teacher/T) || softmax(student/T)) + (1-alpha)*cross-entropy. Where the data asks for values and
+/// not for classes, alpha*mean squared difference from the teacher's + (1-alpha)*the data's own loss; several heads add
+/// up, and every step of a sequence counts.
 /// Hinton, Vinyals & Dean 2015, "Distilling the knowledge in a neural network", section "Distillation".
 DistillationTermPtr knowledge_distillation(KnowledgeDistillationOptions options = {});
 
-/// Cross-entropy with the labels, to go with terms that only look at features.
+/// The data's own loss, cross-entropy with the labels most of the time, to go with terms that only look at features.
 DistillationTermPtr label_loss(double label_smoothing = 0);
 
 /// Mean squared error between a teacher layer's output and a learned projection of a student layer's: a 1x1 convolution

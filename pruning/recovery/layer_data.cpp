@@ -21,7 +21,7 @@ std::vector<bool> varying(const Tensor& input) {
 }
 
 /// Of every affine layer which of its inputs vary, by name; and their names in the order of the calls.
-std::map<std::string, std::vector<bool>> varying_inputs(Module& network, const Tensor& images,
+std::map<std::string, std::vector<bool>> varying_inputs(Module& network, const Batch& batch,
                                                         std::vector<std::string>& order) {
   std::map<const Module*, std::string> names;
   for (const auto& [name, module] : network.named_modules())
@@ -40,7 +40,7 @@ std::map<std::string, std::vector<bool>> varying_inputs(Module& network, const T
       for (size_t i = 0; i < now.size() && i < known->second.size(); ++i)
         if (now[i]) known->second[i] = true;
   });
-  network(images);
+  outputs_of(network, batch);
   return result;
 }
 
@@ -53,8 +53,8 @@ std::vector<WeightLayer> layers_to_repair(const char* operation, Module& pruned,
   std::vector<std::string> order, ignored;
   std::map<std::string, std::vector<bool>> now, before;
   for_batches(operation, data, batch_size, 1, seed, device, [&](const Batch& batch) {
-    now = varying_inputs(pruned, batch.images, order);
-    before = varying_inputs(dense, batch.images, ignored);
+    now = varying_inputs(pruned, batch, order);
+    before = varying_inputs(dense, batch, ignored);
   });
   std::vector<WeightLayer> layers;
   for (const std::string& name : order) {

@@ -207,8 +207,8 @@ Reconstruction reconstruct_layer(Module& pruned, const std::string& layer, Modul
             if (&module == target.module) seen.emplace_back(input.data(), output.data());
             if (&module == reference.get()) wanted.push_back(output.data());
           });
-          pruned(batch.images);
-          dense(batch.images);
+          outputs_of(pruned, batch);
+          outputs_of(dense, batch);
         }
         check(!seen.empty() && seen.size() == wanted.size() && seen[0].second.shape() == wanted[0].shape(), operation,
               "'{}' has outputs {} in the pruned network and {} in the dense one; reconstruct before compaction", layer,

@@ -47,9 +47,9 @@ Saliencies dense_gradients(Module& module, const std::vector<Site>& sites, const
   int64_t examples = 0;
   recovery::for_batches("dense_gradients", data, options.batch_size, options.batches, options.seed, module.device(),
                         [&](const Batch& batch) {
-                          const Variable outputs = module(batch.images);
+                          const Bundle outputs = outputs_of(module, batch);
                           const Variable loss =
-                              options.loss ? options.loss(outputs, batch) : cross_entropy(outputs, batch.labels);
+                              options.loss ? options.loss(outputs, batch) : batch_loss(outputs, batch);
                           const Variables found = grad({loss}, leaves, {.allow_unused = true});
                           for (size_t i = 0; i < parameters.size(); ++i) {
                             Tensor& sum = gradients[parameters[i].id()];

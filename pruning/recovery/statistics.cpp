@@ -77,7 +77,7 @@ Measured measure(Module& network, const std::string& layer, const Dataset& data,
                                 if (norm.get() == &module) result = {{}, norm, name};
                             }
                           });
-                          network(batch.images);
+                          outputs_of(network, batch);
                         });
   check(mean.count > 0, "compensate_bias", "the forward pass does not call '{}'", layer);
   result.means = mean.means();
@@ -142,7 +142,7 @@ int64_t recalibrate_batch_norm(Module& module, const Dataset& data, const Recali
   const int64_t batch_size = std::min(options.batch_size, data.size());
   const int64_t full = data.size() / batch_size;
   recovery::for_batches("recalibrate_batch_norm", data, batch_size, std::min(options.batches, full), options.seed,
-                        module.device(), [&](const Batch& batch) { module(batch.images); });
+                        module.device(), [&](const Batch& batch) { outputs_of(module, batch); });
   return static_cast<int64_t>(norms.size());
 }
 

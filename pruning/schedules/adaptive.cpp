@@ -17,7 +17,7 @@ nlohmann::json to_json(const AdaptiveRound& r) {
           {"sparsity", r.sparsity},
           {"step", r.step},
           {"validation_loss", r.validation_loss},
-          {"validation_accuracy", r.validation_accuracy},
+          {"validation_accuracy", json_or_null(r.validation_accuracy)},
           {"accepted", r.accepted}};
 }
 
@@ -26,7 +26,9 @@ AdaptiveRound adaptive_round(const nlohmann::json& json) {
           .sparsity = json.at("sparsity").get<double>(),
           .step = json.at("step").get<double>(),
           .validation_loss = json.at("validation_loss").get<double>(),
-          .validation_accuracy = json.at("validation_accuracy").get<double>(),
+          .validation_accuracy = json.at("validation_accuracy").is_null()
+                                     ? std::nullopt
+                                     : std::optional<double>(json.at("validation_accuracy").get<double>()),
           .accepted = json.at("accepted").get<bool>()};
 }
 
@@ -145,7 +147,7 @@ AdaptiveResult prune_adaptively(Pruner& pruner, const Dataset& train, const Data
     const Evaluation result = measure();
     round.sparsity = pruner.sparsity();
     round.validation_loss = result.loss;
-    round.validation_accuracy = result.accuracy();
+    round.validation_accuracy = result.maybe_accuracy();
     round.accepted = result.loss <= search.start_loss + options.tolerance;
     search.rounds.push_back(round);
     if (!round.accepted) {

@@ -29,7 +29,8 @@ void fields(FieldVisitor& f, AdaptiveOptions& o);
 struct AdaptiveRound {
   int64_t round = 0;  ///< from 1
   double sparsity = 0, step = 0;
-  double validation_loss = 0, validation_accuracy = 0;
+  double validation_loss = 0;
+  std::optional<double> validation_accuracy = {};  ///< of data that asks for a class
   bool accepted = false;
 };
 

@@ -198,12 +198,12 @@ LotteryResult find_lottery_ticket(const ModulePtr& network, const std::vector<Si
     if (data.validation.size() > 0) {
       const Evaluation result = evaluate(*network, data.validation, how);
       record.validation_loss = result.loss;
-      record.validation_accuracy = result.accuracy();
+      record.validation_accuracy = result.maybe_accuracy();
     }
     if (test.size() > 0) {
       const Evaluation result = evaluate(*network, test, how);
       record.test_loss = result.loss;
-      record.test_accuracy = result.accuracy();
+      record.test_accuracy = result.maybe_accuracy();
     }
     search.rounds.push_back(record);
     folder.save_network(round, *network);

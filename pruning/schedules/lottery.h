@@ -38,7 +38,7 @@ struct LotteryRound {
   double sparsity = 0;  ///< of the sites' weights
   /// Sites of which the round removed no unit though it should have: its rate is less than half of one.
   std::vector<std::string> untouched = {};
-  std::optional<double> validation_loss = {}, validation_accuracy = {};
+  std::optional<double> validation_loss = {}, validation_accuracy = {};  ///< accuracy: of data that asks for a class
   std::optional<double> test_loss = {}, test_accuracy = {};
 };
 

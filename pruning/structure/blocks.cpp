@@ -117,13 +117,13 @@ std::vector<BlockImportance> mask_least_important_blocks(Module& net, int64_t dr
   return masked;
 }
 
-std::vector<std::string> drop_blocks(Module& net, const Tensor& example) {
+std::vector<std::string> drop_blocks(Module& net, const Bundle& example) {
   std::vector<ResidualBlock> masked;
   for (ResidualBlock& block : residual_blocks(net))
     if (is_masked_block(*block.module)) masked.push_back(std::move(block));
   if (masked.empty()) return {};
 
-  const std::vector<Tensor> probes = probes_like(DependencyGraph::trace(net, example), example, 2);
+  const std::vector<Bundle> probes = probes_like(DependencyGraph::trace(net, example), example, 2);
   struct Range {
     double low = std::numeric_limits<double>::infinity(), high = -low;
     void add(const Tensor& x) {
@@ -143,7 +143,7 @@ std::vector<std::string> drop_blocks(Module& net, const Tensor& example) {
       if (const auto found = inputs.find(&module); found != inputs.end()) found->second.add(input.data());
       if (const auto found = bodies.find(&module); found != bodies.end()) found->second.add(output.data());
     });
-    for (const Tensor& probe : probes) net(Variable(probe));
+    for (const Bundle& probe : probes) net.call(probe);
   }
   std::vector<std::string> dropped;
   for (const ResidualBlock& block : masked) {

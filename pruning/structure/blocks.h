@@ -57,6 +57,6 @@ std::vector<BlockImportance> mask_least_important_blocks(Module& net, int64_t dr
 /// Replaces every masked block by an Identity, or by a ReLU where the block ends in one and its input has been seen
 /// below 0; a block whose body gives something other than 0 stays. Looks at the network on `example`, in evaluation
 /// mode. Returns the names of those replaced.
-std::vector<std::string> drop_blocks(Module& net, const Tensor& example);
+std::vector<std::string> drop_blocks(Module& net, const Bundle& example);
 
 }  // namespace espalier

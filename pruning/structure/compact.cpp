@@ -58,18 +58,23 @@ IndexMap composed(const CompactionPlan& plan, const IndexMap& earlier) {
 }
 
 /// The largest difference of the outputs on random inputs, relative to the largest output.
-double difference(Module& before, Module& after, const std::vector<Tensor>& probes) {
+double difference(Module& before, Module& after, const std::vector<Bundle>& probes) {
   const EvalMode eval_before(before), eval_after(after);
   const NoGrad no_grad;
   double error = 0, largest = 0;
-  for (const Tensor& probe : probes) {
-    const Tensor expected = before(Variable(probe)).data(), got = after(Variable(probe)).data();
-    check(expected.shape() == got.shape(), "compact", "the compacted network gives {}, the masked one {}", got.shape(),
-          expected.shape());
-    const double worst = max(abs(got - expected)).item(), scale = max(abs(expected)).item();
-    if (std::isnan(worst)) return worst;
-    error = std::max(error, worst);
-    largest = std::max(largest, scale);
+  for (const Bundle& probe : probes) {
+    const Bundle wanted = before.call(probe), outputs = after.call(probe);
+    check(wanted.size() == outputs.size(), "compact", "the compacted network has {} outputs, the masked one {}",
+          outputs.size(), wanted.size());
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      const Tensor expected = wanted[i].data(), got = outputs[i].data();
+      check(expected.shape() == got.shape(), "compact", "the compacted network gives {}, the masked one {}",
+            got.shape(), expected.shape());
+      const double worst = max(abs(got - expected)).item(), scale = max(abs(expected)).item();
+      if (std::isnan(worst)) return worst;
+      error = std::max(error, worst);
+      largest = std::max(largest, scale);
+    }
   }
   return largest > 0 ? error / largest : error;
 }
@@ -87,7 +92,7 @@ struct Attempt {
 /// inputs that a layer doesn't read any more.
 class Search {
  public:
-  Search(Module& original, Module& base, const DependencyGraph& graph, const Tensor& example,
+  Search(Module& original, Module& base, const DependencyGraph& graph, const Bundle& example,
          const CompactOptions& options)
       : original_(original),
         base_(base),
@@ -113,9 +118,9 @@ class Search {
 
   Module &original_, &base_;
   const DependencyGraph& graph_;
-  const Tensor& example_;
+  const Bundle& example_;
   const CompactOptions& options_;
-  std::vector<Tensor> probes_;
+  std::vector<Bundle> probes_;
   Changes accepted_;
   std::vector<KeptWhole> kept_whole_;
 };
@@ -150,7 +155,7 @@ std::string Search::problem_of(Module& smaller, double& error) const {
   if (graph_.has_training_only()) {
     const TrainingRun training(smaller);
     const NoGrad no_grad;
-    smaller(Variable(graph_.training_input(example_)));
+    smaller.call(graph_.training_input(example_));
   }
   return "";
 }
@@ -259,7 +264,7 @@ void fields(FieldVisitor& f, CompactOptions& o) {
                    "Layers read a part of their input where all weights for the rest are masked");
 }
 
-CompactionReport compact(Module& net, const Tensor& example, const CompactOptions& options) {
+CompactionReport compact(Module& net, const Bundle& example, const CompactOptions& options) {
   check(options.tolerance >= 0, "compact", "expected a tolerance of at least 0, got {}", options.tolerance);
   for (const auto& [name, parameter] : net.named_parameters())
     check(parameter.transforms().empty(), "compact",

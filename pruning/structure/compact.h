@@ -78,6 +78,6 @@ struct CompactionReport {
 ///
 /// Throws what DependencyGraph::trace throws, and NumericError when two runs of the network itself differ; then nothing
 /// has changed.
-CompactionReport compact(Module& net, const Tensor& example, const CompactOptions& options = {});
+CompactionReport compact(Module& net, const Bundle& example, const CompactOptions& options = {});
 
 }  // namespace espalier

@@ -23,7 +23,7 @@ int64_t count_existing(const Parameter& parameter) {
   return parameter.mask().defined() ? parameter.mask().count_elements() : parameter.numel();
 }
 
-WeightPrices mac_prices(Module& net, const Tensor& example) {
+WeightPrices mac_prices(Module& net, const Bundle& example) {
   WeightPrices prices;
   const ForwardObserver observer([&](Module& module, const Variable& input, const Variable& output) {
     std::vector<Parameter> weights;
@@ -37,7 +37,7 @@ WeightPrices mac_prices(Module& net, const Tensor& example) {
   });
   const EvalMode eval(net);
   const NoGrad no_grad;
-  net(Variable(example));
+  net.call(example);
   net.named_parameters();  // full names again
   return prices;
 }

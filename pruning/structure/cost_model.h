@@ -18,7 +18,7 @@ using WeightPrices = std::unordered_map<const void*, double>;
 
 /// Multiply-accumulates that each weight takes part in, for one example-like input: the MACs of a layer divided by its
 /// weights, summed over its calls.
-WeightPrices mac_prices(Module& net, const Tensor& example);
+WeightPrices mac_prices(Module& net, const Bundle& example);
 
 /// The cost of a network as a function of which units of its sites exist: the sum over its weights of their prices.
 ///

@@ -50,7 +50,7 @@ int64_t share(int64_t all, int64_t part, int64_t whole) {
 
 }  // namespace
 
-Costs count_costs(Module& net, const DependencyGraph& graph, const Tensor& example) {
+Costs count_costs(Module& net, const DependencyGraph& graph, const Bundle& example) {
   const DeadUnits dead = find_dead_units(net, graph, example);
   std::unordered_map<const void*, int64_t> left;
   for (const Parameter& parameter : net.parameters()) left[parameter.id()] = remaining(parameter, graph, dead);
@@ -95,7 +95,7 @@ Costs count_costs(Module& net, const DependencyGraph& graph, const Tensor& examp
   {
     const EvalMode eval(net);
     const NoGrad no_grad;
-    net(Variable(example));
+    net.call(example);
   }
   for (const Parameter& parameter : net.parameters()) {  // of layers that are not called with ()
     if (!counted.insert(parameter.id()).second) continue;

@@ -38,6 +38,6 @@ struct Costs {
 /// With structured masks that is what summarize() counts after compact() (which keeps one unit of a layer that is
 /// masked as a whole, where this counts none of its weights); with masks of single weights it is what a sparse kernel
 /// computes. `graph` is that of the network, `example` an input: batch 1 to count as papers do.
-Costs count_costs(Module& net, const DependencyGraph& graph, const Tensor& example);
+Costs count_costs(Module& net, const DependencyGraph& graph, const Bundle& example);
 
 }  // namespace espalier

@@ -91,7 +91,7 @@ void Seen::add(const Tensor& x) {
 
 class Analysis {
  public:
-  Analysis(Module& net, const DependencyGraph& graph, const Tensor& example, const std::vector<bool>& whole);
+  Analysis(Module& net, const DependencyGraph& graph, const Bundle& example, const std::vector<bool>& whole);
   DeadUnits run();
 
  private:
@@ -100,8 +100,8 @@ class Analysis {
                 const std::vector<ChannelReader>& readers);
   void collect_weights();
   void add_weight(size_t group, const GroupMember& member);
-  void measure(Module& net, const Tensor& example);
-  void measure_calls(Module& net, const std::vector<Tensor>& probes, bool in_training);
+  void measure(Module& net, const Bundle& example);
+  void measure_calls(Module& net, const std::vector<Bundle>& probes, bool in_training);
   void spread();
   bool spread_once();
   bool verify();
@@ -135,7 +135,7 @@ class Analysis {
   std::vector<std::string> notes_;       // by group
 };
 
-Analysis::Analysis(Module& net, const DependencyGraph& graph, const Tensor& example, const std::vector<bool>& whole)
+Analysis::Analysis(Module& net, const DependencyGraph& graph, const Bundle& example, const std::vector<bool>& whole)
     : graph_(graph) {
   size_t total = 0;
   for (const ChannelGroup& group : graph.groups()) {
@@ -245,21 +245,21 @@ void Analysis::add_weight(size_t group, const GroupMember& member) {
   }
 }
 
-void Analysis::measure(Module& net, const Tensor& example) {
-  const std::vector<Tensor> probes = probes_like(graph_, example, 2);
+void Analysis::measure(Module& net, const Bundle& example) {
+  const std::vector<Bundle> probes = probes_like(graph_, example, 2);
   {
     const EvalMode eval(net);
     measure_calls(net, probes, false);
   }
   if (!graph_.has_training_only()) return;
   const TrainingRun training(net);
-  std::vector<Tensor> batches;
-  for (const Tensor& probe : probes) batches.push_back(graph_.training_input(probe));
+  std::vector<Bundle> batches;
+  for (const Bundle& probe : probes) batches.push_back(graph_.training_input(probe));
   measure_calls(net, batches, true);
 }
 
 /// Of the modules that only training calls, or of the others.
-void Analysis::measure_calls(Module& net, const std::vector<Tensor>& probes, bool in_training) {
+void Analysis::measure_calls(Module& net, const std::vector<Bundle>& probes, bool in_training) {
   std::unordered_map<const Module*, size_t> places;
   for (size_t i = seen_.size(); i-- > 0;) places[seen_[i].module.get()] = i;  // the first is of the input
   const auto add = [&](size_t place, const Variable& x) {
@@ -273,7 +273,7 @@ void Analysis::measure_calls(Module& net, const std::vector<Tensor>& probes, boo
   const ReadObserver inner_observer([&](Module&, const Parameter& weight, const Variable& x) {
     if (const auto place = inner_.find(weight.id()); place != inner_.end()) add(place->second, x);
   });
-  for (const Tensor& probe : probes) net(Variable(probe));
+  for (const Bundle& probe : probes) net.call(probe);
 }
 
 /// Marks everything that is constant or unused, until nothing changes.
@@ -462,7 +462,7 @@ DeadUnits Analysis::run() {
 
 }  // namespace
 
-DeadUnits find_dead_units(Module& net, const DependencyGraph& graph, const Tensor& example,
+DeadUnits find_dead_units(Module& net, const DependencyGraph& graph, const Bundle& example,
                           const std::vector<bool>& whole) {
   return Analysis(net, graph, example, whole).run();
 }

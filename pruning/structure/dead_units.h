@@ -35,7 +35,7 @@ struct DeadUnits {
 /// constant hidden unit of an LSTM must be 0. A unit is unused when every weight that reads it is masked or belongs to
 /// a unit that goes; what multiplies it with other data reads it always. At least one unit of every group stays.
 /// `whole`: groups that lose nothing, by position; empty: none of them.
-DeadUnits find_dead_units(Module& net, const DependencyGraph& graph, const Tensor& example,
+DeadUnits find_dead_units(Module& net, const DependencyGraph& graph, const Bundle& example,
                           const std::vector<bool>& whole = {});
 
 /// Where each index of a parameter's axis 0 and 1 belongs in the graph. Of a parameter of one axis the second is one

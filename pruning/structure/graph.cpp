@@ -50,7 +50,7 @@ class RecordEverything {
 /// tapes say about axes.
 class Tracer {
  public:
-  Tracer(Module& module, const Tensor& example);
+  Tracer(Module& module, const Bundle& example);
 
   AxisTrace& trace() { return trace_; }
   /// In the order of the trace's.
@@ -63,8 +63,8 @@ class Tracer {
 
  private:
   void add_parameters(const Module& module);
-  std::vector<SeenCall> run(Module& module, const Variable& input, Variable& output) const;
-  void follow_run(const Variable& output, const std::vector<SeenCall>& calls);
+  static std::vector<SeenCall> run(Module& module, const Bundle& inputs, Bundle& outputs);
+  void follow_run(const Bundle& outputs, const std::vector<SeenCall>& calls);
   void follow_training(Module& module);
   void tie_calls();
   void fix_parts_in_use(const Module& module);
@@ -74,7 +74,7 @@ class Tracer {
 
   AxisTrace trace_;
   std::vector<Parameter> parameters_;
-  Variable input_;
+  Bundle inputs_;
   std::vector<SeenCall> calls_;
   std::unordered_set<const void*> used_outside_;
   int training_copies_ = 1;
@@ -100,23 +100,30 @@ std::vector<const Node*> operations_behind(const Variables& variables) {
   return nodes;
 }
 
-Tracer::Tracer(Module& module, const Tensor& example) {
-  check(example.defined() && example.numel() > 0, "DependencyGraph",
-        "expected an example, an input of the network with a batch of at least 1, got {}", describe(example));
+Tracer::Tracer(Module& module, const Bundle& example) {
+  Variables inputs;
+  for (const Variable& input : example) {
+    check(input.defined() && input.numel() > 0, "DependencyGraph",
+          "expected an example, an input of the network with a batch of at least 1, got {}",
+          input.defined() ? describe(input.data()) : "an undefined one");
+    inputs.emplace_back(input.data(), is_floating(input.dtype()));
+  }
+  inputs_ = inputs;
   const EvalMode eval(module);
   const RecordEverything recording(module);
-  input_ = Variable(example, is_floating(example.dtype()));
-  Variable output;
-  calls_ = run(module, input_, output);
-  check(output.defined() && output.node() != nullptr, "DependencyGraph",
-        "the output of this {} depends neither on a parameter nor on the input", module.type());
+  Bundle outputs;
+  calls_ = run(module, inputs_, outputs);
+  for (const Variable& output : outputs)
+    check(output.defined() && output.node() != nullptr, "DependencyGraph",
+          "the output of this {} depends neither on a parameter nor on the input", module.type());
 
   add_parameters(module);
-  if (input_.requires_grad()) {
-    TracedTensor& x = leaves_[input_.id()];
-    for (int64_t size : example.shape()) x.axes.push_back(trace_.fresh(size, "input of the network"));
+  for (const Variable& input : inputs_) {
+    if (!input.requires_grad()) continue;
+    TracedTensor& x = leaves_[input.id()];
+    for (int64_t size : input.shape()) x.axes.push_back(trace_.fresh(size, "input of the network"));
   }
-  follow_run(output, calls_);
+  follow_run(outputs, calls_);
   count_outside_uses();
   if (std::any_of(trace_.parameters.begin(), trace_.parameters.end(), [](const auto& p) { return p.operations == 0; }))
     follow_training(module);
@@ -143,32 +150,35 @@ void Tracer::fix_parts_in_use(const Module& module) {
 }
 
 /// The calls of a forward pass, in the mode the module is in.
-std::vector<SeenCall> Tracer::run(Module& module, const Variable& input, Variable& output) const {
+std::vector<SeenCall> Tracer::run(Module& module, const Bundle& inputs, Bundle& outputs) {
   std::vector<SeenCall> calls;
   const ForwardObserver observer([&](Module& called, const Variable& in, const Variable& out) {
     if (called.children().empty()) calls.push_back({&called, in, out});
   });
-  output = module(input);
+  outputs = module.call(inputs);
   return calls;
 }
 
-void Tracer::follow_run(const Variable& output, const std::vector<SeenCall>& calls) {
-  Variables ends = {output};
+void Tracer::follow_run(const Bundle& outputs, const std::vector<SeenCall>& calls) {
+  Variables ends = outputs.all();
   for (const SeenCall& call : calls) ends.push_back(call.output);
   follow(operations_behind(ends));
-  if (const TracedTensor* y = find(output))
-    for (const TracedAxis& axis : y->axes) trace_.fix(axis, "output of the network");
+  for (const Variable& output : outputs)
+    if (const TracedTensor* y = find(output))
+      for (const TracedAxis& axis : y->axes) trace_.fix(axis, "output of the network");
 }
 
 /// What only training calls reads channels, too, and has to stay consistent with what makes them.
 void Tracer::follow_training(Module& module) {
-  Variable output;
+  Bundle outputs;
   std::vector<SeenCall> calls;
   const auto runs = [&](int copies) {
     try {
       const TrainingRun training(module);
-      const Variable input = copies == 1 ? input_ : cat({input_, input_}, 0);
-      calls = run(module, input, output);
+      Variables inputs = inputs_.all();
+      if (copies > 1)
+        for (Variable& input : inputs) input = cat(Variables{input, input}, 0);
+      calls = run(module, inputs, outputs);
       training_copies_ = copies;
       return true;
     } catch (const Error&) {
@@ -176,7 +186,7 @@ void Tracer::follow_training(Module& module) {
     }
   };
   if (!runs(1) && !runs(2)) return;  // what it calls is reported as not called
-  follow_run(output, calls);
+  follow_run(outputs, calls);
   std::unordered_set<const Module*> known;
   for (const SeenCall& call : calls_) known.insert(call.module);
   for (SeenCall& call : calls) {
@@ -409,7 +419,7 @@ class Grouping {
 
 }  // namespace
 
-DependencyGraph DependencyGraph::trace(Module& module, const Tensor& example) {
+DependencyGraph DependencyGraph::trace(Module& module, const Bundle& example) {
   Tracer tracer(module, example);
   Grouping grouping(tracer.trace(), tracer.parameters());
   DependencyGraph graph;
@@ -446,8 +456,11 @@ bool DependencyGraph::has_training_only() const {
   return std::any_of(modules_.begin(), modules_.end(), [](const auto& call) { return call.in_training_only; });
 }
 
-Tensor DependencyGraph::training_input(const Tensor& input) const {
-  return training_copies_ == 1 ? input : cat(std::vector<Tensor>{input, input}, 0);
+Bundle DependencyGraph::training_input(const Bundle& input) const {
+  if (training_copies_ == 1) return input;
+  Variables twice;
+  for (const Variable& one : input) twice.emplace_back(cat(std::vector<Tensor>{one.data(), one.data()}, 0));
+  return twice;
 }
 
 const ChannelGroup& DependencyGraph::find(const std::string& name) const {

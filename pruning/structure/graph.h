@@ -52,12 +52,12 @@ struct ModuleChannels {
 /// compaction trace again.
 class DependencyGraph {
  public:
-  /// Runs `example` (one input of the network, batch 1 is enough) through the network in evaluation mode and follows
-  /// the tape. When that leaves parameters out, those of an auxiliary head, it follows the tape of training mode too;
-  /// running statistics and random numbers stay as they were. Throws, naming it, on an operation whose axis map is not
-  /// known. As in Fang et al. 2023, "DepGraph", but for single indices of axes, and without a table of layer types:
-  /// from operations.
-  static DependencyGraph trace(Module& module, const Tensor& example);
+  /// Runs `example` (what goes into the network once, batch 1 is enough) through the network in evaluation mode and
+  /// follows the tape. When that leaves parameters out, those of an auxiliary head, it follows the tape of training
+  /// mode too; running statistics and random numbers stay as they were. Throws, naming it, on an operation whose axis
+  /// map is not known. As in Fang et al. 2023, "DepGraph", but for single indices of axes, and without a table of layer
+  /// types: from operations.
+  static DependencyGraph trace(Module& module, const Bundle& example);
 
   /// Every group with a parameter in it, in the order of the forward pass.
   const std::vector<ChannelGroup>& groups() const { return groups_; }
@@ -71,7 +71,7 @@ class DependencyGraph {
   bool has_training_only() const;
   /// What the training mode was traced with: the input, or, where one example is too few for a BatchNorm, the input
   /// twice.
-  Tensor training_input(const Tensor& input) const;
+  Bundle training_input(const Bundle& input) const;
   /// The group of that name. Throws, naming the nearest.
   const ChannelGroup& find(const std::string& name) const;
 

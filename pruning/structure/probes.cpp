@@ -73,14 +73,12 @@ std::vector<Tensor> lookup_probes(const std::vector<LookupPlaces>& lookups, cons
   return result;
 }
 
-}  // namespace
-
-std::vector<Tensor> probes_like(const DependencyGraph& graph, const Tensor& example, int count) {
-  std::vector<Tensor> probes;
-  Generator generator(0x70726F6265);
+/// Of one of the network's inputs.
+std::vector<Tensor> probes_of(const DependencyGraph& graph, const Tensor& example, int count, Generator& generator) {
   if (!is_floating(example.dtype()))
     if (const std::vector<LookupPlaces> lookups = lookup_places(graph, example.to(Device::cpu())); !lookups.empty())
       return lookup_probes(lookups, example, static_cast<size_t>(count), generator);
+  std::vector<Tensor> probes;
   for (int i = 0; i < count; ++i) {
     if (is_floating(example.dtype())) {
       probes.push_back((randn(example.shape(), generator, example.dtype()) * std::pow(3.0, i)).to(example.device()));
@@ -91,6 +89,20 @@ std::vector<Tensor> probes_like(const DependencyGraph& graph, const Tensor& exam
     }
   }
   return probes;
+}
+
+}  // namespace
+
+std::vector<Bundle> probes_like(const DependencyGraph& graph, const Bundle& example, int count) {
+  Generator generator(0x70726F6265);
+  std::vector<Variables> probes;
+  for (const Variable& input : example) {
+    const std::vector<Tensor> of_input = probes_of(graph, input.data(), count, generator);
+    probes.resize(std::max(probes.size(), of_input.size()));
+    for (size_t i = 0; i < probes.size(); ++i)  // an input with fewer of them has its own again
+      probes[i].push_back(of_input[i % of_input.size()]);
+  }
+  return {probes.begin(), probes.end()};
 }
 
 }  // namespace espalier

@@ -7,8 +7,9 @@
 
 namespace espalier {
 
-/// `count` inputs like `example`: normal values of growing size. Integers that look up rows of a table: as many more
-/// as it takes to ask for every row. Other integers: those of the example in another order.
-std::vector<Tensor> probes_like(const DependencyGraph& graph, const Tensor& example, int count);
+/// `count` examples like `example`. Each input has normal values of growing size. Integers that look up rows of a
+/// table: as many more examples as it takes to ask for every row. Other integers: those of the example in another
+/// order.
+std::vector<Bundle> probes_like(const DependencyGraph& graph, const Bundle& example, int count);
 
 }  // namespace espalier

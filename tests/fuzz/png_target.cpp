@@ -1,6 +1,6 @@
 // Images that people want classified.
+#include "datasets/image.h"
 #include "tests/fuzz/target.h"
-#include "tools/image.h"
 
 namespace espalier::fuzz {
 
@@ -11,15 +11,15 @@ std::vector<std::string> seeds() {
   const std::string path = scratch_file();
   std::vector<std::string> files;
   for (int64_t channels : {1, 3}) {
-    tools::write_png(path, Tensor::full({channels, 5, 4}, 77, DType::u8));
+    write_png(path, Tensor::full({channels, 5, 4}, 77, DType::u8));
     files.push_back(contents_of(path));
   }
   return files;
 }
 
 void read(const std::string&, const std::string& path) {
-  const Tensor image = tools::read_png(path);
-  if (image.numel() < 1 << 20) tools::fitted(tools::to_channels(image, 1), 28, 28);
+  const Tensor image = read_png(path);
+  if (image.numel() < 1 << 20) fitted(to_channels(image, 1), 28, 28);
 }
 
 }  // namespace espalier::fuzz

@@ -55,6 +55,11 @@ std::vector<Example> examples() {
        {2, 5, 3}},
       {parse(R"({"type":"LstmRows","row_size":6,"classes":3,"hidden_size":4,"num_layers":2,"dropout":0.1})"),
        {2, 1, 5, 6}},
+      {parse(
+           R"({"type":"LstmRows","row_size":6,"classes":3,"hidden_size":4,"num_layers":1,"dropout":0.0,"every_step":true})"),
+       {2, 5, 6}},
+      {parse(R"({"type":"Heads","sizes":[3,1],"body":{"type":"Linear","in_features":6,"out_features":4,"bias":true}})"),
+       {2, 6}},
       {parse(R"({"type":"PadShortcut","in_channels":3,"out_channels":6,"stride":2})"), {2, 3, 5, 5}},
       {parse(R"({"type":"BasicBlock","in_channels":4,"out_channels":8,"width":3,"stride":2,"shortcut":"pad"})"),
        {2, 4, 6, 6}},

@@ -92,7 +92,7 @@ TEST(Pipeline, AProgramsOwnStageIsReadRunResumedAndForgotten) {
 
   options.resume = true;
   const RecipeResult again = run_recipe(recipe, options);
-  EXPECT_EQ(again.seeds[0].after.accuracy, result.seeds[0].after.accuracy);
+  EXPECT_EQ(again.seeds[0].after.accuracy(), result.seeds[0].after.accuracy());
   expect_contains(message_of([&] {
                     Recipe other = recipe_of(text);
                     other.seed = 1;

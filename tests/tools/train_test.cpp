@@ -55,6 +55,36 @@ TEST(Train, LearnsDigitsAndEvalAgrees) {
             0);
 }
 
+TEST(Train, ATableOfOnesOwnIsTrainedEvaluatedAndPruned) {
+  const Folder folder;
+  std::string table = "a,b,y\n";
+  for (int i = 0; i < 100; ++i)
+    table += fmt::format("{},{},{}\n", i % 10, i / 10, 0.1 * (i % 10) - 0.05 * (i / 10) + 0.5);
+  write_file(folder / "cars.csv", table);
+  const Said train =
+      run(folder, "train --model mlp:16 --data 'csv:cars.csv?test=0.3' --validation 0.2 --epochs 40 --json");
+  ASSERT_EQ(train.status, 0) << train.err;
+  const nlohmann::json result = train.json();
+  EXPECT_EQ(result["folder"], "runs/mlp-16-cars-csv");
+  EXPECT_GT(result["test_r2"], 0.9);
+  EXPECT_FALSE(result.contains("test_accuracy"));
+  EXPECT_FALSE(result.contains("macro_f1"));
+  EXPECT_TRUE(contains(train.err, "val mse")) << train.err;
+  EXPECT_FALSE(contains(train.err, "acc")) << train.err;
+  const Said eval = run(folder, "eval --json");
+  ASSERT_EQ(eval.status, 0) << eval.err;
+  EXPECT_EQ(eval.json()["test_mse"], result["test_mse"]);
+  EXPECT_TRUE(contains(run(folder, "info runs/mlp-16-cars-csv").out, "trained on  csv:cars.csv?test=0.3, inputs 2"));
+  const Said prune = run(folder, "prune runs/mlp-16-cars-csv --pattern channels --sparsity 0.3 --epochs 2 --json");
+  ASSERT_EQ(prune.status, 0) << prune.err;
+  EXPECT_TRUE(prune.json().contains("test_mse")) << prune.out;
+  EXPECT_TRUE(contains(run(folder, "compare runs/mlp-16-cars-csv runs/mlp-16-cars-csv/prune").out, "r2"));
+  EXPECT_TRUE(contains(run(folder, "compact runs/mlp-16-cars-csv/prune").all(), "after"));
+  EXPECT_TRUE(contains(run(folder, "train --model lenet5 --data csv:cars.csv").err, "mlp:64"));
+  EXPECT_TRUE(contains(run(folder, "train --model mlp:8 --data csv:cars.csv --loss mze").err, "did you mean 'mse'"));
+  EXPECT_TRUE(contains(run(folder, "predict x.png").err, "tells the class of an image"));
+}
+
 TEST(Train, TheSameSeedGivesTheSameBitsAndAnotherDoesNot) {
   const Folder folder;
   const auto weights = [&](const std::string& out, const std::string& more) {

@@ -33,13 +33,13 @@ Variable loss_of(const DistillationTermPtr& term, const Variable& student, const
                  const std::vector<int64_t>& labels = {}) {
   const NetworkView a{student}, b{Variable(teacher)};
   const auto count = static_cast<int64_t>(labels.size());
-  return term->loss({a, b, Tensor::from<int64_t>(labels, {count})});
+  return term->loss({a, b, Batch{{}, Tensor::from<int64_t>(labels, {count})}});
 }
 
 /// Views with one feature map "f" each.
 Variable feature_loss(const DistillationTermPtr& term, const Variable& student, const Variable& teacher) {
   const NetworkView a{student, {{"f", student}}}, b{teacher, {{"g", teacher}}};
-  return term->loss({a, b, Tensor()});
+  return term->loss({a, b, Batch()});
 }
 
 const Rows kStudent = {{1, 2, 0}, {-1, 0.5, 3}}, kTeacher = {{2, 0, 1}, {0, 1, 1.5}};
@@ -227,11 +227,11 @@ TEST(Hint, ProjectsStudentChannelsOntoTheTeachers) {
   const Tensor student = randn({2, 3, 4, 4}, generator), teacher = randn({2, 5, 4, 4}, generator);
   const DistillationTermPtr term = hint("f", "g");
   const NetworkView a{Variable(student), {{"f", Variable(student)}}}, b{Variable(teacher), {{"g", Variable(teacher)}}};
-  term->prepare({a, b, Tensor()});
+  term->prepare({a, b, Batch()});
   ASSERT_NE(term->projection(), nullptr);
   const std::vector<Parameter> p = term->projection()->parameters();
   ASSERT_EQ(p[0].shape(), Shape({5, 3, 1, 1}));
-  const Variable loss = term->loss({a, b, Tensor()});
+  const Variable loss = term->loss({a, b, Batch()});
   double expected = 0;
   const float *w = p[0].data().data<float>(), *bias = p[1].data().data<float>();
   for (int64_t n = 0; n < 2; ++n)
@@ -244,7 +244,7 @@ TEST(Hint, ProjectsStudentChannelsOntoTheTeachers) {
   EXPECT_NEAR(loss.item(), expected, 160 * 1e-7 * expected);
   loss.backward();
   EXPECT_TRUE(p[0].grad().defined());
-  expect_contains(message_of<ArgumentError>([&] { term->prepare({a, b, Tensor()}); }), "another Distillation");
+  expect_contains(message_of<ArgumentError>([&] { term->prepare({a, b, Batch()}); }), "another Distillation");
 }
 
 TEST(Terms, FeaturesThatDoNotFitAreErrorsWithBothShapes) {
@@ -252,7 +252,7 @@ TEST(Terms, FeaturesThatDoNotFitAreErrorsWithBothShapes) {
   for (const auto& [a, b] : {std::pair{small, large}, std::pair{small, flat}, std::pair{flat, large}}) {
     const NetworkView from{a, {{"f", a}}}, to{b, {{"g", b}}};
     for (const DistillationTermPtr& term : {hint("f", "g"), attention_transfer({{"f", "g"}})}) {
-      const std::string message = message_of<ArgumentError>([&] { term->prepare({from, to, Tensor()}); });
+      const std::string message = message_of<ArgumentError>([&] { term->prepare({from, to, Batch()}); });
       expect_contains(message, a.shape().to_string());
       expect_contains(message, b.shape().to_string());
     }

@@ -85,8 +85,8 @@ TEST(TiedWeights, ProbesAskForEveryWord) {
   const auto net = share(Sequential(Embedding(7, 2), Linear(2, 1)));
   const Tensor example = Tensor::from<int64_t>({1, 1}, {2});
   std::vector<bool> asked(7, false);
-  for (const Tensor& probe : probes_like(DependencyGraph::trace(*net, example), example, 1))
-    for (const int64_t word : probe.to_vector<int64_t>()) asked[static_cast<size_t>(word)] = true;
+  for (const Bundle& probe : probes_like(DependencyGraph::trace(*net, example), example, 1))
+    for (const int64_t word : probe.data().to_vector<int64_t>()) asked[static_cast<size_t>(word)] = true;
   EXPECT_EQ(asked, std::vector<bool>(7, true));
 }
 
@@ -97,8 +97,8 @@ TEST(TiedWeights, ProbesKeepToTheTableThatEachColumnLooksUp) {
               {{"last", {0}}, {"first", {0}}, {"layer", {2}, "words"}, {"layer", {1}, "kinds"}, {"add", {3, 4}}});
   const Tensor example = Tensor::from<int64_t>({4, 1, 3, 0}, {2, 2});
   int64_t largest = 0;
-  for (const Tensor& probe : probes_like(DependencyGraph::trace(*net, example), example, 1)) {
-    const std::vector<int64_t> ids = probe.to_vector<int64_t>();
+  for (const Bundle& probe : probes_like(DependencyGraph::trace(*net, example), example, 1)) {
+    const std::vector<int64_t> ids = probe.data().to_vector<int64_t>();
     largest = std::max({largest, ids[0], ids[2]});
     EXPECT_LT(std::max(ids[1], ids[3]), 2);
   }

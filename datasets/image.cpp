@@ -1,4 +1,4 @@
-#include "tools/image.h"
+#include "datasets/image.h"
 
 #include <algorithm>
 #include <array>
@@ -15,7 +15,7 @@
 #include "core/error.h"
 #include "core/safetensors.h"
 
-namespace espalier::tools {
+namespace espalier {
 
 namespace {
 
@@ -243,4 +243,4 @@ Tensor fitted(const Tensor& image, int64_t height, int64_t width) {
   return result;
 }
 
-}  // namespace espalier::tools
+}  // namespace espalier

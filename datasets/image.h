@@ -5,7 +5,7 @@
 
 #include "core/tensor.h"
 
-namespace espalier::tools {
+namespace espalier {
 
 /// Reads a PNG as 8-bit RGB, u8 (3,H,W); transparency shows white. Nothing in the file is trusted: at most 64 MiB and
 /// 40 million pixels. Throws FileError with the path and what is wrong.
@@ -24,4 +24,4 @@ double border_brightness(const Tensor& image);
 /// The filter is a triangle that widens when an image shrinks (bilinear, without aliasing).
 Tensor fitted(const Tensor& image, int64_t height, int64_t width);
 
-}  // namespace espalier::tools
+}  // namespace espalier

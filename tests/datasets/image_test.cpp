@@ -1,5 +1,5 @@
 // read_png: what samples of every kind of PNG mean.
-#include "tools/image.h"
+#include "datasets/image.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -10,7 +10,7 @@
 #include <png.h>
 #include <unistd.h>
 
-namespace espalier::tools {
+namespace espalier {
 namespace {
 
 enum class Chunk { none, srgb, gamma_srgb, gamma_linear };
@@ -84,4 +84,4 @@ TEST(ReadPng, LinearLightBecomesSrgb) {
 }
 
 }  // namespace
-}  // namespace espalier::tools
+}  // namespace espalier
