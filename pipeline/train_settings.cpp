@@ -115,7 +115,6 @@ TrainSettings resolve(const TrainFlags& flags, const nlohmann::json& before) {
   s.data = choose("data", flags.data, std::string());
   check(!s.data.empty(), "train", "expected --data NAME; known: {}", fmt::join(dataset_names(), ", "));
   s.data = data_name(s.data);
-  model_image(s.model);  // throws for a name that nobody knows
   if (before.is_object()) {
     const std::string model = choose("model", std::optional<std::string>(), s.model);
     const std::string data = choose("data", std::optional<std::string>(), s.data);

@@ -48,7 +48,7 @@ ModulePtr build_model(const TrainSettings& settings, const Dataset& data) {
 /// runs/lenet5-mnist, where that is free; runs/mlp-8-cars-csv for csv:DATA/cars.csv?target=price.
 std::string default_folder(const TrainSettings& settings) {
   std::string data = settings.data.substr(0, settings.data.find('?'));
-  if (const size_t folder = data.rfind('/'); folder != std::string::npos) data.erase(0, folder + 1);
+  data.erase(0, data.find_last_of("/:") + 1);  // npos + 1 is 0
   std::string name = settings.model + "-" + data;
   for (char& c : name)
     if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '-';
@@ -252,6 +252,7 @@ int run(const TrainCommandFlags& options, Output& output) {
   if (options.resume) check_may_go_on(folder.file(kTrainIdentity), before, settings);
   if (!options.resume && !options.overwrite && !options.out.empty()) check_holds_no_run("train", options.out);
 
+  model_image(settings.model);  // throws for a name that nobody knows, before the data is read
   const InterruptGuard guard;
   const Splits data = load_data(settings.data, settings.data_dir, settings.loss, settings.metric);
   const ModulePtr module = build_model(settings, data.train);

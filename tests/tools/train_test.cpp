@@ -61,8 +61,8 @@ TEST(Train, ATableOfOnesOwnIsTrainedEvaluatedAndPruned) {
   for (int i = 0; i < 100; ++i)
     table += fmt::format("{},{},{}\n", i % 10, i / 10, 0.1 * (i % 10) - 0.05 * (i / 10) + 0.5);
   write_file(folder / "cars.csv", table);
-  const Said train =
-      run(folder, "train --model mlp:16 --data 'csv:cars.csv?test=0.3' --validation 0.2 --epochs 40 --json");
+  const Said train = run(
+      folder, "train --model mlp:16 --data 'csv:cars.csv?test=0.3' --validation 0.2 --epochs 60 --batch-size 8 --json");
   ASSERT_EQ(train.status, 0) << train.err;
   const nlohmann::json result = train.json();
   EXPECT_EQ(result["folder"], "runs/mlp-16-cars-csv");
