@@ -43,6 +43,7 @@
 #include "layers/norm.h"
 #include "layers/parameter.h"
 #include "layers/pooling.h"
+#include "layers/registry.h"
 #include "layers/residual.h"
 #include "layers/snapshot.h"
 #include "layers/summary.h"
@@ -110,7 +111,9 @@
 // Recipes, and stages of your own.
 #include "core/fields.h"
 #include "core/registry.h"
+#include "pipeline/comparison.h"
 #include "pipeline/data.h"
+#include "pipeline/network_diff.h"
 #include "pipeline/recipe.h"
 #include "pipeline/run.h"
 #include "pipeline/stage.h"

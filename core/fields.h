@@ -63,7 +63,7 @@ struct Field {
 
 class FieldVisitor;
 
-/// A part chosen by name: which, and its options as a JSON object; "": as the part has them by default.
+/// A part chosen by name: which, and those of its options that were given, as a JSON object; "": none.
 struct PartChoice {
   std::string name;
   std::string options = {};
@@ -98,20 +98,29 @@ class FieldVisitor {
     const Field field{.name = name, .help = help};
     if (enter(field, true)) visit_part(field, chosen, fields_of);
   }
+  void part(const char* name, std::optional<PartChoice>& chosen, const PartFields& fields_of, const char* help) {
+    const Field field{.name = name, .help = help, .is_optional = true};
+    PartChoice inside = chosen.value_or(PartChoice{});
+    if (!enter(field, chosen.has_value())) return;
+    visit_part(field, inside, fields_of);
+    if (reads()) chosen = std::move(inside);
+  }
   /// What several options have to keep together, at the end of their list: `check` throws ArgumentError. It is called
   /// where options are read or checked.
   virtual void judge(const std::function<void()>& /*check*/) {}
   /// A list of structs that have fields themselves.
   template <class T>
   void list(const char* name, std::vector<T>& items, const char* help) {
-    visit_list({.name = name, .help = help}, {.size = [&] { return items.size(); },
-                                              .resize = [&](size_t size) { items.resize(size); },
-                                              .visit = [&](size_t i, FieldVisitor& f) { fields(f, items[i]); },
-                                              .visit_new =
-                                                  [](FieldVisitor& f) {
-                                                    T item{};
-                                                    fields(f, item);
-                                                  }});
+    const Field field{.name = name, .help = help};
+    if (!enter(field, true)) return;
+    visit_list(field, {.size = [&] { return items.size(); },
+                       .resize = [&](size_t size) { items.resize(size); },
+                       .visit = [&](size_t i, FieldVisitor& f) { fields(f, items[i]); },
+                       .visit_new =
+                           [](FieldVisitor& f) {
+                             T item{};
+                             fields(f, item);
+                           }});
   }
 
  protected:
@@ -133,6 +142,7 @@ class FieldVisitor {
   virtual void visit_value(const Field& field, double& value) = 0;
   virtual void visit_value(const Field& field, std::string& value) = 0;
   virtual void visit_value(const Field& field, std::vector<std::string>& value) = 0;
+  virtual void visit_value(const Field& field, std::vector<int64_t>& value) = 0;
   virtual void visit_value(const Field& field, std::map<std::string, double>& value) = 0;
   /// One of an enumeration's values.
   virtual void visit_value(const Field& field, int64_t& value, const EnumNames& names) = 0;
@@ -164,6 +174,12 @@ class FieldVisitor {
   }
 };
 
+/// A struct's list of fields, whichever header has it: for member functions whose own name would hide it.
+template <class Options>
+void visit_fields(FieldVisitor& f, Options& options) {
+  fields(f, options);
+}
+
 /// Throws ArgumentError, naming the option, where a number is out of its range: "[surgery] low: expected a number above
 /// 0, got -1".
 void check_ranges(const char* operation, const std::function<void(FieldVisitor&)>& fields);
@@ -172,12 +188,38 @@ void check_option_ranges(const char* operation, const Options& options) {
   check_ranges(operation, [copy = options](FieldVisitor& f) mutable { fields(f, copy); });
 }
 
-/// The options as a JSON object. An optional one without a value is null.
+/// The same options, when they are in their ranges.
+template <class Options>
+const Options& checked(const char* operation, const Options& options) {
+  check_option_ranges(operation, options);
+  return options;
+}
+
+/// The options as a JSON object. An optional one without a value is null; left out, if only written where it is set.
 nlohmann::json json_of_fields(const std::function<void(FieldVisitor&)>& fields);
 
 /// Gives options the values of a JSON object; those that it doesn't have stay. Throws ArgumentError, in the name of
 /// `operation`, on values of another kind or out of range, and on keys that are no options.
 void read_fields(const char* operation, const nlohmann::json& object, const std::function<void(FieldVisitor&)>& fields);
+
+/// An option as text; without a name it is the next one in the order of the list.
+struct TextOption {
+  std::string name, value;
+};
+/// "30,gamma=0.1" as options.
+std::vector<TextOption> split_options(const std::string& text);
+/// Gives options the values of texts; those that are not among them stay. Lists and tables have their items between
+/// commas, or take all texts without a name that are left. Throws as above. `label` is what a message calls an option:
+/// "--gamma"; default: its name.
+void read_text_fields(const char* operation, const std::vector<TextOption>& texts,
+                      const std::function<void(FieldVisitor&)>& fields,
+                      const std::function<std::string(const std::string& name)>& label = {});
+/// The options as one text, "every=30,gamma=0.1"; those without a value are left out.
+std::string text_of_fields(const std::function<void(FieldVisitor&)>& fields);
+
+/// "taylor:squared=false" as a choice.
+PartChoice choice_of_text(const std::string& text, const PartFields& fields_of);
+std::string to_text(const PartChoice& chosen);
 /// A part's list of fields with the options that were chosen.
 std::function<void(FieldVisitor&)> fields_of_choice(const PartChoice& chosen, const PartFields& fields_of);
 

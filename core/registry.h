@@ -29,6 +29,11 @@ class Registry {
     check(!contains(name), "register", "the {} '{}' is known already; choose another name", kind_, name);
     entries_.emplace_back(name, std::move(make));
   }
+  /// Adds it, or puts it in the place of the one of that name.
+  void replace(const std::string& name, Make make) {
+    std::erase_if(entries_, [&](const auto& entry) { return entry.first == name; });
+    add(name, std::move(make));
+  }
   bool contains(const std::string& name) const {
     for (const auto& [known, make] : entries_)
       if (known == name) return true;

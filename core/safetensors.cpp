@@ -18,6 +18,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/dtype.h"
+#include "core/file_errors.h"
 #include "core/json.h"
 
 namespace espalier {
@@ -42,7 +43,8 @@ class AtomicFile {
     const std::filesystem::file_status status = std::filesystem::status(path, error);
     // Renaming would put a file in the place of a device such as /dev/full.
     if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
-      fail<FileError>("save", "{}: expected the name of a file, found a folder or a device; choose another name", path);
+      fail<WriteError>("save", "{}: expected the name of a file, found a folder or a device; choose another name",
+                       path);
     for (int attempt = 0; fd_ < 0; ++attempt) {
       temporary_ = fmt::format("{}{}{}-{}", path, kTemporary, getpid(), attempt);
       fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -97,9 +99,9 @@ class AtomicFile {
   [[noreturn]] void fail_errno(const std::string& what, int error) const {
     const bool full = error == ENOSPC || error == EFBIG || error == EDQUOT;
     std::error_code ignored;
-    fail<FileError>("save", "{}: {}: {}; {}{}", path_, what, std::strerror(error), full ? "free some space; " : "",
-                    std::filesystem::exists(path_, ignored) ? "the file that was there before is unchanged"
-                                                            : "there is no such file");
+    fail<WriteError>("save", "{}: {}: {}; {}{}", path_, what, std::strerror(error), full ? "free some space; " : "",
+                     std::filesystem::exists(path_, ignored) ? "the file that was there before is unchanged"
+                                                             : "there is no such file");
   }
 
   std::string path_, temporary_;

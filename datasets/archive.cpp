@@ -11,6 +11,7 @@
 #include <archive_entry.h>
 
 #include "core/error.h"
+#include "core/file_errors.h"
 
 namespace espalier {
 
@@ -44,7 +45,7 @@ void unpack_archive(const std::string& archive_path, const std::string& folder, 
 
     const std::string path = folder + "/" + base, part = path + ".part";
     const auto can_not_write = [&] {
-      fail<FileError>("unpack", "{}: can't write: {}; free some space", part, std::strerror(errno));
+      fail<WriteError>("unpack", "{}: can't write: {}; free some space", part, std::strerror(errno));
     };
     std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(part.c_str(), "wb"), std::fclose);
     if (!file) can_not_write();
@@ -67,7 +68,7 @@ void unpack_archive(const std::string& archive_path, const std::string& folder, 
     if (std::fclose(file.release()) != 0) can_not_write();
     std::error_code error;
     fs::rename(part, path, error);
-    if (error) fail<FileError>("unpack", "{}: can't rename {}: {}", path, part, error.message());
+    if (error) fail<WriteError>("unpack", "{}: can't rename {}: {}", path, part, error.message());
     ++unpacked;
   }
   if (unpacked == 0) {

@@ -13,6 +13,7 @@
 #include <curl/curl.h>
 
 #include "core/error.h"
+#include "core/file_errors.h"
 #include "datasets/archive.h"
 #include "datasets/dataset.h"
 #include "datasets/load.h"
@@ -35,7 +36,7 @@ int64_t size_or_zero(const std::string& path) {
 void remove_file(const std::string& path) {
   std::error_code error;
   fs::remove(path, error);
-  if (error) fail<FileError>("download", "{}: can't delete: {}", path, error.message());
+  if (error) fail<WriteError>("download", "{}: can't delete: {}", path, error.message());
 }
 
 // One connection's state, for libcurl's callbacks.
@@ -93,8 +94,8 @@ Outcome fetch_once(const std::string& url, const std::string& part, const Downlo
   std::call_once(initialised, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
   const std::unique_ptr<CURL, void (*)(CURL*)> curl(curl_easy_init(), curl_easy_cleanup);
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(part.c_str(), "ab"), std::fclose);
-  if (!curl) fail<FileError>("download", "{}: can't start libcurl", url);
-  if (!file) fail<FileError>("download", "{}: can't write: {}", part, std::strerror(errno));
+  if (!curl) fail<DownloadError>("download", "{}: can't start libcurl", url);
+  if (!file) fail<WriteError>("download", "{}: can't write: {}", part, std::strerror(errno));
 
   Transfer transfer(options, part, file.get());
   char details[CURL_ERROR_SIZE] = "";
@@ -123,13 +124,13 @@ Outcome fetch_once(const std::string& url, const std::string& part, const Downlo
   if (outcome.message.empty()) outcome.message = curl_easy_strerror(outcome.code);
   if (std::fflush(file.get()) != 0 && transfer.write_error == 0) transfer.write_error = errno;
   if (transfer.write_error != 0) {
-    fail<FileError>("download", "{}: can't write: {}; free some space and run it again, it goes on from here", part,
-                    std::strerror(transfer.write_error));
+    fail<WriteError>("download", "{}: can't write: {}; free some space and run it again, it goes on from here", part,
+                     std::strerror(transfer.write_error));
   }
   if (transfer.too_large) {
     remove_file(part);
-    fail<FileError>("download", "{}: expected at most {} bytes, the server sends more; try another mirror", url,
-                    options.most_bytes);
+    fail<DownloadError>("download", "{}: expected at most {} bytes, the server sends more; try another mirror", url,
+                        options.most_bytes);
   }
   if (transfer.cancelled) {
     fail<DownloadCancelled>("download", "{}: cancelled after {} bytes; run it again to go on", url, size_or_zero(part));
@@ -171,12 +172,13 @@ void fetch(const std::string& url, const std::string& part, const DownloadOption
       continue;
     }
     if (outcome.code == CURLE_HTTP_RETURNED_ERROR) {
-      fail<FileError>("download", "{}: expected HTTP status 200, found {}; try another mirror", url, outcome.status);
+      fail<DownloadError>("download", "{}: expected HTTP status 200, found {}; try another mirror", url,
+                          outcome.status);
     }
-    fail<FileError>("download",
-                    "{}: {} (after {} attempts, {} bytes are kept in {}); check the network and run it "
-                    "again to go on",
-                    url, outcome.message, attempt + 1, size_or_zero(part), part);
+    fail<DownloadError>("download",
+                        "{}: {} (after {} attempts, {} bytes are kept in {}); check the network and run it "
+                        "again to go on",
+                        url, outcome.message, attempt + 1, size_or_zero(part), part);
   }
 }
 
@@ -210,7 +212,7 @@ void download_file(const std::string& url, const std::string& path, const std::s
   const fs::path folder = fs::path(path).parent_path();
   std::error_code error;
   if (!folder.empty()) fs::create_directories(folder, error);
-  if (error) fail<FileError>("download", "{}: can't make this folder: {}", folder.string(), error.message());
+  if (error) fail<WriteError>("download", "{}: can't make this folder: {}", folder.string(), error.message());
 
   // An earlier attempt may have ended between the last byte and the renaming.
   const bool complete = !sha256.empty() && size_or_zero(part) > 0 && sha256_of_file(part) == sha256;
@@ -226,14 +228,14 @@ void download_file(const std::string& url, const std::string& path, const std::s
     if (found != sha256) {
       const int64_t bytes = size_or_zero(part);
       remove_file(part);
-      fail<FileError>("download",
-                      "{}: expected SHA-256 {}, found {} ({} bytes, deleted); the server sent other data, "
-                      "try another mirror",
-                      url, sha256, found, bytes);
+      fail<DownloadError>("download",
+                          "{}: expected SHA-256 {}, found {} ({} bytes, deleted); the server sent other data, "
+                          "try another mirror",
+                          url, sha256, found, bytes);
     }
   }
   fs::rename(part, path, error);
-  if (error) fail<FileError>("download", "{}: can't rename {}: {}", path, part, error.message());
+  if (error) fail<WriteError>("download", "{}: can't rename {}: {}", path, part, error.message());
 }
 
 std::string download_dataset(const std::string& name, const std::string& dir, const DownloadOptions& options) {

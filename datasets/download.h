@@ -6,13 +6,14 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/file_errors.h"
 
 namespace espalier {
 
 /// The progress callback asked to stop.
-class DownloadCancelled : public FileError {
+class DownloadCancelled : public DownloadError {
  public:
-  using FileError::FileError;
+  using DownloadError::DownloadError;
 };
 
 struct DownloadProgress {

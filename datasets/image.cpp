@@ -13,6 +13,7 @@
 #include <zlib.h>
 
 #include "core/error.h"
+#include "core/file_errors.h"
 #include "core/safetensors.h"
 
 namespace espalier {
@@ -186,7 +187,7 @@ void write_png(const std::string& path, const Tensor& image) {
   png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(png);
   std::string bytes(size, '\0');
   if (png_image_write_to_memory(&png, bytes.data(), &size, 0, interleaved.data<uint8_t>(), 0, nullptr) == 0)
-    fail<FileError>("save", "{}: can't write the image: {}", path, png.message);
+    fail<WriteError>("save", "{}: can't write the image: {}", path, png.message);
   bytes.resize(size);
   check_is_picture_or_new(path);
   write_file_atomically(path, bytes);

@@ -66,7 +66,7 @@ std::string find_data() {
 }
 
 int lesson(const std::string& name, int64_t limit) {
-  register_module_type("RowReader", RowReader::from_config);
+  module_registry().add("RowReader", RowReader::from_config);
   Splits data = load_dataset(name);
   if (limit > 0) data.train = data.train.subset(Generator(0).permutation(data.train.size())).first(limit);
   fmt::print("{}: {} images, read as {} rows of {} pixels\n\n", name, data.train.size(), data.train.height(),

@@ -1,7 +1,4 @@
 // The table from the "type" of a configuration to the function that builds it. A new layer gets a line here.
-#include <map>
-#include <mutex>
-
 #include "layers/activations.h"
 #include "layers/config_reader.h"
 #include "layers/containers.h"
@@ -15,56 +12,17 @@
 #include "layers/models/zoo.h"
 #include "layers/norm.h"
 #include "layers/pooling.h"
+#include "layers/registry.h"
 #include "layers/residual.h"
 
 namespace espalier {
 
 namespace {
-using Builder = std::function<ModulePtr(const nlohmann::json&)>;
-
 /// For types whose configuration is the type alone.
 template <class M>
 ModulePtr without_options(const nlohmann::json& config) {
   ConfigReader(config).finish();
   return std::make_shared<M>();
-}
-
-struct Table {
-  std::mutex mutex;
-  std::map<std::string, Builder> builders = {
-      {"AdaptiveAvgPool2d", AdaptiveAvgPool2d::from_config},
-      {"AvgPool2d", AvgPool2d::from_config},
-      {"BasicBlock", BasicBlock::from_config},
-      {"BatchNorm1d", BatchNorm1d::from_config},
-      {"BatchNorm2d", BatchNorm2d::from_config},
-      {"Conv2d", Conv2d::from_config},
-      {"Dropout", Dropout::from_config},
-      {"Embedding", Embedding::from_config},
-      {"Flatten", without_options<Flatten>},
-      {"GaussianNoise", GaussianNoise::from_config},
-      {"GELU", without_options<GELU>},
-      {"Heads", Heads::from_config},
-      {"Identity", without_options<Identity>},
-      {"LSTM", LSTM::from_config},
-      {"LayerNorm", LayerNorm::from_config},
-      {"LeakyReLU", LeakyReLU::from_config},
-      {"Linear", Linear::from_config},
-      {"LstmRows", LstmRows::from_config},
-      {"MaxPool2d", MaxPool2d::from_config},
-      {"PadShortcut", PadShortcut::from_config},
-      {"ReLU", without_options<ReLU>},
-      {"Residual", Residual::from_config},
-      {"Sequential", Sequential::from_config},
-      {"SiLU", without_options<SiLU>},
-      {"Sigmoid", without_options<Sigmoid>},
-      {"Softmax", Softmax::from_config},
-      {"Tanh", without_options<Tanh>},
-  };
-};
-
-Table& table() {
-  static Table table;
-  return table;
 }
 
 /// Configurations come from files: their nesting must not overflow the stack.
@@ -99,28 +57,39 @@ ModulePtr module_from_config(const nlohmann::json& config) {
       "10}}, or with a \"model\" such as {{\"model\": \"resnet20\"}}");
   if (!config.contains("type")) return zoo_model(config);
   check(config["type"].is_string(), "module_from_config", "\"type\" must be a string");
-  const std::string type = config["type"].get<std::string>();
-  Builder builder;
-  {
-    const std::lock_guard lock(table().mutex);
-    if (const auto found = table().builders.find(type); found != table().builders.end()) builder = found->second;
-  }
-  check(builder != nullptr, "module_from_config", "unknown module type '{}'{}", type,
-        did_you_mean(type, module_types()));
-  return builder(config);
+  return module_registry().find("module_from_config", config["type"].get<std::string>())(config);
 }
 
-void register_module_type(const std::string& type, std::function<ModulePtr(const nlohmann::json&)> builder) {
-  check(!type.empty() && builder != nullptr, "register_module_type", "expected a type name and a builder");
-  const std::lock_guard lock(table().mutex);
-  table().builders[type] = std::move(builder);
-}
-
-std::vector<std::string> module_types() {
-  const std::lock_guard lock(table().mutex);
-  std::vector<std::string> types;
-  for (const auto& [type, builder] : table().builders) types.push_back(type);
-  return types;
+Registry<ModulePtr(const nlohmann::json&)>& module_registry() {
+  static Registry<ModulePtr(const nlohmann::json&)> layers("module type",
+                                                           {{"AdaptiveAvgPool2d", AdaptiveAvgPool2d::from_config},
+                                                            {"AvgPool2d", AvgPool2d::from_config},
+                                                            {"BasicBlock", BasicBlock::from_config},
+                                                            {"BatchNorm1d", BatchNorm1d::from_config},
+                                                            {"BatchNorm2d", BatchNorm2d::from_config},
+                                                            {"Conv2d", Conv2d::from_config},
+                                                            {"Dropout", Dropout::from_config},
+                                                            {"Embedding", Embedding::from_config},
+                                                            {"Flatten", without_options<Flatten>},
+                                                            {"GaussianNoise", GaussianNoise::from_config},
+                                                            {"GELU", without_options<GELU>},
+                                                            {"Heads", Heads::from_config},
+                                                            {"Identity", without_options<Identity>},
+                                                            {"LSTM", LSTM::from_config},
+                                                            {"LayerNorm", LayerNorm::from_config},
+                                                            {"LeakyReLU", LeakyReLU::from_config},
+                                                            {"Linear", Linear::from_config},
+                                                            {"LstmRows", LstmRows::from_config},
+                                                            {"MaxPool2d", MaxPool2d::from_config},
+                                                            {"PadShortcut", PadShortcut::from_config},
+                                                            {"ReLU", without_options<ReLU>},
+                                                            {"Residual", Residual::from_config},
+                                                            {"Sequential", Sequential::from_config},
+                                                            {"SiLU", without_options<SiLU>},
+                                                            {"Sigmoid", without_options<Sigmoid>},
+                                                            {"Softmax", Softmax::from_config},
+                                                            {"Tanh", without_options<Tanh>}});
+  return layers;
 }
 
 }  // namespace espalier

@@ -237,10 +237,6 @@ class EvalMode {
 /// Rebuilds any module of the library from its config(), with fresh parameters. {"model": "resnet20", "classes": 100}
 /// builds a network of the zoo (layers/models/zoo.h). Throws on an unknown type or key, naming the nearest.
 ModulePtr module_from_config(const nlohmann::json& config);
-/// Makes a type of your own known to module_from_config and clone. Call it before they need it; again: replaces it.
-void register_module_type(const std::string& type, std::function<ModulePtr(const nlohmann::json&)> builder);
-/// Types that module_from_config knows, sorted.
-std::vector<std::string> module_types();
 
 /// Copies parameters and buffers by full name, converting their dtype. Throws, listing every missing, unknown and
 /// misshapen tensor at once; then nothing has changed.

@@ -107,8 +107,10 @@ std::optional<ValidationSplit> validation_split_of(const std::string& path) {
   try {
     const nlohmann::json json = parse_json(text->second);
     const uint64_t seed = json.at("seed");
-    return ValidationSplit{
+    ValidationSplit split{
         .data = json.at("data"), .share = json.at("validation"), .seed = json.value("validation_seed", seed)};
+    if (json.contains("images") && !json["images"].is_null()) split.images = json["images"].get<int64_t>();
+    return split;
   } catch (const nlohmann::json::exception& error) {
     fail<FileError>("load_model", "{}: the metadata entry 'settings' is not what a checkpoint holds: {}", path,
                     error.what());

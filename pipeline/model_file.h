@@ -45,6 +45,8 @@ struct ValidationSplit {
   std::string data;   ///< the data set
   double share = 0;   ///< of the training images; 0: it was trained on all of them
   uint64_t seed = 0;  ///< of the split
+  /// Of how many images, the first of the data set, they are a part; nothing: of all.
+  std::optional<int64_t> images = {};
 };
 /// Nothing for a file that doesn't say. Throws FileError as open_model does.
 std::optional<ValidationSplit> validation_split_of(const std::string& path);

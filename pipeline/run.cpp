@@ -69,13 +69,8 @@ class RunMark {
 
 /// Networks of files that somebody still trains: the one that the run starts from, teachers.
 void warn_of_sources(const Recipe& recipe, const RunOptions& options) {
-  std::set<std::string> files, stages = {"start"};
-  if (!recipe.start.empty()) files.insert(find_model(recipe.start));
-  for (const StagePtr& stage : recipe.stages) {
-    if (const TeacherOptions* teacher = stage->teacher(); teacher != nullptr && !stages.contains(teacher->teacher))
-      files.insert(find_model(teacher->teacher));
-    stages.insert(stage->name);
-  }
+  std::set<std::string> files;
+  for (const auto& [path, stage] : outside_networks(recipe)) files.insert(find_model(path));
   for (const std::string& file : files)
     if (const std::string warning = training_warning(file); !warning.empty()) warn(options, "{}", warning);
 }
@@ -171,6 +166,7 @@ RecipeResult run_recipe(const Recipe& recipe, const RunOptions& options) {
   check(recipe.seed <= kMost - static_cast<uint64_t>(recipe.seeds - 1), options.command,
         "expected seeds up to {}, got {} from {} on", kMost, recipe.seeds, recipe.seed);
   check(!options.out.empty(), options.command, "expected a folder for the run, got \"\"");
+  check_can_be_folder(options.command.c_str(), options.out);
   RunFolder folder;  // taken when nothing is in the way of a run any more; to resume one, at once
   if (options.resume) {
     folder = open_run(options.command.c_str(), options.out, kRecipeIdentity);

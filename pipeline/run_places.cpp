@@ -50,6 +50,12 @@ std::vector<RunFolder> places_in(const RunFolder& out) {
   return places;
 }
 
+void check_can_be_folder(const char* command, const std::string& path) {
+  std::error_code ignored;
+  check(!fs::exists(path, ignored) || fs::is_directory(path, ignored), command,
+        "{} is no folder, and --out names the folder of a run; choose another", path);
+}
+
 void check_holds_no_run(const char* command, const std::string& folder) {
   for (const char* sign : {kTrainIdentity, kRecipeIdentity, kCheckpointFile})
     check(!fs::exists(fmt::format("{}/{}", folder, sign)), command,

@@ -14,6 +14,7 @@ namespace espalier {
 inline constexpr const char* kTrainIdentity = "run.json";      ///< of `train`: its settings
 inline constexpr const char* kRecipeIdentity = "recipe.toml";  ///< of the others: the recipe with all its defaults
 inline constexpr const char* kRecipeRecord = "identity.json";  ///< beside it: what decides the result, as it began
+inline constexpr const char* kRemovalsFile = "removals.safetensors";  ///< of a stage that prunes: why each unit went
 inline constexpr const char* kResultFile = "result.json";
 inline constexpr const char* kRoundsFolder = "rounds";  ///< of a stage that trains many times
 
@@ -22,6 +23,8 @@ std::string seed_folder(const std::string& out, int64_t seeds, uint64_t seed);
 /// OUT and every OUT/seed-N that is there, locked.
 std::vector<RunFolder> places_in(const RunFolder& out);
 
+/// Throws, in the name of `command`, when something else than a folder has this name.
+void check_can_be_folder(const char* command, const std::string& path);
 /// Throws, in the name of `command`, when the folder holds a run, saying what can be done with it.
 void check_holds_no_run(const char* command, const std::string& folder);
 /// Throws, in the name of `command`, when a network for `file` would replace the one in `source` that it is made from,

@@ -3,15 +3,22 @@
 
 #include <filesystem>
 
+#include <nlohmann/json.hpp>
+
 #include "pipeline/run_places.h"
 #include "pipeline/seed_run.h"
 #include "pipeline/training_stage.h"
+#include "pruning/schedules/search_folder.h"
 
 namespace espalier {
 
 class SearchStage : public TrainingStage {
  public:
   std::vector<std::string> files() const override { return {kRoundsFolder}; }
+  void read_back(SeedRun& run) override {
+    TrainingStage::read_back(run);
+    RunFolder(rounds_folder(run)).read_json(SearchFolder::kList);  // throws when it is damaged
+  }
   void tidy(const RunFolder& folder) const override {
     TrainingStage::tidy(folder);
     std::error_code ignored;

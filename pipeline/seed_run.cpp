@@ -36,11 +36,11 @@ SeedRun::SeedRun(const Recipe& recipe, uint64_t seed, const Splits& data, std::s
       seed_(seed),
       folder_(std::move(folder)),
       options_(options),
-      all_(data.train),
-      train_(data.train),
+      all_(recipe.images ? data.train.first(*recipe.images) : data.train),
+      train_(all_),
       test_(data.test) {
   if (recipe.validation > 0) {
-    TrainValidation parts = split_validation(data.train, recipe.validation, recipe.validation_seed.value_or(seed));
+    TrainValidation parts = split_validation(all_, recipe.validation, recipe.validation_seed.value_or(seed));
     train_ = std::move(parts.train);
     validation_ = std::move(parts.validation);
   }
@@ -53,8 +53,12 @@ void SeedRun::rehearse() {
     try {
       if (!stage->rehearse(*this)) return;
     } catch (const Error& error) {
-      fail("run", "{}: stage '{}': {}", recipe_.source, stage->name, error.what());
+      fail("run", "{}: {}", place_of(recipe_, *stage), error.what());
     }
+    if (stage->leaves_network())
+      rehearsed_[stage->name] = network_->clone();
+    else if (!stage->own_network().empty())
+      rehearsed_[stage->name] = zoo_network(stage->own_network());
   }
 }
 
@@ -128,6 +132,8 @@ ModulePtr SeedRun::find_network(const std::string& name) const {
   ModulePtr found;
   if (name == "start") {
     found = network_->clone();
+  } else if (const auto rehearsed = rehearsed_.find(name); rehearsed != rehearsed_.end()) {
+    found = rehearsed->second->clone();
   } else {
     std::string path = name;
     for (const StagePtr& stage : recipe_.stages)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -119,6 +120,7 @@ class SeedRun {
   Dataset all_, train_, validation_, test_;  ///< all_: training and validation images
   Bundle example_;
   ModulePtr network_;
+  std::map<std::string, ModulePtr> rehearsed_;  ///< what stages left, while nothing is trained
   IndexMap index_map_;
   std::string settings_;  ///< of the network's last training, as JSON; "": unknown
 };

@@ -32,6 +32,7 @@ class Stage {
 
   std::string type;  ///< by which the registry knows it: "prune"
   std::string name;  ///< "2-prune" unless given; the name of its folder
+  int64_t line = 0;  ///< of its table in the recipe's file; 0: it stands in none
 
   // --- what it is told
   /// Its options, but for type and name.

@@ -54,15 +54,17 @@ void TomlReader::finish() const {
       fail("recipe", "{}:{}: {} has no key '{}'{}; known: {}", source_, key.source().begin.line, what_, name,
            did_you_mean(name, known_), fmt::join(known_, ", "));
   }
-  for (const std::function<void()>& check : checks_) {
-    try {
-      check();
-    } catch (const ArgumentError& error) {
-      // What the options themselves say, or the parser of a value.
-      const std::string message = error.what(), own = "[stage] ";
-      if (message.starts_with("[recipe]")) throw;
-      fail_here(message.starts_with(own) ? message.substr(own.size()) : message);
-    }
+  for (const std::function<void()>& check : checks_) with_line(check);
+}
+
+void TomlReader::with_line(const std::function<void()>& act) const {
+  try {
+    act();
+  } catch (const ArgumentError& error) {
+    // What the options themselves say, or the parser of a value.
+    const std::string message = error.what(), own = "[stage] ";
+    if (message.starts_with("[recipe]")) throw;
+    fail_here(message.starts_with(own) ? message.substr(own.size()) : message);
   }
 }
 
@@ -109,6 +111,16 @@ void TomlReader::visit_value(const Field& field, std::vector<std::string>& value
   }
 }
 
+void TomlReader::visit_value(const Field& field, std::vector<int64_t>& value) {
+  if (!node_->is_array()) fail_at(*node_, field.name, "a list of whole numbers");
+  value.clear();
+  for (const toml::node& item : *node_->as_array()) {
+    if (!item.is_integer()) fail_at(item, field.name, "a list of whole numbers");
+    value.push_back(*item.value<int64_t>());
+    check_number(field, static_cast<double>(value.back()));
+  }
+}
+
 void TomlReader::visit_value(const Field& field, std::map<std::string, double>& value) {
   if (!node_->is_table()) fail_at(*node_, field.name, "a table such as { \"fc1.weight\" = 0.9 }");
   for (const auto& [key, item] : *node_->as_table()) {
@@ -131,10 +143,12 @@ void TomlReader::visit_value(const Field& field, int64_t& value, const EnumNames
 }
 
 void TomlReader::visit_list(const Field& field, const List& list) {
-  const std::vector<const toml::table*> items = tables(field.name);
+  const toml::node& node = *node_;
+  if (!node.is_array_of_tables()) fail_at(node, field.name, fmt::format("[[{}]] tables", field.name));
+  const toml::array& items = *node.as_array();
   list.resize(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
-    TomlReader item(*items[i], source_, "a " + field.name);
+    TomlReader item(*items[i].as_table(), source_, "a " + field.name);
     list.visit(i, item);
     item.finish();
   }
@@ -142,16 +156,15 @@ void TomlReader::visit_list(const Field& field, const List& list) {
 
 void TomlReader::visit_part(const Field& field, PartChoice& chosen, const PartFields& fields_of) {
   const toml::node& node = *node_;
-  const auto choose = [&](const std::string& name) {
+  const auto with_line = [&](const auto& read) {
     try {
-      return fields_of(name);
-    } catch (const ArgumentError& unknown_name) {
-      fail("recipe", "{}:{}: {}", source_, node.source().begin.line, unknown_name.what());
+      return read();
+    } catch (const ArgumentError& error) {
+      fail("recipe", "{}:{}: {}", source_, node.source().begin.line, error.what());
     }
   };
   if (node.is_string()) {
-    chosen = {.name = *node.value<std::string>()};
-    choose(chosen.name);
+    chosen = with_line([&] { return choice_of_text(*node.value<std::string>(), fields_of); });
     return;
   }
   if (!node.is_table())
@@ -159,10 +172,14 @@ void TomlReader::visit_part(const Field& field, PartChoice& chosen, const PartFi
   TomlReader part(*node.as_table(), source_, "a " + field.name);
   std::string name;
   part("name", name, "Which");
-  const std::function<void(FieldVisitor&)> fields = choose(name);
+  const std::function<void(FieldVisitor&)> fields = with_line([&] { return fields_of(name); });
   fields(part);
   part.finish();
-  chosen = {.name = name, .options = json_of_fields(fields).dump()};
+  const nlohmann::json options = json_of_fields(fields);
+  nlohmann::json given = nlohmann::json::object();
+  for (const auto& [key, value] : *node.as_table())
+    if (key.str() != "name") given[std::string(key.str())] = options[std::string(key.str())];
+  chosen = {.name = name, .options = given.empty() ? "" : given.dump()};
 }
 
 namespace {
@@ -196,6 +213,9 @@ class TomlWriter : public FieldVisitor {
   void visit_value(const Field& field, double& value) override { add(field, toml_number(value)); }
   void visit_value(const Field& field, std::string& value) override { add(field, quote(value)); }
   void visit_value(const Field& field, std::vector<std::string>& value) override { add(field, quote(value)); }
+  void visit_value(const Field& field, std::vector<int64_t>& value) override {
+    add(field, fmt::format("[{}]", fmt::join(value, ", ")));
+  }
   void visit_value(const Field& field, std::map<std::string, double>& value) override {
     std::vector<std::string> items;
     for (const auto& [name, number] : value) items.push_back(fmt::format("{} = {}", quote(name), toml_number(number)));

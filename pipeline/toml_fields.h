@@ -20,6 +20,8 @@ class TomlReader : public FieldVisitor {
 
   /// Called by finish(); what the check throws gets the line of the table.
   void judge(const std::function<void()>& check) override;
+  /// Does something; an ArgumentError that has no line yet gets that of the table.
+  void with_line(const std::function<void()>& act) const;
   /// Throws ArgumentError with the line of the table.
   [[noreturn]] void fail_here(const std::string& message) const;
   /// The tables of a key, for what isn't a list of fields.
@@ -36,6 +38,7 @@ class TomlReader : public FieldVisitor {
   void visit_value(const Field& field, double& value) override;
   void visit_value(const Field& field, std::string& value) override;
   void visit_value(const Field& field, std::vector<std::string>& value) override;
+  void visit_value(const Field& field, std::vector<int64_t>& value) override;
   void visit_value(const Field& field, std::map<std::string, double>& value) override;
   void visit_value(const Field& field, int64_t& value, const EnumNames& names) override;
   void visit_list(const Field& field, const List& list) override;

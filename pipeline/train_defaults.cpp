@@ -24,10 +24,10 @@ const TrainDefaults& defaults_for(const std::string& model, const std::string& d
                        [&](const TrainDefaults& line) { return fits(line.model, model) && fits(line.data, data); });
 }
 
-double default_lr(const std::string& optimizer) {
+std::optional<double> default_lr(const std::string& optimizer) {
   for (const auto& [name, lr] : kLearningRates)
     if (name == optimizer) return lr;
-  return kLearningRates[0].second;  // make_optimizer says what is wrong with the name
+  return std::nullopt;
 }
 
 std::vector<Augmentation> parse_augment(const std::string& text, int64_t side) {
@@ -52,7 +52,7 @@ std::vector<Augmentation> parse_augment(const std::string& text, int64_t side) {
       result.push_back(Cutout{.size = std::max<int64_t>(1, side / 4)});
     else
       check(part == "none" && text == "none", "train",
-            "--augment: expected none, or parts of {} joined by '-' such as crop-flip, got '{}'{}",
+            "augment: expected none, or parts of {} joined by '-' such as crop-flip, got '{}'{}",
             fmt::join(kParts.begin() + 1, kParts.end(), ", "), text, did_you_mean(part, kParts));
   }
   return result;

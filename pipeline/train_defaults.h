@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -76,7 +77,8 @@ inline constexpr std::array<std::pair<std::string_view, double>, 4> kLearningRat
     {{"sgd", 0.05}, {"adam", 2e-3}, {"adamw", 2e-3}, {"rmsprop", 1e-3}}};
 
 const TrainDefaults& defaults_for(const std::string& model, const std::string& data);
-double default_lr(const std::string& optimizer);
+/// Nothing for an optimiser that the table doesn't have.
+std::optional<double> default_lr(const std::string& optimizer);
 
 /// "none", or parts joined by '-': crop (4 pixels of zeros around; fewer for small images), shift (at most 2 pixels of
 /// 28, as Hinton et al. 2015 jitter MNIST), reflect (the same with

@@ -13,74 +13,98 @@ namespace espalier {
 
 namespace {
 
-/// Takes a setting from the flag, else from the resumed run, else the default.
-class Chooser {
- public:
-  explicit Chooser(const nlohmann::json& before) : before_(before) {}
-
-  template <class T>
-  T operator()(const char* key, const std::optional<T>& flag, const T& fallback) const {
-    if (flag) return *flag;
-    try {
-      if (before_.is_object() && before_.contains(key) && !before_.at(key).is_null()) return before_.at(key).get<T>();
-    } catch (const nlohmann::json::exception& error) {
-      fail<FileError>("train", "run.json: \"{}\" is not what a run wrote: {}", key, error.what());
-    }
-    return fallback;
-  }
-
- private:
-  const nlohmann::json& before_;
-};
-
-void check_number(const char* flag, double value, double low, double high) {
-  check(std::isfinite(value) && value >= low && value <= high, "train", "{}: expected a number from {} to {}, got {}",
-        flag, low, high, value);
-}
-
-void check_settings(const TrainSettings& s) {
-  constexpr double kMost = 1e9;
-  check_number("--epochs", static_cast<double>(s.epochs), 1, 1e6);
-  check_number("--batch-size", static_cast<double>(s.batch_size), 1, kMost);
-  check_number("--patience", static_cast<double>(s.patience), 0, kMost);
-  check_number("--checkpoint-every", static_cast<double>(s.checkpoint_every), 0, kMost);
-  check_number("--seeds", static_cast<double>(s.seeds), 1, 1000);
-  check_number("--lr", s.lr, 0, kMost);
-  check_number("--weight-decay", s.weight_decay, 0, kMost);
-  check_number("--warmup", s.warmup, 0, static_cast<double>(s.epochs));
-  check_number("--clip", s.clip, 0, kMost);
-  check(s.label_smoothing >= 0 && s.label_smoothing < 1, "train",
-        "--label-smoothing: expected a number from 0 to below 1, got {}", s.label_smoothing);
-  check(s.validation >= 0 && s.validation < 1, "train", "--validation: expected a fraction from 0 to below 1, got {}",
-        s.validation);
+/// Numbers that no list of fields can judge, since they depend on each other.
+void check_settings(const TrainSettings& s, const OptionLabel& label) {
+  check(s.epochs >= 1 && s.epochs <= 1'000'000, "train", "{}: expected a number from 1 to 1000000, got {}",
+        label("epochs"), s.epochs);
+  check(s.warmup <= static_cast<double>(s.epochs), "train", "{}: expected at most the {} epochs, got {}",
+        label("warmup"), s.epochs, s.warmup);
   check(s.patience == 0 || s.validation > 0, "train",
-        "--patience {} stops on validation results, and there is no validation set; add --validation 0.1", s.patience);
-  if (s.momentum) check_number("--momentum", *s.momentum, 0, 1);
-  check(!s.nesterov || (s.optimizer == "sgd" && s.momentum.value_or(0) > 0), "train",
-        "--nesterov: expected the optimiser sgd with a momentum, got {} with momentum {}", s.optimizer,
+        "{} {} stops on validation results, and there is no validation set; add {} 0.1", label("patience"), s.patience,
+        label("validation"));
+  check(!s.nesterov || (s.optimizer.name == "sgd" && s.momentum.value_or(0) > 0), "train",
+        "{}: expected the optimiser sgd with a momentum, got {} with momentum {}", label("nesterov"), s.optimizer.name,
         s.momentum.value_or(0));
 }
 
 OptimizerOptions optimizer_options(const TrainSettings& s) {
-  return {.lr = s.lr, .momentum = s.momentum, .weight_decay = s.weight_decay, .nesterov = s.nesterov};
+  // What an optimiser doesn't know it isn't told, unless somebody asked for it. Weight decay stands in the groups.
+  OptimizerOptions options{.lr = s.lr, .momentum = s.momentum};
+  if (s.nesterov) options.nesterov = true;
+  return options;
 }
 
-}  // namespace
+/// Flags, and where they say nothing what `before` says.
+TrainFlags merged(TrainFlags flags, const nlohmann::json& before) {
+  const auto visit = [](TrainFlags& given) {
+    return [&given](FieldVisitor& f) {
+      training_fields(f, given);
+      run_fields(f, given);
+    };
+  };
+  nlohmann::json all = before;
+  const nlohmann::json given = json_of_fields(visit(flags));
+  for (const auto& [key, value] : given.items())
+    if (!value.is_null()) all[key] = value;
+  try {
+    TrainFlags result;
+    read_fields("train", all, visit(result));
+    return result;
+  } catch (const ArgumentError& error) {
+    fail<FileError>("train", "run.json is not what a run wrote: {}", error.what());
+  }
+}
 
-namespace {
+/// Moves what is said of an optimiser in its own table, and can be said beside it, there.
+void take_from_optimizer(TrainFlags& flags, const OptionLabel& label) {
+  if (!flags.optimizer) return;
+  const OptimizerOptions own = take_shared_options(*flags.optimizer);
+  const auto take = [&](const char* key, auto& beside, const auto& inside) {
+    check(!beside || !inside, "train", "{} is said of the optimiser and beside it; say it once", label(key));
+    if (inside) beside = inside;
+  };
+  take("lr", flags.lr, own.lr);
+  take("momentum", flags.momentum, own.momentum);
+  take("weight_decay", flags.weight_decay, own.weight_decay);
+  take("nesterov", flags.nesterov, own.nesterov);
+}
+
+/// The training loss with weights of classes. Throws on names of no class.
+LossFunction weighted_loss(const TrainSettings& s, const DatasetInfo& data) {
+  std::vector<double> weights(data.class_names.size(), 1.0);
+  for (const auto& [name, weight] : *s.class_weights) {
+    const auto found = std::find(data.class_names.begin(), data.class_names.end(), name);
+    check(found != data.class_names.end(), "train", "class_weights: '{}' is no class of {}{}; its classes: {}", name,
+          s.data, did_you_mean(name, data.class_names), fmt::join(data.class_names, ", "));
+    weights[static_cast<size_t>(found - data.class_names.begin())] = weight;
+  }
+  const Tensor tensor = Tensor::from(weights, {static_cast<int64_t>(weights.size())});
+  return [tensor, smoothing = s.label_smoothing](const Variable& outputs, const Batch& batch) {
+    return cross_entropy(outputs, batch.labels, {.label_smoothing = smoothing, .class_weights = tensor});
+  };
+}
+
+/// What an optimiser's own default is; nothing when it has no such number.
+std::optional<double> own_default(const std::string& optimizer, const char* option) {
+  const nlohmann::json options = json_of_fields(optimizer_fields(optimizer));
+  if (!options.contains(option)) return std::nullopt;
+  return options.at(option).get<double>();
+}
 
 template <class Settings>
 void visit_training(FieldVisitor& f, Settings& s) {
   f("epochs", s.epochs, at_least(0), "Passes over the training images");
   f("batch_size", s.batch_size, at_least(1), "Images in one update");
-  f("optimizer", s.optimizer, "sgd, adam, adamw or rmsprop");
-  f("lr", s.lr, at_least(0), "Learning rate; with onecycle the highest");
-  f("momentum", s.momentum, share(), "Momentum (beta1 of the Adams)");
-  f("nesterov", s.nesterov, "Nesterov momentum, sgd only");
-  f("weight_decay", s.weight_decay, at_least(0), "Not applied to biases and normalisation");
+  optimizer_field(f, s.optimizer);
+  lr_field(f, s.lr);
+  momentum_field(f, s.momentum);
+  nesterov_field(f, s.nesterov);
+  weight_decay_field(f, s.weight_decay);
   f("schedule", s.schedule, "constant, step:30,0.1, multistep:80,120,gamma=0.1, cosine, onecycle, plateau");
   f("warmup", s.warmup, at_least(0), "Epochs of linear warm-up before the schedule");
   f("label_smoothing", s.label_smoothing, share_below_one(), "Of the training loss");
+  f.unless_default("class_weights", s.class_weights, at_least(0),
+                   "Of the training loss, by class, such as { \"9\" = 2 }; other classes have 1");
   f("clip", s.clip, at_least(0), "Largest norm of the gradients; 0: no clipping");
   f("augment", s.augment, "none, or crop, shift, reflect, flip, affine, cutout joined by '-': crop-flip");
   f.unless_default("checkpoint_every", s.checkpoint_every, at_least(0), "Steps between checkpoints; 0: one an epoch");
@@ -92,11 +116,12 @@ void visit_run(FieldVisitor& f, Settings& s) {
   f("data", s.data, "Data set; espalier datasets list shows them");
   f.unless_default("loss", s.loss, "cross-entropy, mse, l1 or bce; by default what the data asks for");
   f.unless_default("metric", s.metric, "Which one chooses the epoch: accuracy, mse, mae or r2");
+  images_field(f, s.images);
   f("validation", s.validation, share_below_one(), "Share of the training images set aside; they choose the epoch");
   f("patience", s.patience, at_least(0), "Stop when validation doesn't improve for so many epochs");
   f("seed", s.seed, "Of weights, order, augmentation");
   f("data_dir", s.data_dir, "Folder with data sets, looked into before ESPALIER_DATA");
-  f("seeds", s.seeds, at_least(1), "Runs, with seed, seed + 1, ...");
+  seeds_field(f, s.seeds);
 }
 
 }  // namespace
@@ -106,50 +131,55 @@ void training_fields(FieldVisitor& f, TrainSettings& settings) { visit_training(
 void run_fields(FieldVisitor& f, TrainFlags& flags) { visit_run(f, flags); }
 void run_fields(FieldVisitor& f, TrainSettings& settings) { visit_run(f, settings); }
 
-TrainSettings resolve(const TrainFlags& flags, const nlohmann::json& before) {
-  check(before.is_null() || before.is_object(), "train", "run.json: expected a JSON object");
-  const Chooser choose(before);
-  TrainSettings s{};
-  s.model = choose("model", flags.model, std::string());
-  check(!s.model.empty(), "train", "expected --model NAME; known: {}", fmt::join(model_names(), ", "));
-  s.data = choose("data", flags.data, std::string());
-  check(!s.data.empty(), "train", "expected --data NAME; known: {}", fmt::join(dataset_names(), ", "));
-  s.data = data_name(s.data);
-  if (before.is_object()) {
-    const std::string model = choose("model", std::optional<std::string>(), s.model);
-    const std::string data = choose("data", std::optional<std::string>(), s.data);
-    check(s.model == model && s.data == data, "train", "the run to resume trains {} on {}, got {} on {}", model, data,
-          s.model, s.data);
+TrainSettings resolve(const TrainFlags& flags, const nlohmann::json& before, const OptionLabel& label) {
+  const OptionLabel called = label ? label : OptionLabel([](const std::string& key) { return key; });
+  TrainFlags given = flags;
+  take_from_optimizer(given, called);
+  if (!before.is_null()) {
+    if (!before.is_object()) fail<FileError>("train", "run.json: expected a JSON object");
+    given = merged(given, before);
   }
+  TrainSettings s{};
+  s.model = given.model.value_or("");
+  check(!s.model.empty(), "train", "expected {} NAME; known: {}", called("model"), fmt::join(model_names(), ", "));
+  s.data = given.data.value_or("");
+  check(!s.data.empty(), "train", "expected {} NAME; known: {}", called("data"), fmt::join(dataset_names(), ", "));
+  s.data = data_name(s.data);
+  if (before.is_object())
+    check(s.model == before.at("model") && s.data == before.at("data"), "train",
+          "the run to resume trains {} on {}, got {} on {}", before["model"].get<std::string>(),
+          before["data"].get<std::string>(), s.model, s.data);
 
   const TrainDefaults& defaults = defaults_for(s.model, s.data);
-  s.epochs = choose("epochs", flags.epochs, defaults.epochs);
-  s.batch_size = choose("batch_size", flags.batch_size, defaults.batch_size);
-  s.optimizer = choose("optimizer", flags.optimizer, std::string(defaults.optimizer));
-  const bool own = s.optimizer == defaults.optimizer;  // their numbers fit their optimiser only
-  const bool sgd = s.optimizer == "sgd";
-  s.lr = choose("lr", flags.lr, own ? defaults.lr : default_lr(s.optimizer));
-  if (flags.momentum || sgd || (before.is_object() && before.contains("momentum") && !before["momentum"].is_null()))
-    s.momentum = choose("momentum", flags.momentum, own && sgd ? defaults.momentum : 0.9);
-  s.nesterov = choose("nesterov", flags.nesterov, sgd && s.momentum.value_or(0) > 0 && defaults.nesterov);
-  s.weight_decay = choose("weight_decay", flags.weight_decay,
-                          own                      ? defaults.weight_decay
-                          : s.optimizer == "adamw" ? 1e-2
-                                                   : 0.0);
-  s.schedule = choose("schedule", flags.schedule, std::string(defaults.schedule));
-  s.warmup = choose("warmup", flags.warmup, 0.0);
-  s.label_smoothing = choose("label_smoothing", flags.label_smoothing, defaults.label_smoothing);
-  s.clip = choose("clip", flags.clip, defaults.clip);
-  s.augment = choose("augment", flags.augment, std::string(defaults.augment));
-  s.validation = choose("validation", flags.validation, 0.0);
-  s.patience = choose("patience", flags.patience, int64_t{0});
-  s.seed = choose("seed", flags.seed, uint64_t{0});
-  s.loss = choose("loss", flags.loss, std::string());
-  s.metric = choose("metric", flags.metric, std::string());
-  s.data_dir = choose("data_dir", flags.data_dir, std::string());
-  s.seeds = choose("seeds", flags.seeds, int64_t{1});
-  s.checkpoint_every = choose("checkpoint_every", flags.checkpoint_every, int64_t{0});
-  check_settings(s);
+  s.epochs = given.epochs.value_or(defaults.epochs);
+  s.batch_size = given.batch_size.value_or(defaults.batch_size);
+  s.optimizer = given.optimizer.value_or(PartChoice{.name = std::string(defaults.optimizer)});
+  const std::string& optimizer = s.optimizer.name;
+  const bool own = optimizer == defaults.optimizer;  // their numbers fit their optimiser only
+  const bool sgd = optimizer == "sgd";
+  s.lr =
+      given.lr.value_or(own ? defaults.lr : default_lr(optimizer).value_or(own_default(optimizer, "lr").value_or(0)));
+  s.momentum = given.momentum;
+  if (sgd) s.momentum = given.momentum.value_or(own ? defaults.momentum : 0.9);
+  s.nesterov = given.nesterov.value_or(sgd && s.momentum.value_or(0) > 0 && defaults.nesterov);
+  s.weight_decay =
+      given.weight_decay.value_or(own ? defaults.weight_decay : own_default(optimizer, "weight_decay").value_or(0));
+  s.schedule = given.schedule.value_or(std::string(defaults.schedule));
+  s.warmup = given.warmup.value_or(0);
+  s.label_smoothing = given.label_smoothing.value_or(defaults.label_smoothing);
+  s.clip = given.clip.value_or(defaults.clip);
+  s.augment = given.augment.value_or(std::string(defaults.augment));
+  s.validation = given.validation.value_or(0);
+  s.patience = given.patience.value_or(0);
+  s.seed = given.seed.value_or(0);
+  s.loss = given.loss.value_or("");
+  s.metric = given.metric.value_or("");
+  s.data_dir = given.data_dir.value_or("");
+  s.seeds = given.seeds.value_or(1);
+  s.images = given.images;
+  s.class_weights = given.class_weights;
+  s.checkpoint_every = given.checkpoint_every.value_or(0);
+  check_settings(s, called);
   // Schedule, augmentations and optimiser judge their own names and numbers.
   constexpr int64_t kAnySide = 28;  // what augmentations are called doesn't depend on it
   trainer_options(s, kAnySide);
@@ -168,7 +198,7 @@ nlohmann::json to_json(const TrainSettings& settings) {
 }
 
 std::string describe_optimizer(const TrainSettings& s) {
-  std::string text = fmt::format("{}, learning rate {:g}", s.optimizer, s.lr);
+  std::string text = fmt::format("{}, learning rate {:g}", to_text(s.optimizer), s.lr);
   if (s.momentum) text += fmt::format(", momentum {:g}{}", *s.momentum, s.nesterov ? " (Nesterov)" : "");
   if (s.weight_decay > 0) text += fmt::format(", weight decay {:g}", s.weight_decay);
   if (s.clip > 0) text += fmt::format(", gradient norm at most {:g}", s.clip);
@@ -196,6 +226,10 @@ TrainerOptions trainer_options(const TrainSettings& s, int64_t side) {
   options.augmentations = parse_augment(s.augment, side);
   options.label_smoothing = s.label_smoothing;
   options.clip_norm = s.clip;
+  if (s.class_weights) {
+    options.loss = weighted_loss(s, dataset_info(s.data));
+    options.label_smoothing = 0;  // it is in the loss
+  }
   options.validation_fraction = s.validation;
   options.patience = s.patience;
   options.restore_best = s.validation > 0;

@@ -1,6 +1,7 @@
 #include "pipeline/training_stage.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <nlohmann/json.hpp>
 
@@ -55,7 +56,7 @@ Registry<DistillationTermPtr(const std::string&, const std::string&)>& term_regi
 void TrainingStage::fields(FieldVisitor& f) {
   own_fields(f);
   f("teacher", teacher_name_, "Whom the network learns from: start, an earlier stage, a model file or a run");
-  f("temperature", temperature_, above(0), "Of the teacher's and the student's softmax");
+  f("temperature", temperature_, at_least(0.01), "Of the teacher's and the student's softmax");
   f("alpha", alpha_, share(), "Share of the teacher in the loss; the labels have the rest");
   f("teacher_cache", cache_, "Whether the teacher's outputs are remembered");
   // As they were given, until they are complete.
@@ -117,6 +118,8 @@ void TrainingStage::settle(const Recipe& recipe) {
   if (none) flags_.epochs = 1;
   training_ = resolve(flags_, nlohmann::json());
   if (none) training_.epochs = 0;
+  if (teacher_ && training_.class_weights)
+    refuse("class_weights are of the labels' loss alone, and a teacher has a part in this one; leave one of them out");
   if (teacher_ && teacher_->cache == TeacherCache::always && training_.augment != "none")
     refuse(
         "teacher_cache = \"always\" remembers answers to images that stay the same; expected augment = \"none\", got "
@@ -140,7 +143,23 @@ std::string TrainingStage::describe() const {
   return text;
 }
 
-bool TrainingStage::rehearse(SeedRun& run) { return !trains() || parts(run).sites.empty(); }
+bool TrainingStage::rehearse(SeedRun& run) {
+  rehearse_lesson(run);
+  return !trains() || parts(run).sites.empty();
+}
+
+void TrainingStage::rehearse_lesson(SeedRun& run, const ModulePtr& teacher) {
+  if (!teacher || !trains()) return;
+  NamedParameters others;
+  const TrainerOptions trainer = trainer_options_of(run, teacher, others);
+  const DataLoader loader(run.train(), {.batch_size = std::min<int64_t>(2, run.train().size()), .prefetch = 0});
+  const ModulePtr student = run.network()->clone();
+  const Variable loss = trainer.training_step(*student, to(*loader.batches().next(), run.options().device)).loss;
+  check(std::isfinite(loss.item()), type.c_str(),
+        "the loss of the first two images is {} before any training; expected a finite one: look at the weights of "
+        "terms",
+        loss.item());
+}
 
 std::string TrainingStage::settings(const SeedRun& run) const { return leaves_network() ? settings_text(run) : ""; }
 
@@ -148,6 +167,7 @@ std::string TrainingStage::settings_text(const SeedRun& run) const {
   if (!trains()) return "";
   TrainSettings settings = training_;
   settings.seed = run.seed();
+  settings.images = run.recipe().images;
   settings.validation =
       includes_validation() || !validates_on_unseen_images(run.recipe()) ? 0 : run.recipe().validation;
   nlohmann::json json = to_json(settings);

@@ -76,6 +76,10 @@ class TrainingStage : public Stage {
   /// The same as a plan, for what trains many times.
   TrainingPlan plan(SeedRun& run, const ModulePtr& teacher) const;
   ModulePtr find_teacher(SeedRun& run) const;
+  /// What a rehearsal learns of the teacher: layers that don't compare, and a loss that is no number, show before hours
+  /// of training. For stages whose rehearse() is their own.
+  void rehearse_lesson(SeedRun& run) { rehearse_lesson(run, find_teacher(run)); }
+  void rehearse_lesson(SeedRun& run, const ModulePtr& teacher);
   /// How it trains, as the file of its network says it; "" without epochs.
   std::string settings_text(const SeedRun& run) const;
   /// epochs = 0, known before the training is settled.

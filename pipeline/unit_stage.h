@@ -7,13 +7,6 @@
 
 namespace espalier {
 
-/// A struct's list of fields, whichever header has it: found by its argument, which a member function's name would
-/// hide.
-template <class Options>
-void visit_fields(FieldVisitor& f, Options& options) {
-  fields(f, options);
-}
-
 template <class Options>
 class UnitStage : public TrainingStage {
  protected:

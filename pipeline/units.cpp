@@ -1,7 +1,6 @@
 #include "pipeline/units.h"
 
 #include "pipeline/stage.h"
-#include "pruning/learned/movement.h"
 #include "pruning/structure/graph.h"
 
 namespace espalier {
@@ -33,6 +32,11 @@ void fields(FieldVisitor& f, ScoredUnitOptions& o) {
   f("min_units", o.min_units, at_least(0), kMinUnitsHelp);
   f("round_to", o.round_to, Range{.low = 1, .high = 1e6}, "Layers keep multiples of so many units");
   f("batches", o.batches, at_least(1), "Of 128 images, for criteria that look at data");
+}
+
+void refuse_watcher(const PartChoice& criterion, const char* why) {
+  if (make_criterion(criterion)->watcher() != nullptr)
+    refuse("criterion = \"{}\" knows nothing before a training has shown it gradients; {}", criterion.name, why);
 }
 
 void settle(ScoredUnitOptions& o) {
@@ -87,8 +91,7 @@ std::vector<Site> unprotected_sites(Module& network, const Bundle& example, cons
 
 std::shared_ptr<Pruner> make_pruner(const ModulePtr& network, const ScoredUnitOptions& units, PrunerOptions rest,
                                     const Bundle& example) {
-  rest.criterion = units.criterion.name == "movement" ? std::make_shared<MovementCriterion>(network->parameters())
-                                                      : make_criterion(units.criterion);
+  rest.criterion = make_criterion(units.criterion);
   rest.allocation.scope = units.scope.value_or(Scope::global);
   rest.allocation.protect = units.protect;
   rest.allocation.normalize = units.normalize;

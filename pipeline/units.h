@@ -28,7 +28,7 @@ void pattern_field(FieldVisitor& f, std::string& pattern, bool free = false);
 struct ScoredUnitOptions {
   std::string pattern = "element";
   std::vector<std::string> inputs = {};          ///< with "channels": weights whose input features are pruned as well
-  PartChoice criterion = {.name = "magnitude"};  ///< of make_criterion, or "movement"
+  PartChoice criterion = {.name = "magnitude"};  ///< of make_criterion
   std::optional<Scope> scope = {};               ///< nothing: global; of channels layer
   std::vector<std::string> protect = {};
   bool normalize = false;
@@ -38,6 +38,10 @@ struct ScoredUnitOptions {
 void fields(FieldVisitor& f, ScoredUnitOptions& o);
 /// Fills in the scope, and judges names. Throws ArgumentError (stage.h, refuse).
 void settle(ScoredUnitOptions& o);
+
+/// Throws ArgumentError for a criterion that has to watch the training whose network it scores; `why` says what does
+/// not go together, and what to do.
+void refuse_watcher(const PartChoice& criterion, const char* why);
 
 /// Throws ArgumentError for a pattern that isn't one.
 void check_pattern(const std::string& pattern, const std::vector<std::string>& inputs = {});

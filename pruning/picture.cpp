@@ -6,6 +6,7 @@
 
 #include <png.h>
 
+#include "core/file_errors.h"
 #include "core/safetensors.h"
 
 namespace espalier {
@@ -48,7 +49,7 @@ void save_mask_png(const std::string& path, const Mask& mask, int scale, int lar
     good = png_image_write_to_memory(&image, file.data(), &bytes, 0, pixels.data(), 0, nullptr) != 0;
     file.resize(bytes);
   }
-  if (!good) fail<FileError>("save_mask_png", "cannot write {}: {}", path, image.message);
+  if (!good) fail<WriteError>("save_mask_png", "cannot write {}: {}", path, image.message);
   write_file_atomically(path, file);
 }
 

@@ -24,6 +24,7 @@ Pruner::Pruner(ModulePtr module, std::vector<Site> sites, PrunerOptions options)
     : module_(std::move(module)), sites_(std::move(sites)), options_(std::move(options)) {
   check(module_ != nullptr && options_.criterion != nullptr, "Pruner", "expected a module and a criterion");
   check(!sites_.empty(), "Pruner", "expected something to prune, got no site");
+  options_.criterion->attach(*module_);
   options_.criterion->check_fits(*module_, sites_);
 }
 

@@ -7,7 +7,7 @@
 #include <sstream>
 #include <utility>
 
-#include "core/error.h"
+#include "core/file_errors.h"
 #include "core/precision.h"
 #include "core/threads.h"
 
@@ -107,19 +107,16 @@ std::string usage_error(const CLI::App& app, const std::string& parser_message) 
   return fmt::format("[{}] {}; {} shows how the command is used", where, parser_message, help);
 }
 
+template <class E>
+bool is_a(const Error& error) {
+  return dynamic_cast<const E*>(&error) != nullptr;
+}
+
 /// The exit status that an error of the library stands for. Files that can't be read are bad input; files that can't
-/// be written are a failure.
+/// be written and downloads that break off are failures.
 int status_of(const Error& error) {
-  if (dynamic_cast<const NumericError*>(&error) != nullptr) return kFailure;
-  const bool file = dynamic_cast<const FileError*>(&error) != nullptr;
-  const std::string_view message = error.what();
-  if (file && (message.starts_with("[save]") || message.starts_with("[download") ||
-               message.find("cannot write") != std::string_view::npos)) {
-    return kFailure;
-  }
-  const bool input = file || dynamic_cast<const ArgumentError*>(&error) != nullptr ||
-                     dynamic_cast<const UnavailableError*>(&error) != nullptr;
-  return input ? kBadInput : kFailure;
+  if (is_a<NumericError>(error) || is_a<WriteError>(error) || is_a<DownloadError>(error)) return kFailure;
+  return is_a<FileError>(error) || is_a<ArgumentError>(error) || is_a<UnavailableError>(error) ? kBadInput : kFailure;
 }
 
 int run_parsed(const CLI::App& app, const Commands& commands, Output& output) {

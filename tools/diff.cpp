@@ -3,18 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <optional>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
 #include "core/kernels.h"
-#include "datasets/corruptions.h"
 #include "datasets/image.h"
-#include "pipeline/model_file.h"
-#include "pipeline/recipe.h"
-#include "pipeline/run_places.h"
+#include "pipeline/network_diff.h"
 #include "pruning/removals.h"
 #include "tools/commands.h"
 #include "tools/terminal.h"
@@ -23,22 +19,12 @@ namespace espalier::tools {
 
 namespace {
 
-namespace fs = std::filesystem;
-
 struct DiffFlags {
   std::string before, after, data, data_dir, png, why, style = "auto", device = "cpu";
   int64_t show = 4, corrupted = 2000;
   uint64_t seed = 0;
   std::optional<int> threads;
   bool per_class = false;
-};
-
-constexpr int64_t kBins = 15;  // of the calibration error, as in Guo et al. 2017
-
-/// One network and its answers to the images of the test set.
-struct Side {
-  ModelFile file;
-  Answers answers;
 };
 
 double percent(double share) { return 100 * share; }
@@ -58,43 +44,18 @@ std::string class_text(const std::vector<std::string>& classes, int64_t c) {
   return printable(classes[static_cast<size_t>(c)]);
 }
 
-/// Of --data, or what the first network that knows it was trained on.
-Dataset test_set(const DiffFlags& options, const ModelFile& before, const ModelFile& after) {
-  if (before.data && after.data) {
-    check(before.data->classes == after.data->classes, "diff",
-          "{} and {} have other classes ({} of {}, {} of {}): their answers can't be compared", before.path, after.path,
-          before.data->classes.size(), printable(before.data->name), after.data->classes.size(),
-          printable(after.data->name));
-  }
-  std::string name = options.data;
-  for (const ModelFile* file : {&after, &before})
-    if (name.empty() && file->data) name = file->data->name;
-  check(!name.empty(), "diff", "{} doesn't say what it was trained on; add --data NAME", after.path);
-  Dataset test = load_dataset(name, {.data_dir = options.data_dir}).test;
-  check(test.is_classification(), "diff",
-        "{} asks for no class, so there are no answers to compare; espalier compare "
-        "shows both networks' metrics",
-        name);
-  return test;
-}
-
 // --- size, accuracy, calibration
 
-std::vector<std::string> size_row(const Side& side, const std::string& name) {
-  int64_t weights = 0, left = 0;
-  for (const Parameter& parameter : side.file.module->parameters()) {
-    weights += parameter.numel();
-    left += parameter.mask().defined() ? parameter.mask().count_elements() : parameter.numel();
-  }
+std::vector<std::string> size_row(const DiffSide& side, const std::string& name) {
   return {name,
           fmt::format("{:.2f} %", percent(side.answers.accuracy())),
-          fmt::format("{:.2f} %", percent(calibration_error(side.answers, kBins))),
-          grouped(left),
-          grouped(weights),
-          bytes_text(static_cast<int64_t>(fs::file_size(side.file.path)))};
+          fmt::format("{:.2f} %", percent(side.calibration_error)),
+          grouped(side.left),
+          grouped(side.weights),
+          bytes_text(side.bytes)};
 }
 
-void say_summary(const Side& before, const Side& after, const Output& output) {
+void say_summary(const DiffSide& before, const DiffSide& after, const Output& output) {
   output.result("{}", table({{"", "accuracy", "calibration error", "weights left", "of", "file"},
                              size_row(before, "before"),
                              size_row(after, "after")},
@@ -130,7 +91,7 @@ std::string changes_text(const AnswerChanges& changes, int64_t examples, const s
 // --- the images
 
 /// "  1234: 9, was 9 (98 %), now 4 (71 %)".
-std::vector<std::string> captions(const Side& before, const Side& after, int64_t i,
+std::vector<std::string> captions(const DiffSide& before, const DiffSide& after, int64_t i,
                                   const std::vector<std::string>& classes) {
   const auto at = static_cast<size_t>(i);
   const auto answer = [&](const char* when, const Answers& answers) {
@@ -154,7 +115,7 @@ std::string fitted_text(const std::string& text, size_t columns) {
 }
 
 /// The first broken images, side by side as far as the terminal is wide, with what was said of each.
-void show_broken(const DiffFlags& options, const AnswerChanges& changes, const Side& before, const Side& after,
+void show_broken(const DiffFlags& options, const AnswerChanges& changes, const DiffSide& before, const DiffSide& after,
                  const Dataset& images, const Output& output) {
   const auto count = std::min<int64_t>(options.show, static_cast<int64_t>(changes.broken.size()));
   if (count == 0) return;
@@ -206,74 +167,30 @@ void save_broken(const std::string& path, const AnswerChanges& changes, const Da
 
 // --- corrupted images
 
-/// Accuracy of both networks under each corruption, on the same images.
-nlohmann::json compare_corrupted(const DiffFlags& options, const Side& before, const Side& after, const Dataset& test,
-                                 const EvaluateOptions& how, const Output& output) {
-  if (options.corrupted == 0) return nullptr;
-  Dataset images = test;
-  if (options.corrupted < test.size())
-    images = split_validation(test, static_cast<double>(options.corrupted), options.seed).validation;
+nlohmann::json say_corrupted(const CorruptedDiff& diff, uint64_t seed, const Output& output) {
+  if (diff.images == 0) return nullptr;
   std::vector<std::vector<std::string>> rows = {{"corruption", "before", "after", "change", "p"}};
   nlohmann::json list = nlohmann::json::array();
-  double sum_before = 0, sum_after = 0;
-  const Tensor clean = images.images;
-  const auto add = [&](const std::string& name) {
-    const Answers a = answers(*before.file.module, seen_by("diff", before.file, images), how);
-    const Answers b = answers(*after.file.module, seen_by("diff", after.file, images), how);
-    const double p = changes(a, b, images.num_classes()).p;
-    rows.push_back({name, fmt::format("{:.2f} %", percent(a.accuracy())),
-                    fmt::format("{:.2f} %", percent(b.accuracy())), points_text(b.accuracy() - a.accuracy()),
-                    p_text(p)});
-    list.push_back({{"name", name}, {"before", a.accuracy()}, {"after", b.accuracy()}, {"p", p}});
-    return std::pair{a.accuracy(), b.accuracy()};
+  const auto row = [](const std::string& name, double before, double after, const std::string& p) {
+    return std::vector<std::string>{name, fmt::format("{:.2f} %", percent(before)),
+                                    fmt::format("{:.2f} %", percent(after)), points_text(after - before), p};
   };
-  add("none");
-  for (const CorruptionInfo& corruption : corruptions()) {
-    images.images = corrupt(clean, corruption.name, options.seed);
-    const auto [a, b] = add(corruption.name);
-    sum_before += a;
-    sum_after += b;
+  for (const CorruptionDiff& c : diff.corruptions) {
+    rows.push_back(row(c.name, c.before, c.after, p_text(c.p)));
+    list.push_back({{"name", c.name}, {"before", c.before}, {"after", c.after}, {"p", c.p}});
   }
-  const auto count = static_cast<double>(corruptions().size());
-  rows.push_back({fmt::format("mean of {}", corruptions().size()), fmt::format("{:.2f} %", percent(sum_before / count)),
-                  fmt::format("{:.2f} %", percent(sum_after / count)), points_text((sum_after - sum_before) / count),
-                  ""});
+  rows.push_back(row(fmt::format("mean of {}", diff.corruptions.size() - 1), diff.mean_before, diff.mean_after, ""));
   output.result("\n{}", table(rows, {1, 2, 3, 4}));
-  output.result("Corrupted: {} of the test images, the same share of every class, seed {}.", grouped(images.size()),
-                options.seed);
-  return {{"images", images.size()},
-          {"seed", options.seed},
-          {"mean_before", sum_before / count},
-          {"mean_after", sum_after / count},
+  output.result("Corrupted: {} of the test images, the same share of every class, seed {}.", grouped(diff.images),
+                seed);
+  return {{"images", diff.images},
+          {"seed", seed},
+          {"mean_before", diff.mean_before},
+          {"mean_after", diff.mean_after},
           {"corruptions", list}};
 }
 
 // --- removed units
-
-/// The records of the stages that pruned this network, in the recipe's order: beside its file, or in the folders of its
-/// run's stages. Other folders may be of an older run.
-std::vector<std::string> records_of(const std::string& model) {
-  constexpr const char* kName = "removals.safetensors";
-  const fs::path folder = fs::path(model).parent_path();
-  std::error_code error;
-  if (fs::exists(folder / kName, error)) return {(folder / kName).string()};
-  fs::path recipe = folder / kRecipeIdentity;
-  // The recipe of several seeds is in the folder around theirs.
-  const fs::path whole = fs::absolute(model, error).lexically_normal().parent_path();
-  if (!fs::exists(recipe, error) && whole.filename().string().starts_with("seed-"))
-    recipe = whole.parent_path() / kRecipeIdentity;
-  std::vector<std::string> paths;
-  if (!fs::exists(recipe, error)) return paths;
-  Recipe of_run;
-  try {
-    of_run = load_recipe(recipe.string());
-  } catch (const Error&) {  // of a program with stages of its own: without records
-    return paths;
-  }
-  for (const StagePtr& stage : of_run.stages)
-    if (const fs::path file = folder / stage->name / kName; fs::exists(file, error)) paths.push_back(file.string());
-  return paths;
-}
 
 /// "[3,0,2,1]" for a single weight of a parameter of the network before pruning, "7" for other units.
 std::string unit_text(Module& network, const std::string& site, int64_t units, int64_t unit) {
@@ -373,7 +290,7 @@ nlohmann::json say_why(const std::string& why, const RemovalRecord& record, Modu
 
 // --- all of it
 
-nlohmann::json answer_json(const Side& before, const Side& after, int64_t i) {
+nlohmann::json answer_json(const DiffSide& before, const DiffSide& after, int64_t i) {
   const auto at = static_cast<size_t>(i);
   return {{"index", i},
           {"label", before.answers.labels[at]},
@@ -383,7 +300,7 @@ nlohmann::json answer_json(const Side& before, const Side& after, int64_t i) {
           {"confidence_after", after.answers.confidence[at]}};
 }
 
-nlohmann::json to_json(const AnswerChanges& changes, const Side& before, const Side& after,
+nlohmann::json to_json(const AnswerChanges& changes, const DiffSide& before, const DiffSide& after,
                        const std::vector<std::string>& names) {
   const auto list = [&](const std::vector<int64_t>& indices) {
     nlohmann::json answers = nlohmann::json::array();
@@ -411,13 +328,15 @@ int run(const DiffFlags& options, Output& output) {
   kernels(device);
   check(options.show >= 0, "diff", "--show: expected at least 0, got {}", options.show);
   check(options.corrupted >= 0, "diff", "--corrupted: expected at least 0, got {}", options.corrupted);
-  Side before{.file = open_model(find_model(options.before)), .answers = {}};
-  Side after{.file = open_model(find_model(options.after)), .answers = {}};
-  const Dataset test = test_set(options, before.file, after.file);
-  const EvaluateOptions how{.device = device, .progress = ProgressMode::automatic};
-  for (Side* side : {&before, &after})
-    side->answers = answers(*side->file.module, seen_by("diff", side->file, test), how);
-  const AnswerChanges seen = changes(before.answers, after.answers, test.num_classes());
+  const NetworkDiff diff = diff_networks(options.before, options.after,
+                                         {.data = options.data,
+                                          .data_dir = options.data_dir,
+                                          .evaluate = {.device = device, .progress = ProgressMode::automatic},
+                                          .corrupted = options.corrupted,
+                                          .seed = options.seed});
+  const DiffSide &before = diff.before, &after = diff.after;
+  const Dataset& test = diff.test;
+  const AnswerChanges& seen = diff.changes;
 
   output.result("before: {}\nafter:  {}\n{}, {} test images\n", before.file.path, after.file.path, test.name,
                 grouped(test.size()));
@@ -425,25 +344,24 @@ int run(const DiffFlags& options, Output& output) {
   output.result("{}", changes_text(seen, test.size(), test.class_names));
   if (options.per_class) say_classes(seen, test.class_names, output);
   show_broken(options, seen, before, after, test, output);
-  nlohmann::json json = {{"command", "diff"},
-                         {"before", before.file.path},
-                         {"after", after.file.path},
-                         {"data", test.name},
-                         {"examples", test.size()},
-                         {"accuracy", {{"before", before.answers.accuracy()}, {"after", after.answers.accuracy()}}},
-                         {"calibration_error",
-                          {{"before", calibration_error(before.answers, kBins)},
-                           {"after", calibration_error(after.answers, kBins)},
-                           {"bins", kBins}}},
-                         {"answers", to_json(seen, before, after, test.class_names)}};
+  nlohmann::json json = {
+      {"command", "diff"},
+      {"before", before.file.path},
+      {"after", after.file.path},
+      {"data", test.name},
+      {"examples", test.size()},
+      {"accuracy", {{"before", before.answers.accuracy()}, {"after", after.answers.accuracy()}}},
+      {"calibration_error",
+       {{"before", before.calibration_error}, {"after", after.calibration_error}, {"bins", NetworkDiff::kBins}}},
+      {"answers", to_json(seen, before, after, test.class_names)}};
   if (!options.png.empty()) {
     save_broken(options.png, seen, test);
     output.result("\nSaved {}: the first broken images, in rows of eight", options.png);
     json["png"] = options.png;
   }
-  json["corrupted"] = compare_corrupted(options, before, after, test, how, output);
+  json["corrupted"] = say_corrupted(diff.corrupted, options.seed, output);
   json["removed"] = nlohmann::json::array();
-  const std::vector<std::string> records = records_of(after.file.path);
+  const std::vector<std::string> records = removal_records_of(after.file.path);
   check(options.why.empty() || !records.empty(), "diff",
         "--why: expected removals.safetensors beside {}, found none; a prune stage writes it for networks of up to {} "
         "units: prune channels or rows, or a smaller network",

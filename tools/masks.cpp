@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/file_errors.h"
 #include "pipeline/model_file.h"
 #include "pruning/picture.h"
 #include "tools/commands.h"
@@ -23,7 +24,7 @@ int run(const MasksFlags& options, Output& output) {
   if (!options.png.empty()) {
     std::error_code error;
     std::filesystem::create_directories(options.png, error);
-    if (error) fail<FileError>("masks", "cannot write to {}: {}", options.png, error.message());
+    if (error) fail<WriteError>("masks", "cannot write to {}: {}", options.png, error.message());
   }
   nlohmann::json list = nlohmann::json::array();
   for (const auto& [name, parameter] : file.module->named_parameters()) {

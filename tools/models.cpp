@@ -38,7 +38,8 @@ int list(Output& output) {
   std::vector<std::vector<std::string>> rows = {{"name", "image", "parameters", "MACs", "what it is"}};
   nlohmann::json models = nlohmann::json::array();
   for (const ModelInfo& info : model_catalogue()) {
-    const std::string name = info.name == "mlp:SIZES" ? "mlp:64" : info.name;
+    const size_t colon = info.name.find(':');  // sizes have to follow
+    const std::string name = colon == std::string::npos ? info.name : info.name.substr(0, colon) + ":64";
     const ModulePtr module = make_model(name);
     const Shape image = model_image(name);
     const ModelSummary summary = summarize(*module, {1, image[0], image[1], image[2]});

@@ -7,7 +7,7 @@
 #include "pipeline/statistics.h"
 #include "tools/commands.h"
 #include "tools/diff.h"
-#include "tools/train_flags.h"
+#include "tools/progress.h"
 
 namespace espalier::tools {
 

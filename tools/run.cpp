@@ -9,7 +9,9 @@
 #include "pipeline/run_places.h"
 #include "pipeline/training_stage.h"
 #include "tools/commands.h"
+#include "tools/field_flags.h"
 #include "tools/recipe_command.h"
+#include "training/interrupt.h"
 
 namespace espalier::tools {
 
@@ -17,8 +19,7 @@ namespace {
 
 struct RunFlags {
   std::string recipe, out, data, data_dir, device = "cpu";
-  std::optional<int64_t> seeds;
-  std::optional<uint64_t> seed;
+  FieldFlags in_place;  ///< of what the recipe says
   std::optional<int> threads;
   bool resume = false, overwrite = false, quiet = false, check = false, keys = false;
 };
@@ -63,6 +64,7 @@ int show_keys(Output& output) {
 
 int run(const RunFlags& options, Output& output) {
   if (options.keys) return show_keys(output);
+  const InterruptGuard guard;  // from here on a signal ends it in order, with its JSON
   output.set_quiet(options.quiet);
   check(!options.resume || !options.overwrite, "run", "expected --resume or --overwrite, got both");
   use_threads(options.threads);
@@ -73,9 +75,7 @@ int run(const RunFlags& options, Output& output) {
   if (file.empty()) file = open_run("run", options.out, kRecipeIdentity).file(kRecipeIdentity);
   Recipe recipe = load_recipe(file, options.data);
   recipe.data_dir = options.data_dir;
-  if (options.seeds) recipe.seeds = *options.seeds;
-  if (options.seed) recipe.seed = *options.seed;
-  check(recipe.seeds >= 1 && recipe.seeds <= 1000, "run", "--seeds: expected 1 to 1000, got {}", recipe.seeds);
+  options.in_place.read("run", [&](FieldVisitor& f) { fields(f, recipe); });
   if (options.check) {
     check_recipe(recipe);
     output.result("{}", to_toml(recipe));
@@ -106,8 +106,11 @@ void add_run(CLI::App& parent, Commands& commands) {
   app->add_option("recipe", options->recipe, "The recipe, a TOML file")->type_name("RECIPE");
   app->add_option("--out,-o", options->out, "Folder of the run (default: runs/RECIPE)")->type_name("DIR");
   app->add_option("--data,-d", options->data, "Data set, instead of the recipe's")->type_name("NAME");
-  app->add_option("--seed", options->seed, "First seed, instead of the recipe's")->type_name("N")->check(is_seed());
-  app->add_option("--seeds", options->seeds, "Number of seeds, instead of the recipe's")->type_name("N");
+  Recipe untouched;
+  options->in_place.add(
+      *app, [&](FieldVisitor& f) { fields(f, untouched); },
+      {.help = {{"seed", "First seed, instead of the recipe's"}, {"seeds", "Number of seeds, instead of the recipe's"}},
+       .left_out = {"title", "model", "data", "validation", "validation_seed", "start"}});
   add_data_dir(*app, options->data_dir);
   app->add_flag("--resume", options->resume, "Go on with the run in --out; the same result as\nif it had not stopped");
   app->add_flag("--overwrite", options->overwrite, "Start anew in a folder that holds a run");

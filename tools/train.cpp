@@ -11,8 +11,10 @@
 #include "pipeline/model_report.h"
 #include "pipeline/run_places.h"
 #include "pipeline/statistics.h"
+#include "pipeline/train_settings.h"
 #include "tools/commands.h"
-#include "tools/train_flags.h"
+#include "tools/field_flags.h"
+#include "tools/progress.h"
 #include "training/checkpoint.h"
 #include "training/interrupt.h"
 
@@ -21,11 +23,20 @@ namespace espalier::tools {
 namespace {
 
 struct TrainCommandFlags {
-  TrainFlags flags;
+  FieldFlags given;
   std::string out, device = "cpu";
   std::optional<int> threads;
   bool resume = false, overwrite = false, quiet = false;
 };
+
+TrainFlags flags_of(const TrainCommandFlags& options) {
+  TrainFlags flags;
+  options.given.read("train", [&](FieldVisitor& f) {
+    run_fields(f, flags);
+    training_fields(f, flags);
+  });
+  return flags;
+}
 
 /// What one seed gave.
 struct RunResult {
@@ -236,11 +247,12 @@ void say_next(const Output& output, const RunResult& run, const TrainCommandFlag
   } else {
     output.say("  espalier eval {}{}", run.folder, where);
   }
-  if (settings.seeds == 1 && options.flags.seeds.value_or(1) == 1)
+  if (settings.seeds == 1)
     output.say("  espalier train --model {} --data {}{} --seeds 3", settings.model, settings.data, where);
 }
 
 int run(const TrainCommandFlags& options, Output& output) {
+  check_can_be_folder("train", options.out);
   output.set_quiet(options.quiet);
   check(!options.resume || !options.overwrite, "train", "expected --resume or --overwrite, got both");
   use_threads(options.threads);
@@ -248,13 +260,14 @@ int run(const TrainCommandFlags& options, Output& output) {
   RunFolder folder;                        // taken when nothing is in the way of a run any more; to resume one, at once
   if (options.resume) folder = open_run("train", options.out, kTrainIdentity);
   const nlohmann::json before = folder.read_json(kTrainIdentity);
-  const TrainSettings settings = resolve(options.flags, before);
+  const TrainSettings settings = resolve(flags_of(options), before, flag_of);
   if (options.resume) check_may_go_on(folder.file(kTrainIdentity), before, settings);
   if (!options.resume && !options.overwrite && !options.out.empty()) check_holds_no_run("train", options.out);
 
   model_image(settings.model);  // throws for a name that nobody knows, before the data is read
   const InterruptGuard guard;
-  const Splits data = load_data(settings.data, settings.data_dir, settings.loss, settings.metric);
+  Splits data = load_data(settings.data, settings.data_dir, settings.loss, settings.metric);
+  if (settings.images) data.train = data.train.first(*settings.images);
   const ModulePtr module = build_model(settings, data.train);
   // Refuse a share that leaves one part empty and a batch that is too large, while an old run is still there.
   DataLoader(
@@ -310,7 +323,11 @@ void add_train(CLI::App& parent, Commands& commands) {
                    "espalier train --model lenet5 --data mnist --validation 0.1 --patience 3   early stopping",
                    "espalier train --resume --out runs/lenet5-mnist             goes on where Ctrl-C stopped it"});
   auto options = std::make_shared<TrainCommandFlags>();
-  add_train_flags(*app, options->flags);
+  TrainFlags untouched;
+  options->given.add(*app, [&](FieldVisitor& f) { run_fields(f, untouched); },
+                     {.group = "What", .flags = {{"model", "--model,-m"}, {"data", "--data,-d"}}});
+  options->given.add(*app, [&](FieldVisitor& f) { training_fields(f, untouched); },
+                     {.group = "Training", .flags = {{"epochs", "--epochs,-e"}, {"batch_size", "--batch-size,-b"}}});
   const auto flag = [&](const char* name, bool& value, const std::string& description) {
     app->add_flag(name, value, description)->group("Run");
   };

@@ -48,11 +48,11 @@ std::vector<ParameterGroup> no_decay_groups(const Module& module, double weight_
 Optimizer::Optimizer(ParameterGroups groups, double lr, double weight_decay, std::vector<std::string> slots)
     : groups_(std::move(groups.groups)), lr_(0), weight_decay_(weight_decay), slots_(std::move(slots)) {
   set_lr(lr);
-  check(weight_decay >= 0, "Optimizer", "expected weight_decay >= 0, got {}", weight_decay);
   std::set<std::string> names;
   for (const ParameterGroup& group : groups_) {
-    check(group.weight_decay.value_or(0) >= 0, "Optimizer", "expected a group's weight_decay >= 0, got {}",
-          group.weight_decay.value_or(0));
+    check_ranges("Optimizer", [decay = group.weight_decay.value_or(weight_decay)](FieldVisitor& f) mutable {
+      weight_decay_field(f, decay);
+    });
     for (const auto& [name, parameter] : group.parameters) {
       check(parameter.defined(), "Optimizer", "parameter '{}' is undefined", name);
       check(names.insert(name).second, "Optimizer", "two parameters are named '{}'; state is saved under the name",
@@ -65,7 +65,7 @@ Optimizer::Optimizer(ParameterGroups groups, double lr, double weight_decay, std
 }
 
 void Optimizer::set_lr(double lr) {
-  check(lr >= 0 && std::isfinite(lr), "Optimizer", "expected a finite learning rate >= 0, got {}", lr);
+  check(lr >= 0 && std::isfinite(lr), "Optimizer", "expected a finite learning rate >= 0, got {}", lr);  // each step
   lr_ = lr;
 }
 

@@ -13,7 +13,9 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "core/fields.h"
 #include "core/kernels.h"
+#include "core/registry.h"
 #include "core/safetensors.h"
 #include "layers/module.h"
 
@@ -133,6 +135,24 @@ class Optimizer {
   std::vector<ParameterStep> steps_;
 };
 
+/// Options that optimisers have in common, and what chooses an optimiser too.
+template <class T>
+void lr_field(FieldVisitor& f, T& lr) {
+  f("lr", lr, at_least(0), "Learning rate; with onecycle the highest");
+}
+template <class T>
+void momentum_field(FieldVisitor& f, T& momentum) {
+  f("momentum", momentum, share_below_one(), "Momentum (beta1 of the Adams)");
+}
+template <class T>
+void nesterov_field(FieldVisitor& f, T& nesterov) {
+  f("nesterov", nesterov, "Nesterov momentum, sgd only");
+}
+template <class T>
+void weight_decay_field(FieldVisitor& f, T& weight_decay) {
+  f("weight_decay", weight_decay, at_least(0), "Not applied to biases and normalisation");
+}
+
 struct SgdOptions {
   double lr = 0.1;
   double momentum = 0;
@@ -140,6 +160,7 @@ struct SgdOptions {
   double weight_decay = 0;
   bool nesterov = false;
 };
+void fields(FieldVisitor& f, SgdOptions& o);
 
 /// Stochastic gradient descent: v = momentum*v + (1-dampening)*(g + decay*w); w -= lr*v (Nesterov: lr*(g +
 /// momentum*v)). Slot "velocity" if momentum > 0.
@@ -164,6 +185,7 @@ struct AdamOptions {
   double epsilon = 1e-8;
   double weight_decay = 0;
 };
+void fields(FieldVisitor& f, AdamOptions& o);
 
 /// Kingma & Ba 2015; weight decay joins the gradient. Slots "m" and "v".
 class Adam : public Optimizer {
@@ -189,6 +211,7 @@ struct AdamWOptions {
   double epsilon = 1e-8;
   double weight_decay = 1e-2;
 };
+void fields(FieldVisitor& f, AdamWOptions& o);
 
 /// Loshchilov & Hutter 2019: as Adam, the decay multiplies the weight by 1 - lr*decay.
 class AdamW : public Adam {
@@ -204,6 +227,7 @@ struct RmsPropOptions {
   double weight_decay = 0;
   double momentum = 0;
 };
+void fields(FieldVisitor& f, RmsPropOptions& o);
 
 /// v = alpha*v + (1-alpha)*g^2; w -= lr * g/(sqrt(v)+epsilon), through a velocity if momentum > 0.
 /// Slots "v", and "velocity" if momentum > 0.
@@ -222,15 +246,54 @@ class RmsProp : public Optimizer {
   RmsPropOptions options_;
 };
 
-/// Settings for an optimiser chosen by name; what is not set keeps that optimiser's default.
-struct OptimizerOptions {
-  std::optional<double> lr = {}, momentum = {}, weight_decay = {};
-  bool nesterov = false;  ///< sgd only
+/// An optimiser that is chosen by name: its options, before there is anything to train.
+class OptimizerMaker {
+ public:
+  virtual ~OptimizerMaker() = default;
+  virtual void fields(FieldVisitor& f) = 0;
+  virtual std::unique_ptr<Optimizer> make(ParameterGroups groups) const = 0;
 };
 
-/// "sgd", "adam", "adamw" or "rmsprop". `momentum` is beta1 for the Adams. Throws on an unknown name, naming the
-/// nearest.
+/// The maker of an optimiser Rule(ParameterGroups, Options), whose options have a list of fields.
+template <class Rule, class Options>
+std::unique_ptr<OptimizerMaker> maker_of() {
+  class Maker : public OptimizerMaker {
+   public:
+    void fields(FieldVisitor& f) override { visit_fields(f, options_); }
+    std::unique_ptr<Optimizer> make(ParameterGroups groups) const override {
+      return std::make_unique<Rule>(std::move(groups), options_);
+    }
+
+   private:
+    Options options_;
+  };
+  return std::make_unique<Maker>();
+}
+
+/// The optimisers by name: add("lion", maker_of<Lion, LionOptions>) before you name it.
+Registry<std::unique_ptr<OptimizerMaker>()>& optimizer_registry();
+
+/// What is said beside the name of an optimiser; what is not set keeps that optimiser's default.
+struct OptimizerOptions {
+  std::optional<double> lr = {}, momentum = {};  ///< momentum is beta1 for the Adams
+  std::optional<double> weight_decay = {};
+  std::optional<bool> nesterov = {};  ///< sgd only
+};
+/// Takes those of a choice's own options that can be said beside it.
+OptimizerOptions take_shared_options(PartChoice& chosen);
+
+/// "sgd", "adam", "adamw", "rmsprop" or a program's own, with options of its own: {.name = "adam", .options =
+/// R"({"beta2": 0.99})"}. Throws on an unknown name, naming the nearest, and on options that it doesn't have.
+std::unique_ptr<Optimizer> make_optimizer(const PartChoice& chosen, ParameterGroups groups,
+                                          const OptimizerOptions& options = {});
 std::unique_ptr<Optimizer> make_optimizer(const std::string& name, ParameterGroups groups,
                                           const OptimizerOptions& options = {});
+/// The list of fields of a fresh optimiser of that name: for FieldVisitor::part.
+std::function<void(FieldVisitor&)> optimizer_fields(const std::string& name);
+/// An optimiser as an option of something: a PartChoice, or an optional one.
+template <class Choice>
+void optimizer_field(FieldVisitor& f, Choice& chosen) {
+  f.part("optimizer", chosen, optimizer_fields, "sgd, adam, adamw or rmsprop; with options of its own adam:beta2=0.99");
+}
 
 }  // namespace espalier

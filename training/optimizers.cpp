@@ -1,6 +1,7 @@
 // The update rules' options and their kernel calls.
 #include <nlohmann/json.hpp>
 
+#include "core/json.h"
 #include "core/kernels.h"
 #include "training/optimizer.h"
 
@@ -13,8 +14,13 @@ std::vector<std::string> slots_if(bool momentum, std::vector<std::string> slots)
   return slots;
 }
 
-void check_unit(double value, const char* optimizer, const char* name) {
-  check(value >= 0 && value < 1, optimizer, "expected 0 <= {} < 1, got {}", name, value);
+template <class Options>
+void visit_adam(FieldVisitor& f, Options& o) {
+  lr_field(f, o.lr);
+  f("beta1", o.beta1, share_below_one(), "Decay of the mean of the gradients");
+  f("beta2", o.beta2, share_below_one(), "Decay of the mean of their squares");
+  f("epsilon", o.epsilon, at_least(0), "Beside the root of that mean");
+  weight_decay_field(f, o.weight_decay);
 }
 
 void check_momentum_kept(const Optimizer& optimizer, const char* name) {
@@ -25,13 +31,33 @@ void check_momentum_kept(const Optimizer& optimizer, const char* name) {
 
 }  // namespace
 
-Sgd::Sgd(ParameterGroups groups, SgdOptions options)
-    : Optimizer(std::move(groups), options.lr, options.weight_decay, slots_if(options.momentum > 0, {})),
-      options_(options) {
-  check_unit(options.momentum, "Sgd", "momentum");
-  check(!options.nesterov || (options.momentum > 0 && options.dampening == 0), "Sgd",
-        "Nesterov needs momentum > 0 and dampening 0, got {} and {}", options.momentum, options.dampening);
+void fields(FieldVisitor& f, SgdOptions& o) {
+  lr_field(f, o.lr);
+  momentum_field(f, o.momentum);
+  f("dampening", o.dampening, "Share of the gradient that doesn't enter the velocity");
+  weight_decay_field(f, o.weight_decay);
+  nesterov_field(f, o.nesterov);
+  f.judge([&o] {
+    check(!o.nesterov || (o.momentum > 0 && o.dampening == 0), "Sgd",
+          "Nesterov needs momentum > 0 and dampening 0, got {} and {}", o.momentum, o.dampening);
+  });
 }
+
+void fields(FieldVisitor& f, AdamOptions& o) { visit_adam(f, o); }
+void fields(FieldVisitor& f, AdamWOptions& o) { visit_adam(f, o); }
+
+void fields(FieldVisitor& f, RmsPropOptions& o) {
+  lr_field(f, o.lr);
+  f("alpha", o.alpha, share_below_one(), "Decay of the mean of the gradients' squares");
+  f("epsilon", o.epsilon, at_least(0), "Beside the root of that mean");
+  weight_decay_field(f, o.weight_decay);
+  momentum_field(f, o.momentum);
+}
+
+Sgd::Sgd(ParameterGroups groups, SgdOptions options)
+    : Optimizer(std::move(groups), checked("Sgd", options).lr, options.weight_decay,
+                slots_if(options.momentum > 0, {})),
+      options_(options) {}
 
 nlohmann::json Sgd::config() const {
   nlohmann::json config = Optimizer::config();
@@ -42,9 +68,10 @@ nlohmann::json Sgd::config() const {
 }
 
 void Sgd::set_momentum(double momentum) {
-  check_unit(momentum, "Sgd", "momentum");
   check_momentum_kept(*this, "Sgd::set_momentum");
-  options_.momentum = momentum;
+  SgdOptions options = options_;
+  options.momentum = momentum;
+  options_ = checked("Sgd", options);
 }
 
 void Sgd::update(const Settings& settings, Device device, std::span<const ParameterStep> parameters) {
@@ -60,12 +87,9 @@ void Sgd::update(const Settings& settings, Device device, std::span<const Parame
 Adam::Adam(ParameterGroups groups, AdamOptions options) : Adam(std::move(groups), options, false) {}
 
 Adam::Adam(ParameterGroups groups, AdamOptions options, bool decoupled)
-    : Optimizer(std::move(groups), options.lr, options.weight_decay, {"m", "v"}),
+    : Optimizer(std::move(groups), checked("Adam", options).lr, options.weight_decay, {"m", "v"}),
       options_(options),
-      decoupled_(decoupled) {
-  check_unit(options.beta1, "Adam", "beta1");
-  check_unit(options.beta2, "Adam", "beta2");
-}
+      decoupled_(decoupled) {}
 
 nlohmann::json Adam::config() const {
   nlohmann::json config = Optimizer::config();
@@ -76,8 +100,9 @@ nlohmann::json Adam::config() const {
 }
 
 void Adam::set_momentum(double momentum) {
-  check_unit(momentum, "Adam", "beta1");
-  options_.beta1 = momentum;
+  AdamOptions options = options_;
+  options.beta1 = momentum;
+  options_ = checked("Adam", options);
 }
 
 void Adam::update(const Settings& settings, Device device, std::span<const ParameterStep> parameters) {
@@ -101,11 +126,9 @@ AdamW::AdamW(ParameterGroups groups, AdamWOptions options)
            true) {}
 
 RmsProp::RmsProp(ParameterGroups groups, RmsPropOptions options)
-    : Optimizer(std::move(groups), options.lr, options.weight_decay, slots_if(options.momentum > 0, {"v"})),
-      options_(options) {
-  check_unit(options.alpha, "RmsProp", "alpha");
-  check_unit(options.momentum, "RmsProp", "momentum");
-}
+    : Optimizer(std::move(groups), checked("RmsProp", options).lr, options.weight_decay,
+                slots_if(options.momentum > 0, {"v"})),
+      options_(options) {}
 
 nlohmann::json RmsProp::config() const {
   nlohmann::json config = Optimizer::config();
@@ -116,9 +139,10 @@ nlohmann::json RmsProp::config() const {
 }
 
 void RmsProp::set_momentum(double momentum) {
-  check_unit(momentum, "RmsProp", "momentum");
   check_momentum_kept(*this, "RmsProp::set_momentum");
-  options_.momentum = momentum;
+  RmsPropOptions options = options_;
+  options.momentum = momentum;
+  options_ = checked("RmsProp", options);
 }
 
 void RmsProp::update(const Settings& settings, Device device, std::span<const ParameterStep> parameters) {
@@ -130,28 +154,64 @@ void RmsProp::update(const Settings& settings, Device device, std::span<const Pa
   kernels(device).rmsprop(rule, parameters);
 }
 
+Registry<std::unique_ptr<OptimizerMaker>()>& optimizer_registry() {
+  static Registry<std::unique_ptr<OptimizerMaker>()> optimizers("optimiser",
+                                                                {{"sgd", maker_of<Sgd, SgdOptions>},
+                                                                 {"adam", maker_of<Adam, AdamOptions>},
+                                                                 {"adamw", maker_of<AdamW, AdamWOptions>},
+                                                                 {"rmsprop", maker_of<RmsProp, RmsPropOptions>}});
+  return optimizers;
+}
+
+std::function<void(FieldVisitor&)> optimizer_fields(const std::string& name) {
+  return [maker = std::shared_ptr(optimizer_registry().find("make_optimizer", name)())](FieldVisitor& f) {
+    maker->fields(f);
+  };
+}
+
+namespace {
+
+/// What an optimiser calls its momentum.
+const char* momentum_name(const std::string& optimizer) {
+  const nlohmann::json options = json_of_fields(optimizer_fields(optimizer));
+  return !options.contains("momentum") && options.contains("beta1") ? "beta1" : "momentum";
+}
+
+}  // namespace
+
+OptimizerOptions take_shared_options(PartChoice& chosen) {
+  OptimizerOptions taken;
+  if (chosen.options.empty()) return taken;
+  nlohmann::json options = parse_json(chosen.options);
+  const auto take = [&](const char* name, auto& value) {
+    if (const auto found = options.find(name); found != options.end()) {
+      value = found->get<typename std::remove_reference_t<decltype(value)>::value_type>();
+      options.erase(found);
+    }
+  };
+  take("lr", taken.lr);
+  take(momentum_name(chosen.name), taken.momentum);
+  take("weight_decay", taken.weight_decay);
+  take("nesterov", taken.nesterov);
+  chosen.options = options.empty() ? "" : options.dump();
+  return taken;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const PartChoice& chosen, ParameterGroups groups,
+                                          const OptimizerOptions& options) {
+  const std::unique_ptr<OptimizerMaker> maker = optimizer_registry().find("make_optimizer", chosen.name)();
+  nlohmann::json given = chosen.options.empty() ? nlohmann::json::object() : parse_json(chosen.options);
+  if (options.lr) given["lr"] = *options.lr;
+  if (options.momentum) given[momentum_name(chosen.name)] = *options.momentum;
+  if (options.weight_decay) given["weight_decay"] = *options.weight_decay;
+  if (options.nesterov) given["nesterov"] = *options.nesterov;
+  read_fields(chosen.name.c_str(), given, [&](FieldVisitor& f) { maker->fields(f); });
+  return maker->make(std::move(groups));
+}
+
 std::unique_ptr<Optimizer> make_optimizer(const std::string& name, ParameterGroups groups,
                                           const OptimizerOptions& options) {
-  check(!options.nesterov || name == "sgd", "make_optimizer", "Nesterov momentum belongs to sgd, got '{}'", name);
-  const auto adam = [&](auto defaults) {
-    defaults.lr = options.lr.value_or(defaults.lr);
-    defaults.beta1 = options.momentum.value_or(defaults.beta1);
-    defaults.weight_decay = options.weight_decay.value_or(defaults.weight_decay);
-    return defaults;
-  };
-  const auto with_momentum = [&](auto defaults) {
-    defaults.lr = options.lr.value_or(defaults.lr);
-    defaults.momentum = options.momentum.value_or(defaults.momentum);
-    defaults.weight_decay = options.weight_decay.value_or(defaults.weight_decay);
-    return defaults;
-  };
-  if (name == "sgd")
-    return std::make_unique<Sgd>(std::move(groups), with_momentum(SgdOptions{.nesterov = options.nesterov}));
-  if (name == "adam") return std::make_unique<Adam>(std::move(groups), adam(AdamOptions{}));
-  if (name == "adamw") return std::make_unique<AdamW>(std::move(groups), adam(AdamWOptions{}));
-  if (name == "rmsprop") return std::make_unique<RmsProp>(std::move(groups), with_momentum(RmsPropOptions{}));
-  fail("make_optimizer", "unknown optimiser '{}'{}; known: sgd, adam, adamw, rmsprop", name,
-       did_you_mean(name, {"sgd", "adam", "adamw", "rmsprop"}));
+  return make_optimizer(PartChoice{.name = name}, std::move(groups), options);
 }
 
 }  // namespace espalier

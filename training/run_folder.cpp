@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/file_errors.h"
 #include "core/json.h"
 
 #include "core/safetensors.h"
@@ -60,8 +61,8 @@ void make_folders(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
   if (error || !fs::is_directory(path, error))
-    fail<FileError>(kOperation, "cannot write to {}: {}", path.string(),
-                    error ? error.message() : "a file has that name");
+    fail<WriteError>(kOperation, "cannot write to {}: {}", path.string(),
+                     error ? error.message() : "a file has that name");
 }
 
 }  // namespace
@@ -113,14 +114,14 @@ class RunFolder::Lock {
   struct Locked {
     Locked(const std::string& folder, const std::string& path)
         : file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666)) {
-      if (file.number < 0) fail<FileError>(kOperation, "cannot write to {}: {}", folder, std::strerror(errno));
+      if (file.number < 0) fail<WriteError>(kOperation, "cannot write to {}: {}", folder, std::strerror(errno));
       if (flock(file.number, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         fail<FileError>(kOperation, "{} is held by {}; wait for it, stop it, or choose another folder", folder,
                         holder_in(path));
       }
       struct stat opened = {};
       if (fstat(file.number, &opened) != 0 || file_at(path) != File{opened.st_dev, opened.st_ino})
-        fail<FileError>(kOperation, "cannot write to {}: it was removed at this moment; try again", folder);
+        fail<WriteError>(kOperation, "cannot write to {}: it was removed at this moment; try again", folder);
       const std::string text = describe_this_process() + "\n";
       // Only the message of others depends on it.
       [[maybe_unused]] const bool told =
@@ -167,7 +168,7 @@ RunFolder RunFolder::make_new(const std::string& base) {
   for (int i = 1;; ++i) {
     const std::string path = i == 1 ? base : fmt::format("{}-{}", base, i);
     if (mkdir(path.c_str(), 0777) == 0) return RunFolder(path);
-    if (errno != EEXIST) fail<FileError>(kOperation, "cannot write to {}: {}", path, std::strerror(errno));
+    if (errno != EEXIST) fail<WriteError>(kOperation, "cannot write to {}: {}", path, std::strerror(errno));
   }
 }
 
@@ -185,7 +186,9 @@ nlohmann::json RunFolder::read_json(std::string_view name) const {
   try {
     return parse_json(read_text(file(name)).value_or(""));
   } catch (const nlohmann::json::exception& error) {
-    fail<FileError>(kOperation, "{}: not what a run wrote: {}", file(name), error.what());
+    const auto* broken = dynamic_cast<const nlohmann::json::parse_error*>(&error);
+    fail<FileError>(kOperation, "{}: not what a run wrote: expected JSON, found something else{}; start anew",
+                    file(name), broken != nullptr ? fmt::format(" at byte {}", broken->byte) : "");
   }
 }
 
@@ -202,7 +205,8 @@ void RunFolder::forget(const std::vector<std::string>& names) const {
   for (const std::string& name : names) {
     std::error_code error;
     fs::remove_all(file(name), error);
-    if (error) fail<FileError>(kOperation, "cannot write to {}: {} can't be removed: {}", path_, name, error.message());
+    if (error)
+      fail<WriteError>(kOperation, "cannot write to {}: {} can't be removed: {}", path_, name, error.message());
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/file_errors.h"
 #include "core/safetensors.h"
 
 namespace espalier {
@@ -110,7 +111,7 @@ void append_metrics(const RunFolder& folder, const EpochRecord& record) {
   errno = 0;
   std::ofstream file(path, std::ios::app);
   file << to_json(record).dump() << '\n' << std::flush;
-  if (!file) fail<FileError>("Trainer::fit", "cannot write {}: {}", path, std::strerror(errno));
+  if (!file) fail<WriteError>("Trainer::fit", "cannot write {}: {}", path, std::strerror(errno));
 }
 
 }  // namespace espalier

@@ -1,10 +1,8 @@
 #include "training/schedule.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
-#include <map>
 #include <numbers>
 
 #include <nlohmann/json.hpp>
@@ -15,8 +13,70 @@ namespace espalier {
 
 nlohmann::json Schedule::state() const { return nlohmann::json::object(); }
 void Schedule::load_state(const nlohmann::json&) {}
+void Schedule::lead_to(SchedulePtr) { fail("parse_schedule", "'{}' leads to no other schedule", name()); }
+
+std::string Schedule::text() {
+  const std::string options = text_of_fields([&](FieldVisitor& f) { fields(f); });
+  return options.empty() ? name() : name() + ":" + options;
+}
+
+void fields(FieldVisitor& f, StepOptions& o) {
+  f("every", o.every, at_least(1), "Epochs between two drops");
+  f("gamma", o.gamma, above(0), "Factor of each drop");
+}
+void fields(FieldVisitor& f, MultiStepOptions& o) {
+  f("milestones", o.milestones, "Epochs at which the rate drops");
+  f("gamma", o.gamma, above(0), "Factor of each drop");
+  f.judge([&o] {
+    check(!o.milestones.empty() && std::is_sorted(o.milestones.begin(), o.milestones.end()), "multistep schedule",
+          "expected increasing milestones (epochs), at least one, got {}",
+          o.milestones.empty() ? "none" : fmt::format("{}", fmt::join(o.milestones, ",")));
+  });
+}
+void fields(FieldVisitor& f, CosineOptions& o) {
+  f("final", o.final_factor, share(), "The last rate, as a factor of the first");
+}
+void fields(FieldVisitor& f, OneCycleOptions& o) {
+  f("max", o.max, above(0), "The highest rate; default: the optimiser's");
+  f("start", o.start, share(), "Share of the steps in which the rate rises");
+  f("div", o.div, above(0), "The first rate is max / div");
+  f("final", o.final_div, above(0), "The last rate is max / div / final");
+  f("momentum_low", o.momentum_low, share_below_one(), "The momentum at the highest rate");
+  f("momentum_high", o.momentum_high, share_below_one(), "The momentum at both ends");
+  f.judge([&o] {
+    check(o.momentum_low.has_value() == o.momentum_high.has_value(), "onecycle schedule",
+          "expected both momenta or none");
+  });
+}
+void fields(FieldVisitor& f, PlateauOptions& o) {
+  f("gamma", o.gamma, between_zero_and_one(), "Factor of each drop");
+  f("patience", o.patience, at_least(0), "Epochs without improvement that are tolerated");
+  f("threshold", o.threshold, "An improvement is loss < best * (1 - threshold)");
+  f("cooldown", o.cooldown, at_least(0), "Epochs after a drop in which nothing is counted");
+  f("min", o.min_lr, "The lowest rate");
+}
+void fields(FieldVisitor& f, WarmupOptions& o) {
+  f("epochs", o.epochs, at_least(0), "Epochs in which the rate rises");
+  f("start", o.start_factor, share(), "The first rate, as a factor of the one it leads to");
+  f("steps", o.steps, at_least(0), "Steps, in place of epochs");
+  f.judge([&o] {
+    check(o.steps > 0 || o.epochs > 0, "warmup schedule", "expected epochs > 0 or steps > 0, got {} and {}", o.epochs,
+          o.steps);
+  });
+}
 
 namespace {
+
+/// A schedule with options.
+template <class Options>
+class WithOptions : public Schedule {
+ public:
+  void fields(FieldVisitor& f) override { visit_fields(f, options_); }
+
+ protected:
+  explicit WithOptions(Options options) : options_(std::move(options)) {}
+  Options options_;
+};
 
 /// From `from` (fraction 0) to `to` (fraction 1) along half a cosine.
 double anneal(double from, double to, double fraction) {
@@ -25,75 +85,49 @@ double anneal(double from, double to, double fraction) {
 
 class Constant : public Schedule {
  public:
+  std::string name() const override { return "constant"; }
   double lr(double base, const TrainingPosition&) const override { return base; }
-  std::string text() const override { return "constant"; }
   bool follows_length() const override { return false; }
 };
 
-class Step : public Schedule {
+class Step : public WithOptions<StepOptions> {
  public:
-  explicit Step(StepOptions options) : options_(options) {
-    check(options.every > 0, "step schedule", "expected every > 0 epochs, got {}", options.every);
-    check(options.gamma > 0, "step schedule", "expected gamma > 0, got {}", options.gamma);
-  }
+  explicit Step(StepOptions options = {}) : WithOptions(options) {}
+  std::string name() const override { return "step"; }
   double lr(double base, const TrainingPosition& at) const override {
     return base * std::pow(options_.gamma, static_cast<double>(at.epoch / options_.every));
   }
-  std::string text() const override { return fmt::format("step:every={},gamma={}", options_.every, options_.gamma); }
   bool follows_length() const override { return false; }
-
- private:
-  StepOptions options_;
 };
 
-class MultiStep : public Schedule {
+class MultiStep : public WithOptions<MultiStepOptions> {
  public:
-  explicit MultiStep(MultiStepOptions options) : options_(std::move(options)) {
-    check(!options_.milestones.empty(), "multistep schedule", "expected at least one milestone (an epoch), got none");
-    check(std::is_sorted(options_.milestones.begin(), options_.milestones.end()), "multistep schedule",
-          "expected increasing milestones, got {}", fmt::join(options_.milestones, ","));
-    check(options_.gamma > 0, "multistep schedule", "expected gamma > 0, got {}", options_.gamma);
-  }
+  explicit MultiStep(MultiStepOptions options = {}) : WithOptions(std::move(options)) {}
+  std::string name() const override { return "multistep"; }
   double lr(double base, const TrainingPosition& at) const override {
     const auto reached = std::upper_bound(options_.milestones.begin(), options_.milestones.end(), at.epoch);
     return base * std::pow(options_.gamma, static_cast<double>(reached - options_.milestones.begin()));
   }
-  std::string text() const override {
+  std::string text() override {
     return fmt::format("multistep:{},gamma={}", fmt::join(options_.milestones, ","), options_.gamma);
   }
   bool follows_length() const override { return false; }
-
- private:
-  MultiStepOptions options_;
 };
 
-class Cosine : public Schedule {
+class Cosine : public WithOptions<CosineOptions> {
  public:
-  explicit Cosine(CosineOptions options) : options_(options) {
-    check(options.final_factor >= 0 && options.final_factor <= 1, "cosine schedule",
-          "expected a final factor from 0 to 1, got {}", options.final_factor);
-  }
+  explicit Cosine(CosineOptions options = {}) : WithOptions(options) {}
+  std::string name() const override { return "cosine"; }
   double lr(double base, const TrainingPosition& at) const override {
     const double done = static_cast<double>(at.step) / static_cast<double>(std::max<int64_t>(at.total_steps, 1));
     return anneal(base, base * options_.final_factor, std::min(done, 1.0));
   }
-  std::string text() const override { return fmt::format("cosine:final={}", options_.final_factor); }
-
- private:
-  CosineOptions options_;
 };
 
-class OneCycle : public Schedule {
+class OneCycle : public WithOptions<OneCycleOptions> {
  public:
-  explicit OneCycle(OneCycleOptions options) : options_(options) {
-    check(options.max.value_or(1) > 0, "onecycle schedule", "expected max > 0, got {}", options.max.value_or(1));
-    check(options.start >= 0 && options.start <= 1, "onecycle schedule", "expected 0 <= start <= 1, got {}",
-          options.start);
-    check(options.div > 0 && options.final_div > 0, "onecycle schedule", "expected div and final > 0, got {} and {}",
-          options.div, options.final_div);
-    check(options.momentum_low.has_value() == options.momentum_high.has_value(), "onecycle schedule",
-          "expected both momenta or none");
-  }
+  explicit OneCycle(OneCycleOptions options = {}) : WithOptions(options) {}
+  std::string name() const override { return "onecycle"; }
   double lr(double base, const TrainingPosition& at) const override {
     const double max = options_.max.value_or(base), first = max / options_.div;
     return cycle(at, first, max, first / options_.final_div);
@@ -101,13 +135,6 @@ class OneCycle : public Schedule {
   std::optional<double> momentum(const TrainingPosition& at) const override {
     if (!options_.momentum_low) return std::nullopt;
     return cycle(at, *options_.momentum_high, *options_.momentum_low, *options_.momentum_high);
-  }
-  std::string text() const override {
-    std::string text =
-        fmt::format("onecycle:start={},div={},final={}", options_.start, options_.div, options_.final_div);
-    if (options_.max) text += fmt::format(",max={}", *options_.max);
-    if (options_.momentum_low) text += fmt::format(",momentum={}..{}", *options_.momentum_low, *options_.momentum_high);
-    return text;
   }
 
  private:
@@ -119,16 +146,12 @@ class OneCycle : public Schedule {
     if (step <= top) return top > 0 ? anneal(first, peak, step / top) : peak;
     return end > top ? anneal(peak, last, (step - top) / (end - top)) : last;
   }
-  OneCycleOptions options_;
 };
 
-class Plateau : public Schedule {
+class Plateau : public WithOptions<PlateauOptions> {
  public:
-  explicit Plateau(PlateauOptions options) : options_(options) {
-    check(options.gamma > 0 && options.gamma < 1, "plateau schedule", "expected 0 < gamma < 1, got {}", options.gamma);
-    check(options.patience >= 0 && options.cooldown >= 0, "plateau schedule",
-          "expected patience and cooldown >= 0 epochs, got {} and {}", options.patience, options.cooldown);
-  }
+  explicit Plateau(PlateauOptions options = {}) : WithOptions(options) {}
+  std::string name() const override { return "plateau"; }
   double lr(double base, const TrainingPosition&) const override {
     return std::min(base, std::max(base * factor_, options_.min_lr));
   }
@@ -149,10 +172,6 @@ class Plateau : public Schedule {
       bad_epochs_ = 0;
     }
   }
-  std::string text() const override {
-    return fmt::format("plateau:gamma={},patience={},threshold={},cooldown={},min={}", options_.gamma,
-                       options_.patience, options_.threshold, options_.cooldown, options_.min_lr);
-  }
   bool follows_length() const override { return false; }
   nlohmann::json state() const override {
     nlohmann::json state = {{"factor", factor_}, {"bad_epochs", bad_epochs_}, {"cooldown_left", cooldown_left_}};
@@ -167,19 +186,22 @@ class Plateau : public Schedule {
   }
 
  private:
-  PlateauOptions options_;
   double factor_ = 1, best_ = std::numeric_limits<double>::infinity();
   int64_t bad_epochs_ = 0, cooldown_left_ = 0;
 };
 
-class Warmup : public Schedule {
+class Warmup : public WithOptions<WarmupOptions> {
  public:
-  Warmup(WarmupOptions options, SchedulePtr after) : options_(options), after_(std::move(after)) {
-    check(after_ != nullptr, "warmup schedule", "expected a schedule to follow, got none");
-    check(options.steps >= 0 && options.epochs >= 0 && (options.steps > 0 || options.epochs > 0), "warmup schedule",
-          "expected epochs > 0 or steps > 0, got {} and {}", options.epochs, options.steps);
-    check(options.start_factor >= 0 && options.start_factor <= 1, "warmup schedule",
-          "expected a start factor from 0 to 1, got {}", options.start_factor);
+  explicit Warmup(WarmupOptions options = {}, SchedulePtr after = nullptr)
+      : WithOptions(options), after_(std::move(after)) {}
+  std::string name() const override { return "warmup"; }
+  void lead_to(SchedulePtr after) override { after_ = std::move(after); }
+  void fields(FieldVisitor& f) override {
+    WithOptions::fields(f);
+    f.judge([this] {
+      check(after_ != nullptr, "warmup schedule",
+            "expected a schedule to follow, such as warmup:5+cosine or warmup:EPOCHS+SCHEDULE, got none");
+    });
   }
   double lr(double base, const TrainingPosition& at) const override {
     const int64_t steps = length(at);
@@ -189,7 +211,7 @@ class Warmup : public Schedule {
   }
   std::optional<double> momentum(const TrainingPosition& at) const override { return after_->momentum(rest(at)); }
   void observe(double loss) override { after_->observe(loss); }
-  std::string text() const override {
+  std::string text() override {
     const std::string length =
         options_.steps > 0 ? fmt::format("steps={}", options_.steps) : fmt::format("epochs={}", options_.epochs);
     return fmt::format("warmup:{},start={}+{}", length, options_.start_factor, after_->text());
@@ -210,156 +232,71 @@ class Warmup : public Schedule {
     at.total_steps = std::max<int64_t>(at.total_steps - steps, 1);
     return at;
   }
-  WarmupOptions options_;
   SchedulePtr after_;
 };
 
-/// The arguments of a schedule's text: "a,b,name=c".
-class Arguments {
- public:
-  enum Where { anywhere, by_name };
-  Arguments(const std::string& schedule, const std::string& text) : schedule_(schedule) {
-    for (size_t begin = 0; begin < text.size();) {
-      const size_t comma = std::min(text.find(',', begin), text.size());
-      const std::string part = text.substr(begin, comma - begin);
-      const size_t equals = part.find('=');
-      if (equals == std::string::npos) {
-        positional_.push_back(part);
-      } else {
-        named_[part.substr(0, equals)] = part.substr(equals + 1);
-      }
-      begin = comma + 1;
+/// "momentum=0.85..0.95" as momentum_low and momentum_high.
+std::vector<TextOption> with_ranges(const std::vector<TextOption>& options) {
+  std::vector<TextOption> result;
+  for (const TextOption& option : options) {
+    const size_t dots = option.name.empty() ? std::string::npos : option.value.find("..");
+    if (dots == std::string::npos) {
+      result.push_back(option);
+    } else {
+      result.push_back({.name = option.name + "_low", .value = option.value.substr(0, dots)});
+      result.push_back({.name = option.name + "_high", .value = option.value.substr(dots + 2)});
     }
   }
+  return result;
+}
 
-  /// Reads the named or else the next positional argument into *out, if there is one.
-  template <class T>
-  void read(const std::string& name, T* out, Where where = anywhere) {
-    if (const auto text = take(name, where == anywhere)) *out = number<T>(name, *text);
-  }
-  template <class T>
-  void read(const std::string& name, std::optional<T>* out) {
-    if (const auto text = take(name, true)) *out = number<T>(name, *text);
-  }
-  /// LOW..HIGH, by name only.
-  void read_range(const std::string& name, std::optional<double>* low, std::optional<double>* high) {
-    const auto text = take(name, false);
-    if (!text) return;
-    const size_t dots = text->find("..");
-    check(dots != std::string::npos, "parse_schedule", "expected {}=LOW..HIGH in '{}', got '{}'", name, schedule_,
-          *text);
-    *low = number<double>(name, text->substr(0, dots));
-    *high = number<double>(name, text->substr(dots + 2));
-  }
-  /// All remaining positional arguments.
-  std::vector<int64_t> read_list(const std::string& name) {
-    std::vector<int64_t> values;
-    for (; next_ < positional_.size(); ++next_) values.push_back(number<int64_t>(name, positional_[next_]));
-    return values;
-  }
-  /// Throws if an argument was not read.
-  void finish() const {
-    if (!named_.empty())
-      fail("parse_schedule", "unknown argument '{}' of '{}'{}; known: {}", named_.begin()->first, schedule_,
-           did_you_mean(named_.begin()->first, known_), fmt::join(known_, ", "));
-    check(next_ == positional_.size(), "parse_schedule", "'{}' has too many arguments; known: {}", schedule_,
-          fmt::join(known_, ", "));
-  }
-
- private:
-  std::optional<std::string> take(const std::string& name, bool positional) {
-    known_.push_back(name);
-    if (const auto found = named_.find(name); found != named_.end()) {
-      std::string text = found->second;
-      named_.erase(found);
-      return text;
-    }
-    if (positional && next_ < positional_.size()) return positional_[next_++];
-    return std::nullopt;
-  }
-  template <class T>
-  T number(const std::string& name, const std::string& text) const {
-    T value{};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    check(error == std::errc{} && end == text.data() + text.size(), "parse_schedule",
-          "expected {} for '{}' in '{}', got '{}'", std::is_integral_v<T> ? "an integer" : "a number", name, schedule_,
-          text);
-    return value;
-  }
-
-  std::string schedule_;
-  std::vector<std::string> positional_, known_;
-  std::map<std::string, std::string> named_;
-  size_t next_ = 0;
-};
+/// Where the next schedule's name follows a plus, which numbers may hold too.
+size_t plus_before_name(const std::string& text) {
+  for (size_t at = 0; at + 1 < text.size(); ++at)
+    if (text[at] == '+' && std::isalpha(static_cast<unsigned char>(text[at + 1])) != 0) return at;
+  return text.size();
+}
 
 }  // namespace
 
 SchedulePtr constant_schedule() { return std::make_shared<Constant>(); }
-SchedulePtr step_schedule(StepOptions options) { return std::make_shared<Step>(options); }
-SchedulePtr multi_step_schedule(MultiStepOptions options) { return std::make_shared<MultiStep>(std::move(options)); }
-SchedulePtr cosine_schedule(CosineOptions options) { return std::make_shared<Cosine>(options); }
-SchedulePtr one_cycle_schedule(OneCycleOptions options) { return std::make_shared<OneCycle>(options); }
-SchedulePtr plateau_schedule(PlateauOptions options) { return std::make_shared<Plateau>(options); }
+SchedulePtr step_schedule(StepOptions options) { return std::make_shared<Step>(checked("step schedule", options)); }
+SchedulePtr multi_step_schedule(MultiStepOptions options) {
+  return std::make_shared<MultiStep>(checked("multistep schedule", options));
+}
+SchedulePtr cosine_schedule(CosineOptions options) {
+  return std::make_shared<Cosine>(checked("cosine schedule", options));
+}
+SchedulePtr one_cycle_schedule(OneCycleOptions options) {
+  return std::make_shared<OneCycle>(checked("onecycle schedule", options));
+}
+SchedulePtr plateau_schedule(PlateauOptions options) {
+  return std::make_shared<Plateau>(checked("plateau schedule", options));
+}
 SchedulePtr warmup_schedule(WarmupOptions options, SchedulePtr after) {
-  return std::make_shared<Warmup>(options, std::move(after));
+  auto schedule = std::make_shared<Warmup>(options, std::move(after));
+  check_ranges("warmup schedule", [&](FieldVisitor& f) { schedule->fields(f); });
+  return schedule;
+}
+
+Registry<SchedulePtr()>& schedule_registry() {
+  static Registry<SchedulePtr()> schedules("schedule", {{"constant", [] { return std::make_shared<Constant>(); }},
+                                                        {"step", [] { return std::make_shared<Step>(); }},
+                                                        {"multistep", [] { return std::make_shared<MultiStep>(); }},
+                                                        {"cosine", [] { return std::make_shared<Cosine>(); }},
+                                                        {"onecycle", [] { return std::make_shared<OneCycle>(); }},
+                                                        {"plateau", [] { return std::make_shared<Plateau>(); }},
+                                                        {"warmup", [] { return std::make_shared<Warmup>(); }}});
+  return schedules;
 }
 
 SchedulePtr parse_schedule(const std::string& text) {
-  const size_t colon = std::min(text.find(':'), text.size()), plus = std::min(text.find('+'), text.size());
-  const std::string name = text.substr(0, std::min(colon, plus));
-  if (name == "warmup") {
-    check(plus < text.size(), "parse_schedule", "expected warmup:EPOCHS+SCHEDULE, such as warmup:5+cosine, got '{}'",
-          text);
-    const std::string own = text.substr(0, plus);
-    Arguments arguments(own, colon < plus ? own.substr(colon + 1) : "");
-    WarmupOptions options;
-    arguments.read("steps", &options.steps, Arguments::by_name);
-    arguments.read("epochs", &options.epochs);
-    arguments.read("start", &options.start_factor);
-    arguments.finish();
-    return warmup_schedule(options, parse_schedule(text.substr(plus + 1)));
-  }
-  Arguments arguments(text, colon < text.size() ? text.substr(colon + 1) : "");
-  SchedulePtr schedule;
-  if (name == "constant") {
-    schedule = constant_schedule();
-  } else if (name == "step") {
-    StepOptions options;
-    arguments.read("every", &options.every);
-    arguments.read("gamma", &options.gamma);
-    schedule = step_schedule(options);
-  } else if (name == "multistep") {
-    MultiStepOptions options;
-    arguments.read("gamma", &options.gamma, Arguments::by_name);
-    options.milestones = arguments.read_list("milestones");
-    schedule = multi_step_schedule(std::move(options));
-  } else if (name == "cosine") {
-    CosineOptions options;
-    arguments.read("final", &options.final_factor);
-    schedule = cosine_schedule(options);
-  } else if (name == "onecycle") {
-    OneCycleOptions options;
-    arguments.read("max", &options.max);
-    arguments.read("start", &options.start);
-    arguments.read("div", &options.div);
-    arguments.read("final", &options.final_div);
-    arguments.read_range("momentum", &options.momentum_low, &options.momentum_high);
-    schedule = one_cycle_schedule(options);
-  } else if (name == "plateau") {
-    PlateauOptions options;
-    arguments.read("gamma", &options.gamma);
-    arguments.read("patience", &options.patience);
-    arguments.read("threshold", &options.threshold);
-    arguments.read("cooldown", &options.cooldown);
-    arguments.read("min", &options.min_lr);
-    schedule = plateau_schedule(options);
-  } else {
-    const std::vector<std::string> known = {"constant", "step", "multistep", "cosine", "onecycle", "plateau", "warmup"};
-    fail("parse_schedule", "unknown schedule '{}'{}; known: {}", name, did_you_mean(name, known),
-         fmt::join(known, ", "));
-  }
-  arguments.finish();
+  const size_t plus = plus_before_name(text), colon = std::min(text.find(':'), plus);
+  const SchedulePtr schedule = schedule_registry().find("parse_schedule", text.substr(0, colon))();
+  if (plus < text.size()) schedule->lead_to(parse_schedule(text.substr(plus + 1)));
+  const std::string options = colon < plus ? text.substr(colon + 1, plus - colon - 1) : "";
+  read_text_fields(fmt::format("parse_schedule '{}'", text.substr(0, plus)).c_str(),
+                   with_ranges(split_options(options)), [&](FieldVisitor& f) { schedule->fields(f); });
   return schedule;
 }
 

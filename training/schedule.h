@@ -9,6 +9,9 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "core/fields.h"
+#include "core/registry.h"
+
 namespace espalier {
 
 /// Where a training stands before a step.
@@ -19,18 +22,27 @@ struct TrainingPosition {
   int64_t steps_per_epoch = 1;
 };
 
+class Schedule;
+using SchedulePtr = std::shared_ptr<Schedule>;
+
 /// Base of the schedules. One object belongs to one training.
 class Schedule {
  public:
   virtual ~Schedule() = default;
+  /// The name that the registry knows it by: "cosine".
+  virtual std::string name() const = 0;
+  /// Its options, for text and recipes: core/fields.h.
+  virtual void fields(FieldVisitor&) {}
   /// The learning rate of the next step; `base` is the optimiser's own.
   virtual double lr(double base, const TrainingPosition& at) const = 0;
   /// The momentum of the next step, where the schedule varies it.
   virtual std::optional<double> momentum(const TrainingPosition&) const { return std::nullopt; }
   /// Called at the end of each epoch with the validation loss (the training loss without validation).
   virtual void observe(double /*loss*/) {}
+  /// The schedule after it, "warmup:5+cosine". Throws where there is none, the default.
+  virtual void lead_to(SchedulePtr after);
   /// Text that parse_schedule turns into this schedule.
-  virtual std::string text() const = 0;
+  virtual std::string text();
   /// Whether the rates depend on how long the training will be: then it can't be made longer on the way.
   virtual bool follows_length() const { return true; }
   /// What it remembers between epochs; saved in checkpoints.
@@ -38,14 +50,12 @@ class Schedule {
   virtual void load_state(const nlohmann::json& state);
 };
 
-using SchedulePtr = std::shared_ptr<Schedule>;
-
 struct StepOptions {
   int64_t every = 30;  ///< epochs
   double gamma = 0.1;
 };
 struct MultiStepOptions {
-  std::vector<int64_t> milestones;  ///< epochs, increasing
+  std::vector<int64_t> milestones = {};  ///< epochs, increasing
   double gamma = 0.1;
 };
 struct CosineOptions {
@@ -71,6 +81,13 @@ struct WarmupOptions {
   double start_factor = 0;  ///< of the rate it leads to
 };
 
+void fields(FieldVisitor& f, StepOptions& o);
+void fields(FieldVisitor& f, MultiStepOptions& o);
+void fields(FieldVisitor& f, CosineOptions& o);
+void fields(FieldVisitor& f, OneCycleOptions& o);
+void fields(FieldVisitor& f, PlateauOptions& o);
+void fields(FieldVisitor& f, WarmupOptions& o);
+
 SchedulePtr constant_schedule();
 /// lr * gamma^(epoch / every).
 SchedulePtr step_schedule(StepOptions options = {});
@@ -87,10 +104,13 @@ SchedulePtr plateau_schedule(PlateauOptions options = {});
 /// schedules count them, are counted from the start of the training.
 SchedulePtr warmup_schedule(WarmupOptions options, SchedulePtr after);
 
+/// The schedules by name: add() your own before you name it.
+Registry<SchedulePtr()>& schedule_registry();
+
 /// "constant", "step:30,0.1", "multistep:80,120,gamma=0.1", "cosine", "cosine:0.01", "onecycle:0.1",
 /// "onecycle:max=0.1,start=0.3,momentum=0.85..0.95", "plateau:patience=5", "warmup:5+cosine",
-/// "warmup:steps=500+step:30". Arguments are positional, in the order of the options, or name=value. Throws on anything
-/// else.
+/// "warmup:steps=500+step:30". Options are positional, in the order of their list, or name=value; NAME=LOW..HIGH gives
+/// NAME_low and NAME_high. Throws on anything else.
 SchedulePtr parse_schedule(const std::string& text);
 
 }  // namespace espalier

@@ -1,6 +1,7 @@
 #include "layers/models/zoo.h"
 
 #include <charconv>
+#include <limits>
 
 #include "layers/models/builders.h"
 #include "layers/models/heads.h"
@@ -34,21 +35,20 @@ ParsedName parse(const std::string& name) {
   }
 }
 
-/// The catalogue's line for a name. Throws on unknown names, and on numbers where there are none to give.
-const ModelInfo& info_of(const std::string& name, const ParsedName& parsed) {
-  for (const ModelInfo& info : model_catalogue()) {
-    if (info.name.substr(0, info.name.find(':')) != parsed.family) continue;
-    if (parsed.family == "mlp")
-      check(!parsed.numbers.empty(), "make_model", "'{}' needs its hidden sizes, such as 'mlp:64,32'", name);
-    else if (parsed.family == "lstm-rows")
-      check(parsed.numbers.size() <= 1, "make_model", "lstm-rows takes one size, such as 'lstm-rows:128', got '{}'",
-            name);
-    else
-      check(name == info.name, "make_model", "{} takes no sizes, got '{}'", parsed.family, name);
-    return info;
-  }
-  fail("make_model", "unknown model '{}'{}; known: {}", name, did_you_mean(parsed.family, model_names()),
-       fmt::join(model_names(), ", "));
+/// What the registry says of a name. Throws on unknown names, and on sizes where there are none to give.
+ModelInfo info_of(const std::string& name, const ParsedName& parsed) {
+  if (!model_registry().contains(parsed.family))
+    fail("make_model", "unknown model '{}'{}; known: {}", name, did_you_mean(parsed.family, model_names()),
+         fmt::join(model_names(), ", "));
+  ModelInfo info = model_registry().find("make_model", parsed.family)();
+  const bool needs_sizes = info.name.find(':') != std::string::npos;
+  check(!needs_sizes || !parsed.numbers.empty(), "make_model", "'{}' needs its sizes: {}", name, info.description);
+  check(parsed.numbers.size() <= info.most_sizes, "make_model", "{} takes {}, got '{}'", parsed.family,
+        info.most_sizes == 0   ? "no sizes"
+        : info.most_sizes == 1 ? "one size"
+                               : fmt::format("{} sizes", info.most_sizes),
+        name);
+  return info;
 }
 
 Shape image_for(const ModelInfo& info, const ModelOptions& o) {
@@ -60,20 +60,78 @@ Shape image_for(const ModelInfo& info, const ModelOptions& o) {
 }
 }  // namespace
 
-const std::vector<ModelInfo>& model_catalogue() {
-  static const std::vector<ModelInfo> kModels = {
-      {"lenet300", "LeNet-300-100: two hidden layers (LeCun et al. 1998)", kGrey28},
-      {"lenet5", "LeNet-5 as in Caffe: conv 20, conv 50, 500 units (LeCun et al. 1998)", kGrey28},
-      {"resnet20", "ResNet-20 for CIFAR, parameter-free shortcuts (He et al. 2016)", kColour32},
-      {"resnet32", "ResNet-32 for CIFAR (He et al. 2016)", kColour32},
-      {"resnet56", "ResNet-56 for CIFAR (He et al. 2016)", kColour32},
-      {"vgg16", "VGG-16 with BatchNorm and a CIFAR head (Simonyan & Zisserman 2015)", kColour32},
-      {"vgg19", "VGG-19 with BatchNorm and a CIFAR head (Simonyan & Zisserman 2015)", kColour32},
-      {"lstm-rows", "LSTM over the rows of an image or a sequence, 128 units; lstm-rows:64 for another number",
-       kGrey28},
-      {"mlp:SIZES", "multilayer perceptron with these hidden sizes, such as mlp:64,32", kGrey28},
+Registry<ModelInfo()>& model_registry() {
+  using Sizes = const std::vector<int64_t>&;
+  const auto resnet = [](int64_t depth) {
+    return [depth] {
+      return ModelInfo{
+          fmt::format("resnet{}", depth),
+          fmt::format("ResNet-{} for CIFAR, parameter-free shortcuts (He et al. 2016)", depth), kColour32,
+          [depth](const Shape& image, const Shape& head, Sizes) { return build_resnet(image, head.numel(), depth); }};
+    };
   };
-  return kModels;
+  const auto vgg = [](int64_t depth) {
+    return [depth] {
+      return ModelInfo{
+          fmt::format("vgg{}", depth),
+          fmt::format("VGG-{} with BatchNorm and a CIFAR head (Simonyan & Zisserman 2015)", depth), kColour32,
+          [depth](const Shape& image, const Shape& head, Sizes) { return build_vgg(image, head.numel(), depth); }};
+    };
+  };
+  static Registry<ModelInfo()> models(
+      "model",
+      {{"lenet300",
+        [] {
+          return ModelInfo{"lenet300",
+                           "LeNet-300-100: two hidden layers (LeCun et al. 1998)",
+                           kGrey28,
+                           [](const Shape& image, const Shape& head, Sizes) {
+                             return build_mlp(image, head.numel(), {300, 100}); },
+                           0,
+                           true};
+        }},
+       {"lenet5",
+        [] {
+          return ModelInfo{
+              "lenet5", "LeNet-5 as in Caffe: conv 20, conv 50, 500 units (LeCun et al. 1998)", kGrey28,
+              [](const Shape& image, const Shape& head, Sizes) { return build_lenet5(image, head.numel()); }};
+        }},
+       {"resnet20", resnet(20)},
+       {"resnet32", resnet(32)},
+       {"resnet56", resnet(56)},
+       {"vgg16", vgg(16)},
+       {"vgg19", vgg(19)},
+       {"lstm-rows",
+        [] {
+          return ModelInfo{"lstm-rows",
+                           "LSTM over the rows of an image or a sequence, 128 units; lstm-rows:64 for another number",
+                           kGrey28,
+                           [](const Shape& image, const Shape& head, Sizes sizes) {
+                             const bool every_step = head.rank() == 2;
+                             return build_lstm_rows(image, every_step ? head[1] : head.numel(),
+                                                    sizes.empty() ? 128 : sizes[0], every_step);
+                           },
+                           1,
+                           false,
+                           true};
+        }},
+       {"mlp", [] {
+          return ModelInfo{
+              "mlp:SIZES",
+              "multilayer perceptron with these hidden sizes, such as mlp:64,32",
+              kGrey28,
+              [](const Shape& image, const Shape& head, Sizes sizes) { return build_mlp(image, head.numel(), sizes); },
+              std::numeric_limits<size_t>::max(),
+              true};
+        }}});
+  return models;
+}
+
+std::vector<ModelInfo> model_catalogue() {
+  std::vector<ModelInfo> infos;
+  for (const std::string& name : model_registry().names())
+    infos.push_back(model_registry().find("model_catalogue", name)());
+  return infos;
 }
 
 std::vector<std::string> model_names() {
@@ -103,24 +161,14 @@ ModulePtr with_heads(const std::string& name, const ModelOptions& options) {
 
 ModulePtr make_model(const std::string& name, const ModelOptions& options) {
   const ParsedName parsed = parse(name);
-  const ModelInfo& info = info_of(name, parsed);
+  const ModelInfo info = info_of(name, parsed);
   const Shape image = options.input.rank() > 0 ? options.input : image_for(info, options);
   if (options.heads.size() > 1) return with_heads(name, options);
-  const int64_t classes = options.heads.empty() ? options.classes : options.heads[0].numel();
-  check(classes > 0, "make_model", "expected a positive number of classes, got {}", classes);
-  const bool is_perceptron = parsed.family == "mlp" || name == "lenet300", is_lstm = parsed.family == "lstm-rows";
-  check(image.rank() == 3 || is_perceptron || (is_lstm && image.rank() == 2), "make_model",
+  const Shape head = options.heads.empty() ? Shape{options.classes} : options.heads[0];
+  check(head.numel() > 0, "make_model", "expected a positive number of classes, got {}", head.numel());
+  check(image.rank() == 3 || info.takes_any || (info.takes_sequences && image.rank() == 2), "make_model",
         "{} takes images (C,H,W), got inputs {}; use mlp:64 or, for sequences (T,F), lstm-rows:64", name, image);
-  if (name == "lenet300") return build_mlp(image, classes, {300, 100});
-  if (name == "lenet5") return build_lenet5(image, classes);
-  if (parsed.family.starts_with("resnet")) return build_resnet(image, classes, std::stoll(name.substr(6)));
-  if (parsed.family.starts_with("vgg")) return build_vgg(image, classes, std::stoll(name.substr(3)));
-  if (is_lstm) {
-    const bool every_step = !options.heads.empty() && options.heads[0].rank() == 2;
-    return build_lstm_rows(image, every_step ? options.heads[0][1] : classes,
-                           parsed.numbers.empty() ? 128 : parsed.numbers[0], every_step);
-  }
-  return build_mlp(image, classes, parsed.numbers);
+  return info.build(image, head, parsed.numbers);
 }
 
 }  // namespace espalier

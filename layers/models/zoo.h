@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/registry.h"
 #include "layers/module.h"
 
 namespace espalier {
@@ -21,13 +22,20 @@ struct ModelOptions {
 };
 
 struct ModelInfo {
-  std::string name;         ///< "resnet20"; "mlp:SIZES" where a parameter follows
+  std::string name;         ///< "resnet20"; "mlp:SIZES" where sizes have to follow
   std::string description;  ///< one line, with the source
   Shape image;              ///< default (C,H,W)
+  /// With fresh parameters, for images (C,H,W) -> outputs (N,head...); `sizes`: those behind the colon of its name.
+  std::function<ModulePtr(const Shape& image, const Shape& head, const std::vector<int64_t>& sizes)> build;
+  size_t most_sizes = 0;
+  bool takes_any = false;        ///< inputs of any shape, not images alone
+  bool takes_sequences = false;  ///< (T,F) too
 };
 
+/// The networks by name, up to the colon: add() your own before a recipe names it.
+Registry<ModelInfo()>& model_registry();
 /// Every network of the zoo, in the order of a list for people.
-const std::vector<ModelInfo>& model_catalogue();
+std::vector<ModelInfo> model_catalogue();
 /// Their names: "lenet300", ..., "mlp:SIZES".
 std::vector<std::string> model_names();
 

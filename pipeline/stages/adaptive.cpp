@@ -12,6 +12,7 @@ namespace {
 class AdaptiveStage : public SearchStage {
  public:
   bool rehearse(SeedRun& run) override {
+    rehearse_lesson(run);
     ScoredUnitOptions units = units_;
     const CriterionPtr asked_for = make_criterion(units.criterion);
     if (asked_for->needs_data()) units.criterion = {.name = "magnitude"};
@@ -45,7 +46,7 @@ class AdaptiveStage : public SearchStage {
   }
   void settle_own(const Recipe& recipe) override {
     espalier::settle(units_);
-    make_criterion(units_.criterion);  // not movement
+    refuse_watcher(units_.criterion, "an adaptive stage prunes before it trains, take another");
     if (!(options_.smallest_step <= options_.step))
       refuse("expected 0 < smallest_step <= step < 1, got {} and {}", options_.smallest_step, options_.step);
     if (recipe.validation == 0)

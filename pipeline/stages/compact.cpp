@@ -36,8 +36,9 @@ class CompactStage : public Stage {
     if (report.is_null()) return;
     try {
       run.index_map() = index_map_from_json(report.at("kept"));
-    } catch (const std::exception& error) {  // of the JSON library, or of the map
-      fail<FileError>("run", "{}: not what a compaction wrote: {}", folder.file(kReportFile), error.what());
+    } catch (const std::exception&) {  // of the JSON library, or of the map
+      fail<FileError>("run", "{}: not what a compaction wrote: expected the indices that were kept; start anew",
+                      folder.file(kReportFile));
     }
   }
 

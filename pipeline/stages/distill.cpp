@@ -33,7 +33,9 @@ class DistillStage : public NewNetworkStage {
  public:
   std::string new_network() const override { return model_.value_or(""); }
   bool rehearse(SeedRun& run) override {
+    const ModulePtr teacher = find_teacher(run);
     run.set_network(run.zoo_network(*model_));
+    rehearse_lesson(run, teacher);
     return true;
   }
   void run(SeedRun& run) override {
@@ -56,7 +58,10 @@ class TeacherStage : public NewNetworkStage {
   std::string own_network() const override { return model_.value_or(""); }
   bool leaves_network() const override { return false; }
   bool rehearse(SeedRun& run) override {
-    run.zoo_network(*model_);  // throws on images too small
+    const ModulePtr teacher = find_teacher(run), network = run.network();
+    run.set_network(run.zoo_network(*model_));
+    rehearse_lesson(run, teacher);
+    run.set_network(network);
     return true;
   }
   void run(SeedRun& run) override {

@@ -12,6 +12,7 @@ namespace {
 class LotteryStage : public SearchStage {
  public:
   bool rehearse(SeedRun& run) override {
+    rehearse_lesson(run);
     check_lottery(*run.network(), sites_of(*run.network(), run.example(), pattern_), options(run, nullptr));
     return false;
   }
@@ -44,7 +45,7 @@ class LotteryStage : public SearchStage {
     const double last = options_.rate * options_.output_rate;
     if (!(last >= 0 && last < 1)) refuse("expected rate * output_rate in [0,1), got {}", last);
     check_pattern(pattern_);
-    make_criterion(criterion_);
+    refuse_watcher(criterion_, "a lottery stage scores the networks that its rounds leave, take another");
     if (options_.scope == Scope::erk)
       refuse("rounds remove shares by layer or globally; expected scope = \"layer\" or \"global\", got \"erk\"");
     if (!options_.rate_of.empty() && options_.scope != Scope::layer)

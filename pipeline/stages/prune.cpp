@@ -3,11 +3,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/text.h"
+#include "pipeline/run_places.h"
 #include "pipeline/seed_run.h"
 #include "pipeline/stages.h"
 #include "pipeline/training_stage.h"
 #include "pipeline/units.h"
-#include "pruning/criteria/woodfisher.h"
 #include "pruning/schedules/gradual.h"
 #include "training/interrupt.h"
 
@@ -16,23 +17,26 @@ namespace espalier {
 namespace {
 
 constexpr const char* kBudgetFile = "budget.json";
-constexpr const char* kRemovalsFile = "removals.safetensors";
+
+/// "1,234,567"; "0.5": of shares and milliseconds a few digits are enough.
+std::string amount_text(double amount) {
+  return amount >= 1000 ? grouped(std::llround(amount)) : fmt::format("{:.6g}", amount);
+}
 
 class PruneStage : public TrainingStage {
  public:
   std::vector<std::string> files() const override { return {kBudgetFile, kRemovalsFile}; }
 
   bool rehearse(SeedRun& run) override {
+    rehearse_lesson(run);
     // Criteria that look at data, or at a training, make way for magnitude: which units go makes no difference to what
     // can go.
     ScoredUnitOptions units = units_;
-    const CriterionPtr asked_for = watches() ? nullptr : make_criterion(units.criterion);
-    if (watches() || asked_for->needs_data()) units.criterion = {.name = "magnitude"};
+    const CriterionPtr asked_for = make_criterion(units.criterion);
+    if (asked_for->watcher() != nullptr || asked_for->needs_data()) units.criterion = {.name = "magnitude"};
     const auto pruner = make_pruner(run.network(), units, pruner_options(run), run.example());
-    if (asked_for) {
-      asked_for->check_fits(*run.network(), pruner->sites());
-      asked_for->check_state(pruner->input());
-    }
+    asked_for->check_fits(*run.network(), pruner->sites());
+    asked_for->check_state(pruner->input());
     const auto kind = budget_kind();
     if (kind == BudgetKind::milliseconds) return false;  // takes too long to measure twice
     if (kind)
@@ -40,6 +44,13 @@ class PruneStage : public TrainingStage {
     else
       pruner->prune(*sparsity_);
     return true;
+  }
+
+  void read_back(SeedRun& run) override {
+    TrainingStage::read_back(run);
+    const RunFolder folder(run.folder_of(*this));
+    if (budget_kind()) number_in(folder, folder.read_json(kBudgetFile), "left");
+    if (folder.has(kRemovalsFile)) RemovalRecord::load(folder.file(kRemovalsFile));  // throws when it is damaged
   }
 
   void run(SeedRun& run) override {
@@ -54,7 +65,7 @@ class PruneStage : public TrainingStage {
       fit(run, teacher, schedule(pruner, nullptr));
     else
       pruner->prune(*sparsity_);
-    if (update_) std::dynamic_pointer_cast<BrainSurgeon>(pruner->options().criterion)->update();
+    if (update_) pruner->options().criterion->update();
     if (InterruptGuard::requested()) return;
     if (const auto record = pruner->record()) record->save(fmt::format("{}/{}", run.folder_of(*this), kRemovalsFile));
     run.say_what_is_left(pruner->sites(), units_.min_units);
@@ -100,32 +111,30 @@ class PruneStage : public TrainingStage {
     if (const double least = least_sparsity(units_.pattern); sparsity_ && *sparsity_ < least)
       refuse("pattern \"{}\": expected a sparsity of at least {:.4g}, which it removes at once, got {}", units_.pattern,
              least, *sparsity_);
-    if (update_ && units_.criterion.name != "woodfisher")
+    if (update_ && !make_criterion(units_.criterion)->has_update())
       refuse("the update belongs to criterion = \"woodfisher\", got \"{}\"", units_.criterion.name);
     if (update_ && !asks_for_no_epochs())
       refuse("the update follows a pruning at once; expected epochs = 0, then a stage that trains");
     GradualPruning::check_options(gradual_);
-    if (!watches()) return;
-    if (budget_kind()) refuse("movement knows nothing before the training; expected a sparsity or ratio, got a budget");
+    if (budget_kind()) refuse_watcher(units_.criterion, "expected a sparsity or ratio, got a budget");
     if ((gradual_.curve == SparsityCurve::one_shot ? gradual_.begin : gradual_.end) == 0)
-      refuse("movement knows nothing before the training; expected an end above 0 (one-shot: a begin)");
+      refuse_watcher(units_.criterion, "expected an end above 0 (one-shot: a begin)");
   }
 
   std::string describe_own() const override {
     const std::string what = noun(units_.pattern);
     std::string text =
         sparsity_ ? fmt::format(" {:.4g} % of the {}{}", 100 * *sparsity_, sparsity_of_.empty() ? "" : "other ", what)
-                  : fmt::format(" {} to {:g} {}", what, amount(), name_of(*budget_kind()));
+                  : fmt::format(" {} to {} {}", what, amount_text(amount()), name_of(*budget_kind()));
     for (const auto& [layer, sparsity] : sparsity_of_) text += fmt::format(", {:.4g} % of {}", 100 * sparsity, layer);
     if (!sparsity_of_.empty()) text += ",";
     text += fmt::format(" by {}, {}", units_.criterion.name, name_of(*units_.scope));
     return update_ ? text + ", the others updated" : text;
   }
   const char* before_epochs() const override { return ", over"; }
-  bool has_to_train() const override { return watches(); }
+  bool has_to_train() const override { return make_criterion(units_.criterion)->watcher() != nullptr; }
 
  private:
-  bool watches() const { return units_.criterion.name == "movement"; }
   std::optional<BudgetKind> budget_kind() const {
     if (parameters_) return BudgetKind::parameters;
     if (macs_) return BudgetKind::macs;
@@ -150,13 +159,21 @@ class PruneStage : public TrainingStage {
                                                   const std::shared_ptr<BudgetPruner>& budget) const {
     std::vector<std::shared_ptr<Callback>> callbacks;
     // A criterion that watches the training does so before the schedule asks it.
-    if (const auto watcher = std::dynamic_pointer_cast<Callback>(pruner->options().criterion))
-      callbacks.push_back(watcher);
+    const CriterionPtr& criterion = pruner->options().criterion;
+    if (Callback* watcher = criterion->watcher()) callbacks.emplace_back(criterion, watcher);
     GradualOptions gradual = gradual_;
     gradual.sparsity = sparsity_.value_or(0);
     callbacks.push_back(budget ? std::make_shared<GradualPruning>(budget, gradual)
                                : std::make_shared<GradualPruning>(pruner, gradual));
     return callbacks;
+  }
+
+  /// A number of budget.json. Throws FileError when it isn't there.
+  static double number_in(const RunFolder& folder, const nlohmann::json& record, const char* key) {
+    if (!record.is_object() || !record.contains(key) || !record.at(key).is_number())
+      fail<FileError>("run", "{}: expected a number \"{}\", as a prune stage wrote it; start anew with --overwrite",
+                      folder.file(kBudgetFile), key);
+    return record.at(key);
   }
 
   void run_to_budget(SeedRun& run, const std::shared_ptr<Pruner>& pruner, const ModulePtr& teacher) {
@@ -171,7 +188,7 @@ class PruneStage : public TrainingStage {
       folder.write_json(kBudgetFile, record);
     }
     Budget budget = budget_of(0);
-    budget.amount = record.at("amount");
+    budget.amount = number_in(folder, record, "amount");
     const auto to_budget = std::make_shared<BudgetPruner>(pruner, budget, run.example());
     if (trains())
       fit(run, teacher, schedule(pruner, to_budget));
@@ -180,8 +197,8 @@ class PruneStage : public TrainingStage {
     if (InterruptGuard::requested()) return;
     record["left"] = cost(*run.network());
     folder.write_json(kBudgetFile, record);
-    const double before = record.at("before"), left = record.at("left");
-    run.say("    {}: {:.6g} -> {:.6g}, budget {:.6g}", kind, before, left, budget.amount);
+    run.say("    {}: {} -> {}, budget {}", kind, amount_text(record.at("before")), amount_text(record.at("left")),
+            amount_text(budget.amount));
   }
 
   std::optional<double> sparsity_, ratio_, parameters_, macs_, bytes_, milliseconds_;

@@ -14,6 +14,7 @@ class VariationalStage : public TrainingStage {
  public:
   /// Its masks are only known when it ends.
   bool rehearse(SeedRun& run) override {
+    rehearse_lesson(run);
     parts(run);
     return false;
   }
@@ -25,25 +26,18 @@ class VariationalStage : public TrainingStage {
   }
   bool may_keep_best() const override { return false; }
   TrainingParts parts(SeedRun& run) override {
-    make_variational(sequential(run), layers_);
+    make_variational(*run.network(), layers_);
     VariationalPenaltyOptions options = penalty_;
     options.examples = run.train().size();
     return {.callbacks = {std::make_shared<VariationalPenalty>(run.network(), options)}};
   }
   void finish(SeedRun& run, const TrainingParts&) override {
-    const SparsityCount count = remove_variational(sequential(run));
+    const SparsityCount count = remove_variational(*run.network());
     run.say("    {} of {} weights are left", grouped(count.weights - count.masked), grouped(count.weights));
     run.warn_of_collapses(weight_sites(*run.network()), 1);
   }
 
  private:
-  static Sequential& sequential(SeedRun& run) {
-    const auto network = std::dynamic_pointer_cast<Sequential>(run.network());
-    check(network != nullptr, "variational", "expected a network that is a Sequential, got a {}",
-          run.network()->type());
-    return *network;
-  }
-
   VariationalPenaltyOptions penalty_;
   VariationalOptions layers_;
 };

@@ -3,8 +3,11 @@
 #include <utility>
 
 #include "core/json.h"
+#include "pruning/learned/movement.h"
 
 namespace espalier {
+
+void Criterion::update() { fail(name(), "this criterion scores weights, and knows no update of those that are left"); }
 
 void for_each_batch(const Criterion& criterion, const CriterionInput& input,
                     const std::function<void(const Batch&)>& f) {
@@ -74,7 +77,9 @@ Registry<CriterionPtr()>& criterion_registry() {
                     {"bn-scale", bn_scale_criterion},
                     {"fpgm", fpgm_criterion},
                     {"apoz", apoz_criterion},
-                    {"hrank", [] { return hrank_criterion(); }}});
+                    {"hrank", [] { return hrank_criterion(); }},
+                    {"unit-gradient", unit_gradient_criterion},
+                    {"movement", [] { return std::make_shared<MovementCriterion>(); }}});
   return criteria;
 }
 
@@ -91,7 +96,6 @@ std::vector<std::string> criterion_names() { return criterion_registry().names()
 
 void criterion_field(FieldVisitor& f, PartChoice& chosen) {
   const PartFields fields_of = [](const std::string& name) -> std::function<void(FieldVisitor&)> {
-    if (name == "movement") return [](FieldVisitor&) {};
     return [criterion = make_criterion(name)](FieldVisitor& visitor) { criterion->fields(visitor); };
   };
   f.part("criterion", chosen, fields_of, "What a weight is worth");

@@ -13,6 +13,8 @@
 
 namespace espalier {
 
+class Callback;
+
 /// What a criterion may look at besides the weights.
 struct CriterionInput {
   Module& module;
@@ -39,6 +41,15 @@ class Criterion {
   virtual void check_fits(const Module& /*module*/, const std::vector<Site>& /*sites*/) const {}
   /// The same for what only a look at the data tells; score() calls it.
   virtual void check_state(const CriterionInput& /*input*/) const {}
+  /// A Pruner calls it when it is made: the network that will be scored.
+  virtual void attach(const Module& /*module*/) {}
+  /// The callback by which it watches a training, without which it has nothing to say; null: it scores any network as
+  /// that is.
+  virtual Callback* watcher() { return nullptr; }
+  /// Whether update() moves weights.
+  virtual bool has_update() const { return false; }
+  /// Moves the weights that are left to make up for those that were masked since score(). Throws without has_update().
+  virtual void update();
   /// A saliency for every weight of `parameters`, in their shapes: higher is more worth keeping. Masked weights score 0
   /// unless the criterion says what they would be worth. Leaves weights, gradients, masks and modes as they were.
   /// Throws when it needs data and got none.
@@ -62,8 +73,7 @@ Registry<CriterionPtr()>& criterion_registry();
 CriterionPtr make_criterion(const std::string& name);
 /// With options: {.name = "taylor", .options = R"({"squared": false})"}. Throws on options that it doesn't have.
 CriterionPtr make_criterion(const PartChoice& chosen);
-/// A criterion as an option of something, with options of its own. "movement", which is made of a network and watches
-/// its training, is one too.
+/// A criterion as an option of something, with options of its own.
 void criterion_field(FieldVisitor& f, PartChoice& chosen);
 std::vector<std::string> criterion_names();
 
@@ -189,6 +199,9 @@ CriterionPtr apoz_criterion();
 struct HRankOptions {
   double tolerance = 1e-6;  ///< relative, for each row or column of a map: see matrix_rank
 };
+/// How strongly the loss reacts to a unit: the sum over examples and positions of |dL/dz|, L the loss of the example, z
+/// the unit's output before its activation (that of the BatchNorm where one is called on the layer). Throws for LSTMs.
+CriterionPtr unit_gradient_criterion();
 /// The mean rank of the feature maps max(0, z) (z as for apoz) over the examples; 1 x 1 maps of a Linear have rank 0 or
 /// 1. Lin et al. 2020, "HRank: filter pruning using high-rank feature map".
 CriterionPtr hrank_criterion(const HRankOptions& options = {});

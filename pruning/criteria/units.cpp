@@ -134,30 +134,27 @@ std::vector<bool> existing_weights(const Parameter& parameter) {
   return parameter.mask().as_elements().units();
 }
 
+std::vector<UnitOutputs> observe_units(const Module& network, const std::function<void()>& forward) {
+  std::unordered_set<const Module*> norms;
+  for (const auto& [name, norm] : batch_norms(network)) norms.insert(norm.get());
+  std::vector<UnitOutputs> seen;
+  const ForwardObserver observer([&](Module& module, const Variable& in, const Variable& out) {
+    if (const ChannelAccount account = module.channels(); account.is_affine)
+      seen.push_back({module.parameter(account.readers[0].weight), out, channel_axis(account.axis, out.rank())});
+    if (!norms.contains(&module)) return;
+    for (UnitOutputs& s : seen)
+      if (s.output.is_same(in)) s.output = out;
+  });
+  forward();
+  return seen;
+}
+
 void for_each_activation(const Criterion& criterion, const CriterionInput& input,
                          const std::function<void(const Parameter& weight, const Tensor& activations)>& f) {
-  struct Seen {
-    Parameter weight;
-    Variable output;
-    int channel_axis;
-  };
-  std::unordered_set<const Module*> norms;
-  for (const auto& [name, norm] : batch_norms(input.module)) norms.insert(norm.get());
   const EvalMode mode(input.module);
   const NoGrad no_grad;
   for_each_batch(criterion, input, [&](const Batch& batch) {
-    std::vector<Seen> seen;
-    {
-      const ForwardObserver observer([&](Module& module, const Variable& in, const Variable& out) {
-        if (const ChannelAccount account = module.channels(); account.is_affine)
-          seen.push_back({module.parameter(account.readers[0].weight), out, channel_axis(account.axis, out.rank())});
-        if (!norms.contains(&module)) return;
-        for (Seen& s : seen)
-          if (s.output.is_same(in)) s.output = out;
-      });
-      forward_of(input, batch);
-    }
-    for (const Seen& s : seen) {
+    for (const UnitOutputs& s : observe_units(input.module, [&] { forward_of(input, batch); })) {
       const Tensor activation = relu(s.output).data().contiguous();
       f(s.weight, activation.rank() == 4 && s.channel_axis == 1
                       ? activation

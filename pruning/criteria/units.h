@@ -20,6 +20,16 @@ Saliencies spread_over_units(const Criterion& criterion, const std::vector<Param
 /// Whether each weight exists, in row-major order.
 std::vector<bool> existing_weights(const Parameter& parameter);
 
+/// What the units of a weight put out: the output of an affine layer (ChannelAccount), such as Linear and Conv2d, or of
+/// the BatchNorm that is called on it.
+struct UnitOutputs {
+  Parameter weight;
+  Variable output;
+  int channel_axis;
+};
+/// Calls `forward`, and returns what the network's affine layers put out meanwhile.
+std::vector<UnitOutputs> observe_units(const Module& network, const std::function<void()>& forward);
+
 /// Runs the batches of the input through the network in evaluation mode without history and calls
 /// f(weight, activations) for each affine layer (ChannelAccount), such as Linear and Conv2d: max(0, z) as (N,C,H,W), z
 /// their output or that of the BatchNorm that is called on it; H = W = 1 and N all leading axes for a Linear.

@@ -30,7 +30,8 @@ class BrainSurgeon : public Criterion {
   /// BERT surgeon"), not one by one. Once for each score(), before any training: throws when the existing
   /// weights are not those that were scored, and then changes nothing. NumericError when a block is singular to
   /// rounding: take more damping.
-  void update();
+  void update() override;
+  bool has_update() const override { return true; }
 
  private:
   struct Scored {

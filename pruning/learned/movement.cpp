@@ -6,9 +6,19 @@
 
 namespace espalier {
 
-MovementCriterion::MovementCriterion(std::vector<Parameter> parameters) : parameters_(std::move(parameters)) {
-  check(!parameters_.empty(), "movement", "expected parameters to watch, got none");
+MovementCriterion::MovementCriterion(std::vector<Parameter> parameters) : were_given_(!parameters.empty()) {
+  watch(std::move(parameters));
+}
+
+void MovementCriterion::attach(const Module& module) {
+  if (!were_given_) watch(module.parameters());
+}
+
+void MovementCriterion::watch(std::vector<Parameter> parameters) {
+  parameters_ = std::move(parameters);
+  scores_.clear();
   for (const Parameter& parameter : parameters_) scores_.push_back(Tensor::zeros_like(parameter.data()));
+  steps_ = 0;
 }
 
 Saliencies MovementCriterion::score(const std::vector<Parameter>& parameters, const CriterionInput&) {

@@ -9,6 +9,7 @@
 #include "core/ops.h"
 #include "core/random.h"
 #include "layers/init.h"
+#include "layers/registry.h"
 #include "pruning/learned/units.h"
 #include "pruning/learned/variational.h"
 
@@ -152,8 +153,8 @@ ModulePtr StraightThroughMask::from_config(const nlohmann::json& config) {
 void register_learned_modules() {
   static std::once_flag once;
   std::call_once(once, [] {
-    register_module_type("HardConcreteGate", HardConcreteGate::from_config);
-    register_module_type("StraightThroughMask", StraightThroughMask::from_config);
+    module_registry().replace("HardConcreteGate", HardConcreteGate::from_config);
+    module_registry().replace("StraightThroughMask", StraightThroughMask::from_config);
   });
   register_variational_layers();
 }

@@ -8,7 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/fields.h"
+#include "layers/containers.h"
 #include "layers/modules_of_type.h"
+#include "layers/registry.h"
 #include "pruning/learned/variational_ops.h"
 
 namespace espalier {
@@ -69,7 +71,7 @@ VariationalLayer::VariationalLayer(ModulePtr layer, const VariationalOptions& op
         options.threshold);
   share_parameter("weight", layer_->parameter(reader_.weight));
   if (bias_.defined()) share_parameter("bias", layer_->parameter(reader_.bias));
-  register_module_type(type(), from_config);
+  module_registry().replace(type(), from_config);
 }
 
 Variable VariationalLayer::affine(const Variable& x, const Variable& weight, const Variable& bias) const {
@@ -110,8 +112,8 @@ Variable VariationalLayer::evaluation_weight() const {
 void register_variational_layers() {
   static std::once_flag once;
   std::call_once(once, [] {
-    register_module_type("VariationalLinear", from_config);
-    register_module_type("VariationalConv2d", from_config);
+    module_registry().replace("VariationalLinear", from_config);
+    module_registry().replace("VariationalConv2d", from_config);
   });
 }
 
@@ -138,22 +140,30 @@ int64_t replace_layers(Sequential& network, std::map<const Module*, ModulePtr>& 
   }
   return replaced;
 }
+
+std::shared_ptr<Sequential> sequential(const char* operation, const Module& network) {
+  const auto found = modules_of_type<Sequential>(network);  // the network itself comes first
+  check(!found.empty() && found.front().first.empty(), operation, "expected a network that is a Sequential, got a {}",
+        network.type());
+  return found.front().second;
+}
 }  // namespace
 
-int64_t make_variational(Sequential& network, const VariationalOptions& options) {
+int64_t make_variational(Module& network, const VariationalOptions& options) {
   register_variational_layers();
   std::map<const Module*, ModulePtr> done;
-  const int64_t replaced = replace_layers(network, done, [&](const ModulePtr& child) -> ModulePtr {
-    if (!child->channels().is_affine) return nullptr;
-    return std::make_shared<VariationalLayer>(child, options);
-  });
+  const int64_t replaced =
+      replace_layers(*sequential("make_variational", network), done, [&](const ModulePtr& child) -> ModulePtr {
+        if (!child->channels().is_affine) return nullptr;
+        return std::make_shared<VariationalLayer>(child, options);
+      });
   check(replaced > 0, "make_variational",
         "there is no Linear, Conv2d or other affine layer in this Sequential or the Sequentials in it");
   network.named_parameters();  // full names
   return replaced;
 }
 
-SparsityCount remove_variational(Sequential& network) {
+SparsityCount remove_variational(Module& network) {
   SparsityCount count;
   std::map<const Module*, ModulePtr> plain, done;
   for (const auto& [name, layer] : modules_of_type<VariationalLayer>(network)) plain[layer.get()] = layer->plain();
@@ -165,7 +175,7 @@ SparsityCount remove_variational(Sequential& network) {
     count.weights += mask.num_elements();
     count.masked += mask.num_elements() - mask.count_elements();
   }
-  replace_layers(network, done, [&](const ModulePtr& child) {
+  replace_layers(*sequential("remove_variational", network), done, [&](const ModulePtr& child) {
     const auto found = plain.find(child.get());
     return found == plain.end() ? ModulePtr() : found->second;
   });

@@ -1,7 +1,7 @@
 // Sparse variational dropout: every weight learns how much noise it bears; those that bear any amount are not needed.
 #pragma once
 
-#include "layers/containers.h"
+#include "layers/module.h"
 #include "pruning/site.h"
 #include "training/trainer.h"
 
@@ -63,13 +63,13 @@ void register_variational_layers();
 
 /// Replaces every affine layer, such as Linear and Conv2d, of a Sequential, and of the Sequentials in it, by its
 /// variational layer, which takes over the layer's Parameters. Returns how many. Make the optimiser afterwards: there
-/// are new parameters; no weight decay on them. Throws when there is none to replace.
-int64_t make_variational(Sequential& network, const VariationalOptions& options = {});
+/// are new parameters; no weight decay on them. Throws when the network is no Sequential, or has none to replace.
+int64_t make_variational(Module& network, const VariationalOptions& options = {});
 
 /// The inverse: plain layers, masked where log alpha exceeds the threshold. The weights' Parameters stay the same ones;
 /// an optimiser made before trains the log_sigma2 that are gone, so make a new one. Returns the weights and how many of
 /// them are masked.
-SparsityCount remove_variational(Sequential& network);
+SparsityCount remove_variational(Module& network);
 
 /// The variational layers of a network. Throws when there is none.
 std::vector<std::shared_ptr<VariationalLayer>> variational_layers(const Module& network);

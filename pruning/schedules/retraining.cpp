@@ -13,7 +13,8 @@ class LaterPart : public Schedule {
   double lr(double base, const TrainingPosition& at) const override { return whole_->lr(base, shifted(at)); }
   std::optional<double> momentum(const TrainingPosition& at) const override { return whole_->momentum(shifted(at)); }
   void observe(double loss) override { whole_->observe(loss); }
-  std::string text() const override { return fmt::format("{} from step {} of {}", whole_->text(), skip_, total_); }
+  std::string name() const override { return "later part"; }
+  std::string text() override { return fmt::format("{} from step {} of {}", whole_->text(), skip_, total_); }
   nlohmann::json state() const override { return whole_->state(); }
   void load_state(const nlohmann::json& state) override { whole_->load_state(state); }
 

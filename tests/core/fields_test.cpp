@@ -94,6 +94,55 @@ TEST(Fields, AreDescribed) {
   EXPECT_TRUE(o.parts.empty() && !o.maybe) << "to describe changes nothing";
 }
 
+TEST(Fields, AreReadFromTexts) {
+  const auto read = [](const std::string& text) {
+    Options o;
+    read_text_fields("op", split_options(text), [&](FieldVisitor& f) { fields(f, o); });
+    return o;
+  };
+  EXPECT_EQ(read("0.25,7").share, 0.25) << "in the order of the list";
+  EXPECT_EQ(read("0.25,7").count, 7);
+  const Options o = read("colour=red,on=true,names=x,of=fc1=0.5");
+  EXPECT_TRUE(o.colour == Colour::red && o.on);
+  EXPECT_EQ(o.names, std::vector<std::string>{"x"});
+  EXPECT_EQ(o.of.at("fc1"), 0.5);
+  expect_contains(message_of([&] { read("cuont=3"); }), "[op] no option is named 'cuont', did you mean 'count'?");
+  expect_contains(message_of([&] { read("count=2.5"); }), "count: expected a whole number, got '2.5'");
+  expect_contains(message_of([&] { read("share=1.5"); }), "share: expected a number in [0,1], got 1.5");
+  expect_contains(message_of([&] { read("colour=rod"); }),
+                  "colour: expected a colour: red, green, did you mean 'red'?, got 'rod'");
+  expect_contains(message_of([&] { read("count=100"); }), "many need on");
+
+  // What a command line says of a list of structs: one text for each.
+  Options given;
+  read_text_fields("op", {{.name = "part", .value = "name=a,weight=2"}, {.name = "part", .value = "b"}},
+                   [&](FieldVisitor& f) { fields(f, given); });
+  ASSERT_EQ(given.parts.size(), 2U);
+  EXPECT_EQ(given.parts[0].weight, 2);
+  EXPECT_EQ(given.parts[1].name, "b");
+  expect_contains(message_of([&] {
+                    read_text_fields(
+                        "op", {{.name = "count", .value = "0"}}, [&](FieldVisitor& f) { fields(f, given); },
+                        [](const std::string& name) { return "--" + name; });
+                  }),
+                  "[op] --count: expected a number of at least 1, got 0");
+}
+
+TEST(Fields, APartIsATextToo) {
+  const PartFields fields_of = [](const std::string& name) -> std::function<void(FieldVisitor&)> {
+    check(name == "p", "op", "unknown part '{}'", name);
+    return [part = std::make_shared<Part>()](FieldVisitor& f) { fields(f, *part); };
+  };
+  EXPECT_EQ(choice_of_text("p", fields_of).options, "");
+  const PartChoice chosen = choice_of_text("p:weight=1", fields_of);
+  EXPECT_EQ(chosen.name, "p");
+  EXPECT_EQ(chosen.options, R"({"weight":1.0})") << "what was given stands there, though it is the default";
+  EXPECT_EQ(to_text(choice_of_text("p:weight=0.5", fields_of)), "p:weight=0.5");
+  EXPECT_ANY_THROW(choice_of_text("q", fields_of));
+  Part part{.name = "n", .weight = 0.1};
+  EXPECT_EQ(text_of_fields([&](FieldVisitor& f) { fields(f, part); }), "name=n,weight=0.1");
+}
+
 TEST(Registry, FindsWhatWasAddedAndNamesTheNearest) {
   Registry<int(int)> registry("operation", {{"twice", [](int x) { return 2 * x; }}});
   registry.add("square", [](int x) { return x * x; });
@@ -103,6 +152,8 @@ TEST(Registry, FindsWhatWasAddedAndNamesTheNearest) {
                   "[op] unknown operation 'twic', did you mean 'twice'?");
   expect_contains(message_of([&] { registry.add("twice", [](int x) { return x; }); }),
                   "the operation 'twice' is known already");
+  registry.replace("twice", [](int x) { return x + x + 1; });
+  EXPECT_EQ(registry.find("op", "twice")(3), 7);
   expect_contains(message_of([&] { registry.add("none", nullptr); }),
                   "expected a name and a function that makes the operation");
 }

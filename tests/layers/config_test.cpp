@@ -5,6 +5,7 @@
 
 #include "core/storage.h"
 #include "layers/models/zoo.h"
+#include "layers/registry.h"
 #include "layers/size_budget.h"
 #include "tests/layers/expect.h"
 
@@ -99,7 +100,7 @@ TEST(Config, EveryTypeRoundTrips) {
     EXPECT_TRUE(identical((*module)(x).data(), (*rebuilt)(x).data()));
     EXPECT_TRUE(identical((*module)(x).data(), (*module->clone())(x).data()));
   }
-  for (const std::string& type : module_types())
+  for (const std::string& type : module_registry().names())
     EXPECT_TRUE(seen.contains(type) || type == "Doubled" || type == "Scale") << type << " has no example here";
 }
 

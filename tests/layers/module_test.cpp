@@ -7,6 +7,7 @@
 #include "layers/embedding.h"
 #include "layers/linear.h"
 #include "layers/norm.h"
+#include "layers/registry.h"
 #include "layers/residual.h"
 #include "tests/layers/expect.h"
 
@@ -236,7 +237,7 @@ class Doubled : public Module {
 TEST(Module, UsersTypesJoinTheTable) {
   Sequential net(Doubled(3), ReLU());
   expect_error([&] { net.clone(); }, {"unknown module type 'Doubled'"});
-  register_module_type("Doubled", [](const nlohmann::json& config) -> ModulePtr {
+  module_registry().replace("Doubled", [](const nlohmann::json& config) -> ModulePtr {
     return std::make_shared<Doubled>(config.at("n").get<int64_t>());
   });
   const Variable x = noise({2, 3}, 5, DType::f32);

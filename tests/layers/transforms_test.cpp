@@ -7,6 +7,7 @@
 #include "layers/conv.h"
 #include "layers/dropout.h"
 #include "layers/linear.h"
+#include "layers/registry.h"
 #include "tests/layers/expect.h"
 
 namespace espalier {
@@ -28,7 +29,7 @@ class Scale : public Module {
 };
 
 void register_scale() {
-  register_module_type("Scale", [](const nlohmann::json&) { return std::make_shared<Scale>(1); });
+  module_registry().replace("Scale", [](const nlohmann::json&) { return std::make_shared<Scale>(1); });
 }
 
 Values values(const Variable& x) { return x.data().to_vector<float>(); }

@@ -8,6 +8,7 @@
 
 #include "core/safetensors.h"
 #include "layers/models/zoo.h"
+#include "pipeline/model_file.h"
 #include "pipeline/units.h"
 #include "pruning/pruner.h"
 #include "tests/expect_error.h"
@@ -232,6 +233,109 @@ TEST(Pipeline, ACriterionHasOptionsOfItsOwn) {
                   "no option is named 'q'");
   expect_contains(message_of([&] { make_criterion(PartChoice{.name = "sigma", .options = R"({"k": "two"})"}); }),
                   "k: expected a value of its kind, got \"two\"");
+}
+
+/// Adam whose options a program chose, under a name of its own.
+struct MeekOptions {
+  double lr = 0.125, weight_decay = 0.5;
+};
+void fields(FieldVisitor& f, MeekOptions& o) {
+  lr_field(f, o.lr);
+  weight_decay_field(f, o.weight_decay);
+}
+class Meek : public Sgd {
+ public:
+  explicit Meek(ParameterGroups groups, const MeekOptions& options = {})
+      : Sgd(std::move(groups), {.lr = options.lr, .weight_decay = options.weight_decay}) {}
+};
+
+TEST(Pipeline, AnOptimizerHasOptionsOfItsOwn) {
+  const auto stage = [](const std::string& lines) {
+    return to_toml(recipe_of("[[stage]]\ntype = \"train\"\nepochs = 1\n" + lines));
+  };
+  const std::string text = stage("optimizer = { name = \"adam\", beta1 = 0.8, beta2 = 0.99, lr = 0.001 }\n");
+  expect_contains(text, "optimizer = { name = \"adam\", beta2 = 0.99 }\nlr = 0.001\nmomentum = 0.8\n");
+  EXPECT_EQ(to_toml(parse_recipe(text, "again")), text);
+  EXPECT_EQ(stage("optimizer = \"adam:beta2=0.99,lr=0.001,beta1=0.8\"\n"), text);
+  expect_contains(stage("optimizer = { name = \"adam\", beta2 = 0.999 }\n"), "optimizer = \"adam\"\nlr = 0.002\n");
+  expect_contains(message_of([&] { stage("lr = 0.1\noptimizer = { name = \"adam\", lr = 0.001 }\n"); }),
+                  "test.toml:4: [train] lr is said of the optimiser and beside it");
+  expect_contains(message_of([&] { stage("optimizer = { name = \"adam\", beta3 = 0.9 }\n"); }),
+                  "test.toml:7: a optimizer has no key 'beta3'");
+  expect_contains(message_of([&] { stage("optimizer = \"adam\"\nnesterov = true\n"); }),
+                  "nesterov: expected the optimiser sgd with a momentum");
+
+  optimizer_registry().replace("meek", maker_of<Meek, MeekOptions>);
+  expect_contains(stage("optimizer = \"meek\"\n"),
+                  "optimizer = \"meek\"\nlr = 0.125\nnesterov = false\nweight_decay = 0.5\n");
+  const Folder folder;
+  const RecipeResult result = run_recipe(
+      recipe_of("[[stage]]\ntype = \"train\"\nepochs = 1\nweight_decay = 0\noptimizer = { name = \"meek\" }\n"),
+      {.out = folder.path});
+  EXPECT_GT(result.seeds.at(0).after.accuracy(), 0.2);
+}
+
+TEST(Pipeline, LearnsFromTheFirstImagesOnly) {
+  const Folder folder;
+  const Recipe recipe =
+      parse_recipe(std::string("images = 100\n") + kHead + "[[stage]]\ntype = \"train\"\nepochs = 1\n", "few.toml");
+  const Splits data = load_dataset("digits");
+  const SeedRun run(recipe, 0, data, folder.path, {});
+  EXPECT_EQ(run.train().size() + run.validation().size(), 100);
+  EXPECT_EQ(run.validation().size(), 20);
+  run_recipe(recipe, {.out = folder.path});
+  // What starts from that network knows which images it has not seen.
+  const Recipe next = parse_recipe("start = \"" + folder.path +
+                                       "\"\nmodel = \"mlp:16,8\"\ndata = \"digits\"\n[[stage]]\n"
+                                       "type = \"train\"\nepochs = 1\n",
+                                   "next.toml");
+  EXPECT_EQ(next.images, 100);
+  EXPECT_EQ(next.validation, 0.2);
+  EXPECT_TRUE(validates_on_unseen_images(next));
+}
+
+TEST(Pipeline, ClassesHaveWeights) {
+  const Folder folder;
+  run_recipe(recipe_of("[[stage]]\ntype = \"train\"\nepochs = 3\nclass_weights = { \"9\" = 0 }\n"),
+             {.out = folder.path});
+  const ModulePtr network = open_model(find_model(folder.path)).module;
+  const ConfusionMatrix confusion = evaluate(*network, load_dataset("digits").test).confusion;
+  EXPECT_EQ(confusion.recall(9), 0) << "nothing asked for class 9";
+  EXPECT_GT(confusion.accuracy(), 0.7);
+  const std::string stage = "[[stage]]\ntype = \"train\"\nepochs = 1\nclass_weights = { \"9\" = 2.5 }\n";
+  expect_contains(to_toml(recipe_of(stage)), "class_weights = { \"9\" = 2.5 }\n");
+  expect_contains(message_of([&] { recipe_of("[[stage]]\ntype = \"train\"\nclass_weights = { nine = 2 }\n"); }),
+                  "test.toml:4: [train] class_weights: 'nine' is no class of digits");
+  expect_contains(message_of([&] { recipe_of(stage + "teacher = \"start\"\n"); }),
+                  "class_weights are of the labels' loss");
+}
+
+TEST(Pipeline, ANetworkOfAProgramHasAName) {
+  model_registry().replace("wide", [] {
+    return ModelInfo{"wide",
+                     "one hidden layer of twice the inputs",
+                     {1, 8, 8},
+                     [](const Shape& image, const Shape& head, const std::vector<int64_t>&) {
+                       return make_model(
+                           fmt::format("mlp:{}", 2 * image.numel()),
+                           {.classes = head.numel(), .in_channels = image[0], .height = image[1], .width = image[2]});
+                     }};
+  });
+  const Recipe recipe =
+      parse_recipe("model = \"wide\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nepochs = 1\n", "own.toml");
+  const Folder folder;
+  EXPECT_EQ(run_recipe(recipe, {.out = folder.path}).seeds.at(0).after.parameters, 64 * 128 + 128 + 128 * 10 + 10);
+}
+
+TEST(Pipeline, ACriterionThatWatchesNeedsATraining) {
+  const auto stage = [](const std::string& lines) { recipe_of("[[stage]]\ncriterion = \"movement\"\n" + lines); };
+  stage("type = \"prune\"\nsparsity = 0.5\nepochs = 1\n");
+  for (const char* lines : {"type = \"prune\"\nmacs = 0.5\nepochs = 1\n", "type = \"adaptive\"\n",
+                            "type = \"lottery\"\n", "type = \"prune\"\nsparsity = 0.5\nend = 0\nepochs = 1\n"})
+    expect_contains(message_of([&] { stage(lines); }),
+                    "criterion = \"movement\" knows nothing before a training has shown it gradients");
+  expect_contains(message_of([&] { stage("type = \"prune\"\nsparsity = 0.5\nepochs = 0\n"); }),
+                  "a stage of type prune works while it trains");
 }
 
 }  // namespace

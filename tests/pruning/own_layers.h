@@ -5,6 +5,7 @@
 
 #include "core/random.h"
 #include "layers/module.h"
+#include "layers/registry.h"
 
 namespace espalier {
 
@@ -70,12 +71,12 @@ class ChannelGate : public Module {
 };
 
 inline void register_own_layers() {
-  register_module_type(
+  module_registry().replace(
       "ChannelGate", [](const nlohmann::json& config) { return std::make_shared<ChannelGate>(config.at("channels")); });
-  register_module_type("SqueezeExcite", [](const nlohmann::json& config) {
+  module_registry().replace("SqueezeExcite", [](const nlohmann::json& config) {
     return std::make_shared<SqueezeExcite>(config.at("channels"), config.at("hidden"));
   });
-  register_module_type("ChannelMix", [](const nlohmann::json& config) {
+  module_registry().replace("ChannelMix", [](const nlohmann::json& config) {
     return std::make_shared<ChannelMix>(config.at("from"), config.at("to"));
   });
 }

@@ -79,7 +79,7 @@ TEST(Command, WrongNamesAndValuesExitWith2AndSuggestTheNearest) {
       {"train --model mlp:8 --data digits --epochs three", "--epochs"},
       {"train --model mlp:8 --data digits --epochs 0", "--epochs: expected a number from 1"},
       {"train --model mlp:8 --data digits --lr nan", "--lr: expected a number"},
-      {"train --model mlp:8 --data digits --validation 1.5", "--validation: expected a fraction"},
+      {"train --model mlp:8 --data digits --validation 1.5", "--validation: expected a number in [0,1), got 1.5"},
       {"train --model mlp:8 --data digits --patience 3", "add --validation 0.1"},
       {"train --model mlp:8 --data digits --optimizer adam --nesterov", "--nesterov"},
       {"train --model mlp:8 --data digits --device cuda", "[cuda]"},

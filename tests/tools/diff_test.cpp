@@ -28,6 +28,9 @@ TEST(Diff, OfANetworkWithItselfIsNothing) {
   EXPECT_TRUE(answers.at("worst_class").is_null());
   EXPECT_EQ(json.at("accuracy").at("before"), json.at("accuracy").at("after"));
   EXPECT_EQ(json.at("corrupted").at("corruptions").size(), 13U);  // with none
+  // Weights, 64 * 24 + 24 * 10, without the 34 biases: as a sparsity counts.
+  const Said text = run(networks(), "diff net net --corrupted 0 --show 0");
+  EXPECT_TRUE(contains(text.out, "1,776  1,776")) << text.out;
   EXPECT_TRUE(json.at("removed").empty());
 }
 

@@ -70,7 +70,86 @@ TEST(Run, TellsTheWholeStory) {
   ASSERT_EQ(compare.json()["networks"].size(), 2u);
   EXPECT_EQ(compare.json()["networks"][1]["parameters"], after["parameters"]);
   EXPECT_GT(compare.json()["networks"][1]["latency_128"]["p95"], 0);
+  // A run of a program with stages of its own can be compared too.
+  write_file(folder / "runs/story/recipe.toml",
+             read_file(folder / "runs/story/recipe.toml") + "\n[[stage]]\ntype = \"of-another-program\"\n");
+  const Said foreign = run(folder, "compare runs/story --rounds 2 --json");
+  ASSERT_EQ(foreign.status, 0) << foreign.err;
+  EXPECT_EQ(foreign.json()["networks"][0]["parameters"], before["parameters"]);
+  EXPECT_EQ(foreign.json()["networks"].size(), 2u);
   EXPECT_EQ(run(folder, "run story.toml").status, 2) << "the folder holds a run";
+}
+
+TEST(Prune, FlagsAreTheKeysOfTheStage) {
+  const Folder folder;
+  ASSERT_EQ(run(folder, "train --model mlp:8 --data digits --epochs 1 --out m --optimizer adam:beta2=0.9").status, 0);
+  EXPECT_TRUE(contains(read_file(folder / "m/run.json"), "\"beta2\": 0.9"));
+  const Said said = run(folder,
+                        "prune m --sparsity 0.5 --sparsity-of fc1.weight=0.75 --epochs 1 --optimizer adam:beta2=0.9 "
+                        "--warmup 0.5 --no-nesterov --teacher start --alpha 0.5 --out p "
+                        "--term type=relational-distance,weight=2");
+  ASSERT_EQ(said.status, 0) << said.all();
+  const std::string recipe = read_file(folder / "p/recipe.toml");
+  for (const char* line :
+       {"optimizer = { name = \"adam\", beta2 = 0.9 }\n", "sparsity_of = { \"fc1.weight\" = 0.75 }\n", "warmup = 0.5\n",
+        "alpha = 0.5\n", "type = \"relational-distance\"\nweight = 2.0\n"})
+    EXPECT_TRUE(contains(recipe, line)) << line << recipe;
+  for (const auto& [flags, message] : std::vector<std::pair<std::string, std::string>>{
+           {"--sparsity 1.5", "[prune] --sparsity: expected a number in [0,1), got 1.5"},
+           {"--macs 0.5 --rank-by cost", "[prune] --rank-by: expected a ranking: score-per-cost, score"},
+           {"--sparsity 0.5 --optimizer adam:beta3=1", "no option is named 'beta3'"},
+           {"--sparsity 0.5 --criterion tailor", "[prune] --criterion: [make_criterion] unknown criterion 'tailor'"},
+           {"--sparsity 0.5 --macs 0.5", "[prune] expected either sparsity"},
+           {"--sparsity 0.5 --seeds 2000", "--seeds: expected a number in [1,1000], got 2000"}}) {
+    const Said refused = run(folder, "prune m --out q " + flags);
+    EXPECT_EQ(refused.status, 2) << flags;
+    EXPECT_TRUE(contains(refused.err, message)) << flags << refused.err;
+  }
+}
+
+TEST(Run, DamagedFilesOfDoneStagesAreNoticed) {
+  const Folder folder;
+  write_file(folder / "r.toml", R"(model = "mlp:32"
+data = "digits"
+[[stage]]
+type = "prune"
+pattern = "channels"
+macs = 0.5
+epochs = 0
+[[stage]]
+type = "lottery"
+rounds = 1
+epochs = 1
+[[stage]]
+type = "compact"
+)");
+  const Said said = run(folder, "run r.toml --out r");
+  ASSERT_EQ(said.status, 0) << said.err;
+  EXPECT_TRUE(contains(said.out, "macs: 2,368 -> 1,184, budget 1,184")) << said.out;
+  for (const char* file : {"1-prune/budget.json", "1-prune/removals.safetensors", "2-lottery/rounds/rounds.json",
+                           "3-compact/compaction.json"}) {
+    const std::string whole = read_file(folder / (std::string("r/") + file));
+    write_file(folder / (std::string("r/") + file), whole.substr(0, whole.size() / 2));
+    const Said resumed = run(folder, "run --resume --out r");
+    EXPECT_EQ(resumed.status, 2) << file << resumed.all();
+    EXPECT_TRUE(contains(resumed.err, file) && contains(resumed.err, "expected")) << resumed.err;
+    EXPECT_FALSE(contains(resumed.err, "json.exception")) << resumed.err;
+    write_file(folder / (std::string("r/") + file), whole);
+  }
+  EXPECT_EQ(run(folder, "run --resume --out r").status, 0);
+}
+
+TEST(Run, AFileIsNoFolder) {
+  const Folder folder;
+  write_file(folder / "file", "mine");
+  write_file(folder / "r.toml", "model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\nepochs = 1\n");
+  for (const char* line :
+       {"run r.toml -o file", "run r.toml -o file --overwrite", "train --model mlp:8 --data digits -o file"}) {
+    const Said said = run(folder, line);
+    EXPECT_EQ(said.status, 2) << line;
+    EXPECT_TRUE(contains(said.err, "file is no folder")) << said.err;
+  }
+  EXPECT_EQ(read_file(folder / "file"), "mine");
 }
 
 TEST(Run, AnyTitleCanBeReadBack) {
@@ -336,7 +415,7 @@ TEST(Run, BadRecipesAreToldWhereAndWhat) {
       // After an hour of training, were they not tried beforehand.
       {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\n[[stage]]\ntype = \"prune\"\n"
        "pattern = \"channels\"\nmacs = 0.001",
-       "r.toml: stage '2-prune': [prune_to_budget] a budget of"},
+       "r.toml:5: stage '2-prune': [prune_to_budget] a budget of"},
       {"model = \"mlp:8\"\ndata = \"digits\"\n[[stage]]\ntype = \"train\"\n[[stage]]\ntype = \"prune\"\nsparsity = "
        "0.5\n"
        "protect = [\"fc9\"]",

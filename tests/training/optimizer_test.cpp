@@ -241,6 +241,63 @@ TEST(Optimizer, LoadingListsEverythingThatDoesNotFit) {
   expect_contains(message_of<FileError>([&] { optimizer.load_state_dict(state); }), "state of 'adam'");
 }
 
+struct SignOptions {
+  double lr = 0.5, scale = 1;
+};
+void fields(FieldVisitor& f, SignOptions& o) {
+  lr_field(f, o.lr);
+  f("scale", o.scale, above(0), "Of the step");
+}
+
+/// w -= lr * scale * sign(g): an optimiser that only this program knows.
+class SignSgd : public Optimizer {
+ public:
+  explicit SignSgd(ParameterGroups groups, const SignOptions& options = {})
+      : Optimizer(std::move(groups), checked("sign", options).lr, 0, {}), scale_(options.scale) {}
+  std::string type() const override { return "sign"; }
+  double momentum() const override { return 0; }
+  void set_momentum(double) override {}
+
+ protected:
+  void update(const Settings& settings, Device, std::span<const ParameterStep> parameters) override {
+    for (const ParameterStep& p : parameters) {
+      Tensor weight = p.weight;
+      weight.copy_(weight - p.grad / abs(p.grad) * (settings.lr * scale_));
+    }
+  }
+
+ private:
+  double scale_;
+};
+
+TEST(Optimizer, OnesOfAProgramHaveNamesAndOptions) {
+  optimizer_registry().replace("sign", maker_of<SignSgd, SignOptions>);
+  const Parameter p("w", Tensor::from<float>({1, 2}, {2}));
+  const auto optimizer =
+      make_optimizer(PartChoice{.name = "sign", .options = R"({"scale": 2})"}, List{p}, {.lr = 0.25});
+  set_grad(p, Tensor::from<float>({-3, 5}, {2}));
+  optimizer->step();
+  EXPECT_EQ(p.data().to_vector<float>(), (std::vector<float>{1.5F, 1.5F}));
+  expect_contains(message_of<ArgumentError>([&] { make_optimizer("sign", List{p}, {.momentum = 0.9}); }),
+                  "[sign] no option is named 'momentum'");
+  expect_contains(message_of<ArgumentError>(
+                      [&] { make_optimizer(PartChoice{.name = "sign", .options = R"({"scale": 0})"}, List{p}); }),
+                  "[sign] expected scale above 0, got 0");
+}
+
+TEST(Optimizer, OptionsOfAChoiceReachIt) {
+  const Parameter p("w", Tensor::ones({2}));
+  const auto adam =
+      make_optimizer(PartChoice{.name = "adam", .options = R"({"beta2": 0.99})"}, List{p}, {.momentum = 0.8});
+  EXPECT_EQ(adam->config()["beta2"], 0.99);
+  EXPECT_EQ(adam->config()["beta1"], 0.8);
+  PartChoice chosen{.name = "adam", .options = R"({"beta1": 0.7, "beta2": 0.99, "lr": 0.5})"};
+  const OptimizerOptions shared = take_shared_options(chosen);
+  EXPECT_EQ(shared.momentum, 0.7);
+  EXPECT_EQ(shared.lr, 0.5);
+  EXPECT_EQ(chosen.options, R"({"beta2":0.99})");
+}
+
 TEST(Optimizer, RejectsBadSettings) {
   const Parameter p("w", Tensor::ones({2}));
   EXPECT_THROW(Sgd(List{}, {}), ArgumentError);

@@ -97,10 +97,34 @@ TEST(Schedule, TextRoundTrips) {
   EXPECT_EQ(parse_schedule("step:30,0.1")->lr(1, {.epoch = 30}), 0.1);
 }
 
+/// Full rate in every n-th epoch, half in the others: a schedule that only this program knows.
+class Every : public Schedule {
+ public:
+  std::string name() const override { return "every"; }
+  void fields(FieldVisitor& f) override { f("n", n_, at_least(1), "Epochs"); }
+  double lr(double base, const TrainingPosition& at) const override { return at.epoch % n_ == 0 ? base : base / 2; }
+
+ private:
+  int64_t n_ = 2;
+};
+
+TEST(Schedule, OnesOfAProgramHaveNamesAndOptions) {
+  schedule_registry().replace("every", [] { return std::make_shared<Every>(); });
+  const SchedulePtr schedule = parse_schedule("warmup:1+every:n=3");
+  EXPECT_EQ(schedule->lr(1, at(30)), 1);
+  EXPECT_EQ(schedule->lr(1, at(40)), 0.5);
+  EXPECT_EQ(parse_schedule("every:3")->text(), "every:n=3");
+  expect_contains(message_of<ArgumentError>([] { parse_schedule("every:n=0"); }),
+                  "n: expected a number of at least 1, got 0");
+  expect_contains(message_of<ArgumentError>([] { parse_schedule("cosine+step"); }), "leads to no other schedule");
+  EXPECT_EQ(parse_schedule("onecycle:final=1e+4")->text(), "onecycle:start=0.3,div=25,final=10000");
+}
+
 TEST(Schedule, BadTextIsExplained) {
   expect_contains(message_of<ArgumentError>([] { parse_schedule("cosin"); }), "did you mean 'cosine'");
   expect_contains(message_of<ArgumentError>([] { parse_schedule("step:30,gama=0.1"); }), "did you mean 'gamma'");
-  expect_contains(message_of<ArgumentError>([] { parse_schedule("step:x"); }), "expected an integer for 'every'");
+  expect_contains(message_of<ArgumentError>([] { parse_schedule("step:x"); }),
+                  "every: expected a whole number, got 'x'");
   expect_contains(message_of<ArgumentError>([] { parse_schedule("cosine:0,1,2"); }), "too many arguments");
   expect_contains(message_of<ArgumentError>([] { parse_schedule("warmup:5"); }), "warmup:5+cosine");
   for (const char* text : {"", "step:0", "multistep", "multistep:5,3", "warmup:0+cosine", "plateau:1.5",

@@ -70,6 +70,38 @@ TEST(Fpgm, AnLstmsUnitIsItsRowsOfAllGates) {
   }
 }
 
+TEST(UnitGradient, SumsOverExamplesAndPositionsHowTheLossReacts) {
+  // h = W x with rows (1,0), (0,1), (1,1); the output is 2*relu(h0) - 3*relu(h1) + h2's 0.5; L = (y - t)^2 / 2.
+  const ModulePtr net = double_network(Flatten(), Linear(2, 3), ReLU(), Linear(3, 1));
+  const std::vector<Parameter> p = net->parameters();
+  Parameter(p[0]).set_data(Tensor::from<double>({1, 0, 0, 1, 1, 1}, {3, 2}));
+  Parameter(p[1]).set_data(Tensor::zeros({3}, DType::f64));
+  Parameter(p[2]).set_data(Tensor::from<double>({2, -3, 0.5}, {1, 3}));
+  Parameter(p[3]).set_data(Tensor::zeros({1}, DType::f64));
+  const Dataset data = images_of({{1, 2}, {-2, 1}, {2, -1}}, {1, 1, 2});
+  // y: 2 - 6 + 1.5 = -2.5; -3; 4 + 0.5 = 4.5. With targets 0.5, -2, 4 the residuals y - t are -3, -1, 0.5.
+  const CriterionInput input{
+      .module = *net, .data = &data, .loss = squared_error({0.5, -2, 4}), .batch_size = 2, .batches = 2};
+  const Saliencies s = unit_gradient_criterion()->score({p[0], p[2]}, input);
+  // Unit 0 is above 0 for examples 0 and 2: 2*3 + 2*0.5; unit 1 for 0 and 1: 3*3 + 3*1; unit 2 for 0 and 2: 0.5*3 +
+  // 0.5*0.5. The output itself: 3 + 1 + 0.5. Pixels are loaded to the rounding of f32.
+  expect_near(unit_scores(site_of("w", p[0], Pattern::channel(0)), s), {7, 12, 1.75}, 1e-5);
+  expect_near(unit_scores(site_of("y", p[2], Pattern::channel(0)), s), {4.5}, 1e-5);
+}
+
+TEST(UnitGradient, AddsUpThePositionsOfAMap) {
+  // One filter of one weight 2 over two pixels, added up: dL/dz is the residual at both.
+  const ModulePtr net = double_network(Conv2d(1, 1, {.kernel = 1, .bias = false}), Flatten(), Linear(2, 1));
+  const std::vector<Parameter> p = net->parameters();
+  Parameter(p[0]).set_data(Tensor::full({1, 1, 1, 1}, 2, DType::f64));
+  Parameter(p[1]).set_data(Tensor::from<double>({1, -4}, {1, 2}));
+  Parameter(p[2]).set_data(Tensor::zeros({1}, DType::f64));
+  const Dataset data = images_of({{3, 1}}, {1, 1, 2});  // y = 6 - 8 = -2
+  const CriterionInput input{.module = *net, .data = &data, .loss = squared_error({1}), .batch_size = 1, .batches = 1};
+  const Saliencies s = unit_gradient_criterion()->score({p[0]}, input);
+  expect_near(unit_scores(site_of("w", p[0], Pattern::channel(0)), s), {3 * 1 + 3 * 4}, 1e-5);
+}
+
 TEST(WholeUnits, LieOnABiasOrScaleSoThatReadersDoNotCount) {
   const ModulePtr net = three_filters();
   const std::vector<Parameter> p = net->parameters();

@@ -8,6 +8,7 @@
 #include "layers/conv.h"
 #include "layers/linear.h"
 #include "layers/models/zoo.h"
+#include "layers/registry.h"
 #include "layers/residual.h"
 #include "tests/pruning/structure/structure_testing.h"
 #include "training/checkpoint.h"
@@ -195,8 +196,8 @@ class Offset : public Module {
 class CompactFailure : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    register_module_type("TimesWidth", [](const nlohmann::json&) { return std::make_shared<TimesWidth>(); });
-    register_module_type("Offset", [](const nlohmann::json& config) {
+    module_registry().replace("TimesWidth", [](const nlohmann::json&) { return std::make_shared<TimesWidth>(); });
+    module_registry().replace("Offset", [](const nlohmann::json& config) {
       const auto values = config["offset"].get<std::vector<float>>();
       return std::make_shared<Offset>(Tensor::from(values, {static_cast<int64_t>(values.size())}), config["adapts"]);
     });

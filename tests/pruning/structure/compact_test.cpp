@@ -10,6 +10,7 @@
 #include "layers/lstm.h"
 #include "layers/models/zoo.h"
 #include "layers/pooling.h"
+#include "layers/registry.h"
 #include "layers/residual.h"
 #include "tests/pruning/structure/structure_testing.h"
 
@@ -389,7 +390,7 @@ class Fork : public Module {
 };
 
 TEST(CompactStructure, Concatenation) {
-  register_module_type("Fork", [](const nlohmann::json& config) {
+  module_registry().replace("Fork", [](const nlohmann::json& config) {
     return std::make_shared<Fork>(module_from_config(config["a"]), module_from_config(config["b"]));
   });
   const auto net =

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "layers/registry.h"
 #include "pruning/structure/compact.h"
 #include "pruning/structure/costs.h"
 #include "tests/layers/expect.h"
@@ -111,7 +112,7 @@ constexpr uint64_t kNetworks = 1000;
 #endif
 
 TEST(TopologyFuzz, CompactionKeepsTheOutputsOfRandomNetworks) {
-  register_module_type("ProgramNetwork", ProgramNetwork::from_config);
+  module_registry().replace("ProgramNetwork", ProgramNetwork::from_config);
   register_own_layers();
   const bool one = std::getenv("ESPALIER_FUZZ_SEED") != nullptr;
   const uint64_t first = number_from("ESPALIER_FUZZ_SEED", 0);

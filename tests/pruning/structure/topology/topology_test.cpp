@@ -11,6 +11,7 @@
 #include "layers/models/zoo.h"
 #include "layers/norm.h"
 #include "layers/pooling.h"
+#include "layers/registry.h"
 #include "pruning/structure/costs.h"
 #include "pruning/structure/dead_units.h"
 #include "pruning/structure/probes.h"
@@ -21,7 +22,7 @@ namespace espalier::topology {
 namespace {
 
 ModulePtr program(std::vector<std::pair<std::string, ModulePtr>> layers, std::vector<Step> steps) {
-  register_module_type("ProgramNetwork", ProgramNetwork::from_config);
+  module_registry().replace("ProgramNetwork", ProgramNetwork::from_config);
   return std::make_shared<ProgramNetwork>(Program{std::move(layers), {}, std::move(steps)});
 }
 

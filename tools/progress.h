@@ -1,16 +1,12 @@
-// The flags of `espalier train`, and how its progress is shown.
+// How the progress of a training is shown.
 #pragma once
 
 #include <string>
 
-#include <CLI/CLI.hpp>
-
-#include "pipeline/train_settings.h"
 #include "tools/output.h"
+#include "training/trainer.h"
 
 namespace espalier::tools {
-
-void add_train_flags(CLI::App& app, TrainFlags& flags);
 
 /// A bar on a terminal; elsewhere the epochs' lines go, behind `indent`, where the other text goes. `output` has to
 /// outlive the training.
