@@ -1,4 +1,4 @@
-// A checkpoint: tensors, masks, the optimiser's state, the network's configuration.
+// A checkpoint: tensors, masks, transforms, the optimiser's state, the network's configuration.
 #include "layers/activations.h"
 #include "layers/containers.h"
 #include "layers/conv.h"
@@ -27,6 +27,11 @@ std::vector<std::string> seeds() {
     weight = network->find<Linear>("4")->weight();
     weight.set_mask(Mask::from_scores(weight.shape(), Pattern::element(), weight.data(), 5));
   }
+  // A transform with tensors of its own, and a layer behind a layer
+  Parameter(network->find<Linear>("4")->weight()).add_transform(share(BatchNorm1d(8)));
+  network->find("2")->set_output_transform(share(BatchNorm2d(2)));
+  save_checkpoint(path, *network);
+  files.push_back(contents_of(path));
   return files;
 }
 
