@@ -95,7 +95,9 @@ void make_positive(Module& module) {
 
 class SynFlow : public Criterion {
  public:
-  explicit SynFlow(const Shape& image) : image_(image) {}
+  explicit SynFlow(const Shape& image) : image_(image) {
+    for (const int64_t size : image) check(size > 0, "synflow", "expected sizes above 0 of an input, got {}", image);
+  }
   std::string name() const override { return "synflow"; }
   bool needs_data() const override { return image_.rank() == 0; }
 

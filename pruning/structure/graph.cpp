@@ -101,11 +101,13 @@ std::vector<const Node*> operations_behind(const Variables& variables) {
 }
 
 Tracer::Tracer(Module& module, const Bundle& example) {
+  check(example.size() > 0, "DependencyGraph", "expected an example, an input of the network, got none");
   Variables inputs;
   for (const Variable& input : example) {
-    check(input.defined() && input.numel() > 0, "DependencyGraph",
+    const bool is_there = input.defined() && input.data().defined();
+    check(is_there && input.numel() > 0, "DependencyGraph",
           "expected an example, an input of the network with a batch of at least 1, got {}",
-          input.defined() ? describe(input.data()) : "an undefined one");
+          is_there ? describe(input.data()) : "an undefined one");
     inputs.emplace_back(input.data(), is_floating(input.dtype()));
   }
   inputs_ = inputs;
