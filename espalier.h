@@ -8,6 +8,7 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/kernels.h"
+#include "core/linalg.h"
 #include "core/mask.h"
 #include "core/ops.h"
 #include "core/precision.h"

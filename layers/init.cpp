@@ -1,7 +1,9 @@
 #include "layers/init.h"
 
+#include <cmath>
 #include <vector>
 
+#include "core/linalg.h"
 #include "core/ops.h"
 #include "layers/size_budget.h"
 
@@ -36,25 +38,6 @@ Tensor uniform_of_deviation(Tensor out, double deviation, Generator& generator) 
   return out;
 }
 
-/// Makes the `count` rows of length n orthonormal, in order. Twice is enough (Giraud et al. 2005).
-void gram_schmidt(std::vector<double>& rows, int64_t count, int64_t n) {
-  for (int64_t i = 0; i < count; ++i) {
-    double* row = &rows[static_cast<size_t>(i * n)];
-    for (int pass = 0; pass < 2; ++pass) {
-      for (int64_t j = 0; j < i; ++j) {
-        const double* other = &rows[static_cast<size_t>(j * n)];
-        double dot = 0;
-        for (int64_t k = 0; k < n; ++k) dot += row[k] * other[k];
-        for (int64_t k = 0; k < n; ++k) row[k] -= dot * other[k];
-      }
-    }
-    double square = 0;
-    for (int64_t k = 0; k < n; ++k) square += row[k] * row[k];
-    check(square > 0, "orthogonal_", "the random rows are dependent; use another seed");
-    const double scale = 1 / std::sqrt(square);
-    for (int64_t k = 0; k < n; ++k) row[k] *= scale;
-  }
-}
 }  // namespace
 
 Tensor kaiming_uniform_(Tensor out, const KaimingOptions& options, Generator& generator) {
@@ -83,7 +66,7 @@ Tensor orthogonal_(Tensor out, double gain, Generator& generator) {
   Tensor normal = Tensor::empty({count, n}, DType::f64);
   normal_(normal, 0, 1, generator);
   std::vector<double> values = normal.to_vector<double>();
-  gram_schmidt(values, count, n);
+  check(orthonormalize(values, count, n), "orthogonal_", "the random rows are dependent; use another seed");
   Tensor q = Tensor::from(values, {count, n});
   if (rows > columns) q = q.transpose(0, 1);
   out.copy_((q * gain).reshape(out.shape()));

@@ -1,5 +1,5 @@
-// Selection among many scores. Comparisons make whole words of bits by vector instructions; a histogram of all ranks
-// goes from score to score, one of the ranks in a narrow range looks at those alone that a comparison lets through.
+// Selection among many scores, by vector instructions where they help: comparisons make whole words of bits, and a
+// histogram of the ranks in a narrow range looks at those alone that a comparison lets through.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -78,6 +78,33 @@ void count_word(const T* scores, uint64_t word, const RankOf& rank_of, const Ran
   }
 }
 
+/// The same for whole words, where every rank is in some bin: bins are found as vectors, and neighbours are counted in
+/// two places, since a count must not wait for the one before.
+class WholeWords {
+ public:
+  template <class T, class RankOf>
+  void count(const T* scores, uint64_t word, const RankOf& rank_of, const RankBins& bins) {
+    std::array<uint32_t, kWordBits> bin;
+#pragma omp simd
+    for (size_t j = 0; j < kWordBits; ++j)
+      bin[j] = static_cast<uint32_t>(bins.bin_of(static_cast<double>(rank_of(scores[j]))));
+    if (word == ~uint64_t{0}) {
+      for (size_t j = 0; j < kWordBits; ++j) ++counts_[j % 2][bin[j]];
+    } else {
+      for (; word != 0; word &= word - 1) {
+        const auto j = static_cast<size_t>(std::countr_zero(word));
+        ++counts_[j % 2][bin[j]];
+      }
+    }
+  }
+  void add_to(int64_t* counts) const {
+    for (size_t bin = 0; bin < RankBins::kCount; ++bin) counts[bin] += counts_[0][bin] + counts_[1][bin];
+  }
+
+ private:
+  std::array<std::array<int64_t, RankBins::kCount>, 2> counts_{};
+};
+
 /// The values whose keys the bins have, NaN apart: from .first to .second.
 std::pair<double, double> range_of(const RankBins& bins) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -125,6 +152,16 @@ void count_ranks(const Tensor& scores, const Tensor& words, const Ranks& ranks, 
   dispatch_floating(scores.dtype(), "count_ranks", [&]<class T>(T) {
     const T* const s = scores.data<T>();
     with_ranks<T>(ranks, [&]<class R>(const auto& rank_of, R) {
+      if (has_all) {
+        const int64_t whole = units / kWordBits;
+        WholeWords counted;
+        for (int64_t w = 0; w < whole; ++w)
+          counted.count(s + w * kWordBits, static_cast<uint64_t>(candidates[w]), rank_of, bins);
+        counted.add_to(count);
+        if (whole < words.numel())
+          count_word(s + whole * kWordBits, static_cast<uint64_t>(candidates[whole]), rank_of, bins, count);
+        return;
+      }
       const auto [first, last] = range_of(bins);
       const R low = bound_of<R>(CompareOp::ge, first), high = bound_of<R>(CompareOp::le, last);
       const auto is_near = [=](T score) {
@@ -132,10 +169,9 @@ void count_ranks(const Tensor& scores, const Tensor& words, const Ranks& ranks, 
         return (rank >= low) & (rank <= high);
       };
       for (int64_t w = 0; w < words.numel(); ++w) {
-        auto word = static_cast<uint64_t>(candidates[w]);
         const T* const of_word = s + w * kWordBits;
-        if (!has_all) word &= bits_where(of_word, std::min(kWordBits, units - w * kWordBits), is_near);
-        count_word(of_word, word, rank_of, bins, count);
+        const uint64_t near = bits_where(of_word, std::min(kWordBits, units - w * kWordBits), is_near);
+        count_word(of_word, near & static_cast<uint64_t>(candidates[w]), rank_of, bins, count);
       }
     });
   });

@@ -197,7 +197,7 @@ CriterionPtr fpgm_criterion();
 /// trimming", the average percentage of zeros. Throws for LSTMs, which have no ReLU.
 CriterionPtr apoz_criterion();
 struct HRankOptions {
-  double tolerance = 1e-6;  ///< relative, for each row or column of a map: see matrix_rank
+  double tolerance = 1e-6;  ///< relative, for each row or column of a map: see matrix_rank (core/linalg.h)
 };
 /// How strongly the loss reacts to a unit: the sum over examples and positions of |dL/dz|, L the loss of the example, z
 /// the unit's output before its activation (that of the BatchNorm where one is called on the layer). Throws for LSTMs.
@@ -205,8 +205,5 @@ CriterionPtr unit_gradient_criterion();
 /// The mean rank of the feature maps max(0, z) (z as for apoz) over the examples; 1 x 1 maps of a Linear have rank 0 or
 /// 1. Lin et al. 2020, "HRank: filter pruning using high-rank feature map".
 CriterionPtr hrank_criterion(const HRankOptions& options = {});
-/// The rank of a matrix (M,N) by Gaussian elimination with complete pivoting: pivots above tolerance * max(M,N) * the
-/// largest element count.
-int64_t matrix_rank(const Tensor& matrix, double tolerance = 1e-6);
 
 }  // namespace espalier

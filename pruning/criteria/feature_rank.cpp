@@ -1,38 +1,12 @@
 // HRank: filters whose feature maps have low rank say little.
-#include <algorithm>
-#include <cmath>
 #include <unordered_map>
 
+#include "core/linalg.h"
 #include "core/threads.h"
 #include "pruning/criteria/units.h"
 
 namespace espalier {
 namespace {
-
-/// The rank of the row-major matrix in `a`, which is destroyed.
-int64_t rank_of(std::vector<double>& a, int64_t rows, int64_t columns, double tolerance) {
-  const auto at = [&](int64_t r, int64_t c) -> double& { return a[static_cast<size_t>(r * columns + c)]; };
-  double threshold = 0;
-  for (int64_t k = 0; k < std::min(rows, columns); ++k) {
-    int64_t row = k, column = k;
-    for (int64_t r = k; r < rows; ++r)
-      for (int64_t c = k; c < columns; ++c)
-        if (std::abs(at(r, c)) > std::abs(at(row, column))) {
-          row = r;
-          column = c;
-        }
-    const double pivot = std::abs(at(row, column));
-    if (k == 0) threshold = tolerance * static_cast<double>(std::max(rows, columns)) * pivot;
-    if (!(pivot > threshold)) return k;
-    for (int64_t c = 0; c < columns; ++c) std::swap(at(k, c), at(row, c));
-    for (int64_t r = 0; r < rows; ++r) std::swap(at(r, k), at(r, column));
-    for (int64_t r = k + 1; r < rows; ++r) {
-      const double factor = at(r, k) / at(k, k);
-      for (int64_t c = k; c < columns; ++c) at(r, c) -= factor * at(k, c);
-    }
-  }
-  return std::min(rows, columns);
-}
 
 class HRank : public Criterion {
  public:
@@ -82,7 +56,7 @@ class HRank : public Criterion {
       std::vector<double> map;
       for (int64_t i = first; i < last; ++i) {
         map.assign(values.begin() + i * plane, values.begin() + (i + 1) * plane);
-        ranks[static_cast<size_t>(i)] = rank_of(map, height, width, options_.tolerance);
+        ranks[static_cast<size_t>(i)] = rank_in_place(map, height, width, options_.tolerance);
       }
     });
     return ranks;
@@ -92,13 +66,6 @@ class HRank : public Criterion {
 };
 
 }  // namespace
-
-int64_t matrix_rank(const Tensor& matrix, double tolerance) {
-  check(matrix.rank() == 2 && tolerance >= 0, "matrix_rank",
-        "expected a matrix (M,N) and a tolerance of at least 0, got {} and {}", describe(matrix), tolerance);
-  std::vector<double> values = matrix.to_vector<double>();
-  return rank_of(values, matrix.size(0), matrix.size(1), tolerance);
-}
 
 CriterionPtr hrank_criterion(const HRankOptions& options) { return std::make_shared<HRank>(options); }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/linalg.h"
 #include "core/threads.h"
 #include "pruning/criteria/scoring.h"
 #include "pruning/criteria/units.h"
@@ -18,28 +19,6 @@ struct Block {
 };
 
 int64_t num_blocks(int64_t n, int64_t block_size) { return (n + block_size - 1) / block_size; }
-
-/// Solves a x = b for a symmetric positive definite a (n x n, row-major) in place of b, by Cholesky. False when a is
-/// not positive definite to rounding.
-bool solve(std::vector<double>& a, std::vector<double>& b) {
-  const size_t n = b.size();
-  for (size_t j = 0; j < n; ++j) {
-    for (size_t k = 0; k < j; ++k)
-      for (size_t i = j; i < n; ++i) a[i * n + j] -= a[i * n + k] * a[j * n + k];
-    const double pivot = a[j * n + j];
-    if (!(pivot > 0)) return false;
-    for (size_t i = j; i < n; ++i) a[i * n + j] /= std::sqrt(pivot);
-  }
-  for (size_t i = 0; i < n; ++i) {
-    for (size_t k = 0; k < i; ++k) b[i] -= a[i * n + k] * b[k];
-    b[i] /= a[i * n + i];
-  }
-  for (size_t i = n; i-- > 0;) {
-    for (size_t k = i + 1; k < n; ++k) b[i] -= a[k * n + i] * b[k];
-    b[i] /= a[i * n + i];
-  }
-  return true;
-}
 
 }  // namespace
 
@@ -138,11 +117,13 @@ std::vector<double> BrainSurgeon::updated(const Scored& scored) const {
         x.push_back(scored.weights[static_cast<size_t>(block.begin + i)]);
         for (int64_t j : removed) matrix.push_back(a[i * block.size + j]);
       }
-      if (!solve(matrix, x))
+      const auto size = static_cast<int64_t>(removed.size());
+      if (!cholesky(matrix, size))
         fail<NumericError>(name(),
                            "weights {}..{} of '{}': the block of the inverse Fisher is singular; use a damping "
                            "above {}",
                            block.begin, block.begin + block.size - 1, scored.parameter.name(), options_.damping);
+      cholesky_solve(matrix, size, x);
       for (int64_t i = 0; i < block.size; ++i) {
         double& w = weights[static_cast<size_t>(block.begin + i)];
         if (!exists[static_cast<size_t>(block.begin + i)]) {

@@ -9,13 +9,6 @@ namespace espalier {
 
 namespace {
 
-/// Calls f with a zero of the tensor's type.
-template <class F>
-void typed(const Tensor& x, F&& f) {
-  if (x.dtype() == DType::f32) return f(float{});
-  f(double{});
-}
-
 /// Elements are their own units, in order.
 bool is_elementwise(const MaskLayout& layout) {
   return !layout.recurrent && layout.row_period == layout.rows && layout.block_rows == 1 && layout.block_columns == 1;
@@ -27,24 +20,27 @@ Tensor unit_sums(const Tensor& x, const Pattern& pattern) {
   return Mask::sum_over_units(x, pattern).to(x.dtype());
 }
 
+/// z on every weight of its unit; of a recurrent pattern the product of the values of the row's and the column's unit.
+Tensor spread_values(const Tensor& z, const MaskLayout& layout, const Shape& weight) {
+  const int64_t gates = layout.rows / layout.row_period;
+  if (layout.recurrent) {
+    const int64_t units = layout.units();
+    return (z.reshape({units, 1}) * z.reshape({1, units})).expand({gates, units, units}).reshape(weight);
+  }
+  // The weight as (gates, blocks down, rows of a block, blocks across, columns of a block).
+  const int64_t down = layout.row_period / layout.block_rows, across = layout.grid_columns;
+  return z.reshape({1, down, 1, across, 1})
+      .expand({gates, down, layout.block_rows, across, layout.block_columns})
+      .reshape(weight);
+}
+
 /// d(sum of g * spread(z))/dz.
 Tensor spread_gradient(const Tensor& gradient, const Tensor& z, const Pattern& pattern) {
   const MaskLayout layout = mask_layout(gradient.shape(), pattern);
   if (!layout.recurrent) return unit_sums(gradient, pattern);
-  Tensor result = Tensor::zeros(z.shape(), z.dtype());
-  const Tensor g = gradient.contiguous();
-  typed(z, [&](auto zero) {
-    using T = decltype(zero);
-    const T *up = g.data<T>(), *values = z.data<T>();
-    T* to = result.data<T>();
-    for (int64_t r = 0; r < layout.rows; ++r)
-      for (int64_t c = 0; c < layout.columns; ++c) {
-        const T slope = up[r * layout.columns + c];
-        to[r % layout.row_period] += slope * values[c];
-        to[c] += slope * values[r % layout.row_period];
-      }
-  });
-  return result;
+  const int64_t units = layout.units();
+  const Tensor both = sum(gradient.reshape({layout.rows / layout.row_period, units, units}), {0});
+  return sum(both * z.reshape({1, units}), {1}) + sum(both * z.reshape({units, 1}), {0});
 }
 
 /// Of a weight and scores: the weight's own.
@@ -57,24 +53,8 @@ Variable spread_over_units(const Variable& z, const Shape& weight, const Pattern
   check(z.rank() == 1 && z.size(0) == layout.units(), "spread_over_units",
         "expected a value for each of the {} units of pattern {} on the weight {}, got {}", layout.units(),
         pattern.to_string(), weight, z.shape());
-  if (!z.device().is_cpu()) return to(spread_over_units(to(z, Device::cpu()), weight, pattern), z.device());
   const Tensor from = z.data().contiguous();
-  Tensor spread;
-  if (is_elementwise(layout)) {
-    spread = from.reshape(weight);
-  } else {
-    spread = Tensor::empty(weight, from.dtype());
-    typed(from, [&](auto zero) {
-      using T = decltype(zero);
-      const T* values = from.data<T>();
-      T* to = spread.data<T>();
-      for (int64_t r = 0; r < layout.rows; ++r)
-        for (int64_t c = 0; c < layout.columns; ++c)
-          to[r * layout.columns + c] =
-              layout.recurrent ? values[r % layout.row_period] * values[c] : values[layout.unit_of(r, c)];
-    });
-  }
-  return record({"spread_over_units", axes::stay_whole}, spread, {z},
+  return record({"spread_over_units", axes::stay_whole}, spread_values(from, layout, weight), {z},
                 [from, pattern](const BackwardContext& c) -> Variables {
                   require_first_derivative_only(c);
                   return {spread_gradient(c.grad().data(), from, pattern)};

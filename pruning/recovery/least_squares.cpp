@@ -3,18 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/linalg.h"
 #include "core/ops.h"
 
 namespace espalier {
 
 namespace {
-double dot(const double* a, const double* b, int64_t n) {
-  double sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
 /// to += a^T b with a (rows,m), b (rows,n).
 void add_product(const Tensor& a, const Tensor& b, std::vector<double>& to) {
   const Tensor product = matmul(a.transpose(0, 1), b).contiguous();  // (rows,m)^T (rows,n) -> (m,n)
@@ -22,26 +16,6 @@ void add_product(const Tensor& a, const Tensor& b, std::vector<double>& to) {
   for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
 }
 }  // namespace
-
-bool cholesky(std::vector<double>& a, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    double* row = a.data() + i * n;
-    for (int64_t j = 0; j < i; ++j)
-      row[j] = (row[j] - dot(row, a.data() + j * n, j)) / a[static_cast<size_t>(j * n + j)];
-    const double pivot = row[i] - dot(row, row, i);
-    if (!(pivot > 0) || !std::isfinite(pivot)) return false;
-    row[i] = std::sqrt(pivot);
-  }
-  return true;
-}
-
-void cholesky_solve(const std::vector<double>& l, int64_t n, double* b) {
-  for (int64_t i = 0; i < n; ++i) b[i] = (b[i] - dot(l.data() + i * n, b, i)) / l[static_cast<size_t>(i * n + i)];
-  for (int64_t i = n - 1; i >= 0; --i) {
-    b[i] /= l[static_cast<size_t>(i * n + i)];
-    for (int64_t j = 0; j < i; ++j) b[j] -= l[static_cast<size_t>(i * n + j)] * b[i];
-  }
-}
 
 NormalEquations::NormalEquations(int64_t columns, int64_t targets)
     : columns_(columns),
@@ -96,7 +70,7 @@ std::vector<double> NormalEquations::solve(const std::vector<int64_t>& columns, 
     double* d = solutions.data() + t * columns.size();
     for (size_t i = 0; i < columns.size(); ++i)
       d[i] = moments_[static_cast<size_t>(columns[i] * targets_ + targets[t])];
-    cholesky_solve(factor, n, d);
+    cholesky_solve(factor, n, std::span(d, columns.size()));
   }
   return solutions;
 }

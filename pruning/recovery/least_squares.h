@@ -7,13 +7,6 @@
 
 namespace espalier {
 
-/// Factors the symmetric positive definite a (n,n), row-major, of which the lower triangle is read and overwritten with
-/// L, a = L L^T. Returns false, with `a` half overwritten, when a pivot is not positive.
-bool cholesky(std::vector<double>& a, int64_t n);
-
-/// Solves L L^T x = b in place, with the L that cholesky left.
-void cholesky_solve(const std::vector<double>& l, int64_t n, double* b);
-
 /// X^T X of many rows, and with it the solutions of ridge regressions on chosen columns.
 class NormalEquations {
  public:

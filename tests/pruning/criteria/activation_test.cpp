@@ -174,22 +174,6 @@ TEST(Apoz, LstmsHaveNone) {
       "weight_ih_l0");
 }
 
-TEST(MatrixRank, OfKnownMatrices) {
-  EXPECT_EQ(matrix_rank(Tensor::eye(5)), 5);
-  EXPECT_EQ(matrix_rank(Tensor::zeros({3, 4})), 0);
-  EXPECT_EQ(matrix_rank(Tensor::ones({3, 4})), 1);
-  EXPECT_EQ(matrix_rank(Tensor::from<double>({0, 0, 1, 0, 0, 2, 3, 0, 0}, {3, 3})), 2);
-  Generator generator(4);
-  for (int64_t rank = 0; rank <= 6; ++rank) {
-    const Tensor a = randn({7, rank}, generator), b = randn({rank, 9}, generator);
-    const Tensor product = rank == 0 ? Tensor::zeros({7, 9}) : matmul(a, b);
-    EXPECT_EQ(matrix_rank(product), rank);
-    EXPECT_EQ(matrix_rank(product.transpose(0, 1)), rank);
-    EXPECT_EQ(matrix_rank(product * 1e-12), rank);  // the tolerance is relative
-  }
-  EXPECT_THROW(matrix_rank(Tensor::zeros({2, 2, 2})), ArgumentError);
-}
-
 TEST(HRank, IsTheMeanRankOfTheMapsAfterTheRelu) {
   // 2x2 images of rank 2, 1 and 2; filter 0 passes them on, filter 1 leaves nothing above 0, filter 2 only pixels
   // above 2: rank 1, 1 and 1.
