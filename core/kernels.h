@@ -94,6 +94,12 @@ struct RmspropUpdate {
   double lr, alpha, epsilon, weight_decay, momentum;
 };
 
+/// The approximation of KL(q || log-uniform prior) of sparse variational dropout (Molchanov et al. 2017, equation 14):
+/// -KL = k1 sigmoid(k2 + k3 log alpha) - log(1 + 1/alpha)/2 - k1.
+struct KlApproximation {
+  static constexpr double kK1 = 0.63576, kK2 = 1.87320, kK3 = 1.48695;
+};
+
 /// What an optimiser's step does to one parameter. All tensors are contiguous and of one shape, dtype and device.
 /// `grad` is never written: weight decay goes into the update, so that saliency read later is that of the loss.
 struct ParameterStep {
@@ -188,6 +194,17 @@ struct Kernels {
   void (*adam)(const AdamUpdate& update, std::span<const ParameterStep> parameters);
   void (*rmsprop)(const RmspropUpdate& update, std::span<const ParameterStep> parameters);
 
+  // --- sparse variational dropout (variational). Contiguous, of one shape. -------------------------------------------
+  /// log sigma^2 - log(weight^2 + 1e-8), clipped to [-8, 8].
+  void (*log_alpha)(const Tensor& weight, const Tensor& log_sigma2, Tensor& out);
+  /// Gradients of the weight and of log sigma^2, of variance = exp(log_alpha) weight^2, whose gradient is dy.
+  void (*variance_grad)(const Tensor& dy, const Tensor& weight, const Tensor& log_alpha, const Tensor& variance,
+                        Tensor& dw, Tensor& ds);
+  /// sample = mean + sqrt(variance + 1e-8) * noise; noise becomes d(sample)/d(variance).
+  void (*gaussian_sample)(const Tensor& mean, const Tensor& variance, Tensor& noise, Tensor& sample);
+  /// Accumulates scale * the gradients of the sum of KlApproximation.
+  void (*variational_kl_grad)(double scale, const Tensor& weight, const Tensor& log_alpha, Tensor& dw, Tensor& ds);
+
   // --- masks (mask). Contiguous. x f32, f64 in the layout's shape; words: i64, one bit for each unit, 64 a word, the
   // --- lowest bit first; bits behind the last unit are 0. ------------------------------------------------------------
   /// In place: x = 0 where the weight's unit does not exist.
@@ -225,6 +242,7 @@ struct Kernels {
   KERNEL(batch_norm_stats) KERNEL(batch_norm_track) KERNEL(batch_norm) KERNEL(batch_norm_grad) \
   KERNEL(softmax) KERNEL(softmax_grad) KERNEL(lstm_cell) KERNEL(lstm_cell_grad) \
   KERNEL(sgd) KERNEL(adam) KERNEL(rmsprop) \
+  KERNEL(log_alpha) KERNEL(variance_grad) KERNEL(gaussian_sample) KERNEL(variational_kl_grad) \
   KERNEL(apply_mask) KERNEL(sum_over_units) KERNEL(combine_bits) KERNEL(count_bits) \
   KERNEL(compare_ranks) KERNEL(count_ranks) KERNEL(best_of_groups) KERNEL(sum_sizes)
 // clang-format on

@@ -2,7 +2,7 @@
 //
 // A weight has a mean w and a variance sigma^2 = alpha w^2; log alpha = log sigma^2 - log(w^2 + 1e-8), clipped to
 // [-8, 8]. Molchanov, Ashukha & Vetrov 2017, "Variational dropout sparsifies deep neural networks".
-// CPU, f32 or f64; first derivatives only.
+// f32 or f64; first derivatives only.
 #pragma once
 
 #include "autograd/variable.h"
