@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -47,6 +48,7 @@ void cholesky_solve(std::span<const double> l, int64_t n, std::span<double> b) {
 bool orthonormalize(std::span<double> rows, int64_t count, int64_t n) {
   for (int64_t i = 0; i < count; ++i) {
     double* const row = rows.data() + i * n;
+    const double before = dot(row, row, n);
     for (int pass = 0; pass < 2; ++pass) {  // Gram-Schmidt; twice is enough (Giraud et al. 2005)
       for (int64_t j = 0; j < i; ++j) {
         const double* const other = rows.data() + j * n;
@@ -57,7 +59,8 @@ bool orthonormalize(std::span<double> rows, int64_t count, int64_t n) {
     }
     double square = 0;
     for (int64_t k = 0; k < n; ++k) square += row[k] * row[k];
-    if (!(square > 0)) return false;
+    constexpr double kRounding = 16 * std::numeric_limits<double>::epsilon();  // of the length, what rounding may leave
+    if (!(square > kRounding * kRounding * before)) return false;
     const double scale = 1 / std::sqrt(square);
     for (int64_t k = 0; k < n; ++k) row[k] *= scale;
   }

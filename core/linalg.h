@@ -16,7 +16,8 @@ bool cholesky(std::span<double> a, int64_t n);
 /// Solves L L^T x = b (n) in place, with the L that cholesky left.
 void cholesky_solve(std::span<const double> l, int64_t n, std::span<double> b);
 
-/// Makes the `count` rows of length n orthonormal, in order. Returns false when one depends on those before it.
+/// Makes the `count` rows of length n orthonormal, in order. Returns false when one depends on those before it, to
+/// rounding.
 bool orthonormalize(std::span<double> rows, int64_t count, int64_t n);
 
 /// The rank of a (rows,columns), which is destroyed, by Gaussian elimination with complete pivoting: pivots above

@@ -3,6 +3,7 @@
 
 #include "core/backend/operators.h"
 #include "cuda/elementwise.h"
+#include "cuda/sigmoid.h"
 #include "cuda/table.h"
 
 namespace espalier::cuda {
@@ -34,12 +35,10 @@ struct Tanh {
     return std::tanh(v);
   }
 };
-/// 1 / (1 + e^-v), accurate on both tails.
 struct Sigmoid {
   template <class T>
   __device__ T operator()(T v) const {
-    const T e = std::exp(-std::fabs(v));
-    return (v < T{0} ? e : T{1}) / (T{1} + e);
+    return sigmoid(v);
   }
 };
 struct Erf {

@@ -7,7 +7,7 @@
 #include <optional>
 #include <type_traits>
 
-#include "core/matrix_layout.h"
+#include "core/backend/matrix_layout.h"
 #include "core/precision.h"
 #include "cuda/context.h"
 #include "cuda/table.h"

@@ -5,20 +5,13 @@
 #include <cmath>
 
 #include "core/backend/lstm.h"
-#include "cuda/launch.h"
+#include "cuda/sigmoid.h"
 #include "cuda/table.h"
 
 namespace espalier::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-/// 1 / (1 + e^-x), accurate on both tails.
-template <class T>
-__device__ T sigmoid(T x) {
-  const T e = std::exp(-std::abs(x));
-  return x < 0 ? e / (1 + e) : 1 / (1 + e);
-}
 
 template <class T>
 __global__ void cell_kernel(int64_t units, int64_t hidden, T* gates, const T* c_prev, T* c, T* h) {

@@ -1,7 +1,7 @@
 // Sparse variational dropout by the formulas of core/backend/variational.h, a thread for a weight.
 #include "core/backend/variational.h"
 
-#include "cuda/launch.h"
+#include "cuda/sigmoid.h"
 #include "cuda/table.h"
 
 namespace espalier::cuda {
@@ -20,13 +20,6 @@ void for_each(const char* name, const Tensor& like, const F& f) {
   if (like.numel() == 0) return;
   Context& context = Context::of(like.device());
   launch(context, {name, blocks_for(context, like.numel(), kThreads), kThreads}, for_each_kernel<F>, like.numel(), f);
-}
-
-/// 1 / (1 + e^-x), accurate on both tails.
-template <class T>
-__device__ T sigmoid(T x) {
-  const T e = std::exp(-std::abs(x));
-  return x < 0 ? e / (1 + e) : 1 / (1 + e);
 }
 
 template <class T>

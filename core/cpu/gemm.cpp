@@ -10,9 +10,9 @@
 
 #include <sys/mman.h>
 
+#include "core/backend/matrix_layout.h"
 #include "core/cpu/table.h"
 #include "core/matmul_memory.h"
-#include "core/matrix_layout.h"
 #include "core/threads.h"
 
 // OpenBLAS's own, exported but in no header of it.

@@ -28,10 +28,22 @@ TEST(Linalg, CholeskyOfASmallMatrix) {
   EXPECT_EQ(x, (Values{1, 2, 3}));
 }
 
+TEST(Linalg, CholeskyOfAMatrixWithNegativeElements) {
+  // [[4, 12, -16], [12, 37, -43], [-16, -43, 98]] = L L^T with L = [[2,0,0], [6,1,0], [-8,5,3]].
+  std::vector<double> a = {4, 12, -16, 12, 37, -43, -16, -43, 98};
+  ASSERT_TRUE(cholesky(a, 3));
+  EXPECT_EQ((std::vector<double>{a[0], a[3], a[4], a[6], a[7], a[8]}), (std::vector<double>{2, 6, 1, -8, 5, 3}));
+  std::vector<double> b = {4 + 12 - 16, 12 + 37 - 43, -16 - 43 + 98};  // the matrix times ones
+  cholesky_solve(a, 3, b);
+  for (const double x : b) EXPECT_NEAR(x, 1, 1e-13);
+}
+
 TEST(Linalg, CholeskyRefusesWhatIsNotPositiveDefinite) {
-  Values indefinite = {1, 2, 2, 1}, singular = {1, 1, 1, 1}, infinite = {std::numeric_limits<double>::infinity()};
+  Values indefinite = {1, 2, 2, 1}, zero = {0}, singular = {1, 1, 1, 1},
+         infinite = {std::numeric_limits<double>::infinity()};
   Values nan = {std::numeric_limits<double>::quiet_NaN()};
   EXPECT_FALSE(cholesky(indefinite, 2));
+  EXPECT_FALSE(cholesky(zero, 1));
   EXPECT_FALSE(cholesky(singular, 2));
   EXPECT_FALSE(cholesky(infinite, 1));
   EXPECT_FALSE(cholesky(nan, 1));

@@ -1,4 +1,4 @@
-// Cholesky and normal equations against solutions known beforehand.
+// Normal equations against solutions known beforehand.
 #include <cmath>
 #include <limits>
 
@@ -17,23 +17,6 @@ std::vector<double> random_values(Generator& generator, size_t count) {
   std::vector<double> values(count);
   for (double& value : values) value = generator.next_normal();
   return values;
-}
-
-TEST(Cholesky, FactorsAMatrixKnownByHand) {
-  // [[4, 12, -16], [12, 37, -43], [-16, -43, 98]] = L L^T with L = [[2,0,0], [6,1,0], [-8,5,3]].
-  std::vector<double> a = {4, 12, -16, 12, 37, -43, -16, -43, 98};
-  ASSERT_TRUE(cholesky(a, 3));
-  EXPECT_EQ((std::vector<double>{a[0], a[3], a[4], a[6], a[7], a[8]}), (std::vector<double>{2, 6, 1, -8, 5, 3}));
-  std::vector<double> b = {4 + 12 - 16, 12 + 37 - 43, -16 - 43 + 98};  // the matrix times ones
-  cholesky_solve(a, 3, b.data());
-  for (const double x : b) EXPECT_NEAR(x, 1, 1e-13);
-}
-
-TEST(Cholesky, RefusesWhatIsNotPositiveDefinite) {
-  std::vector<double> indefinite = {1, 0, 2, 1}, zero = {0}, nan = {std::numeric_limits<double>::quiet_NaN()};
-  EXPECT_FALSE(cholesky(indefinite, 2));
-  EXPECT_FALSE(cholesky(zero, 1));
-  EXPECT_FALSE(cholesky(nan, 1));
 }
 
 TEST(NormalEquations, FindTheSolutionThatMadeTheData) {

@@ -5,7 +5,7 @@
 
 #include "core/tensor.h"
 
-namespace espalier {
+namespace espalier::backend {
 
 /// Stored rows are `ld` elements apart; with `transpose` a stored row is a column of the matrix.
 struct MatrixLayout {
@@ -25,4 +25,4 @@ inline std::optional<MatrixLayout> matrix_layout(const Tensor& x) {
   return std::nullopt;
 }
 
-}  // namespace espalier
+}  // namespace espalier::backend
