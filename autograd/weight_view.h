@@ -6,6 +6,7 @@
 
 #include "autograd/variable.h"
 #include "core/mask.h"
+#include "core/sparse/dispatch.h"
 
 namespace espalier {
 
@@ -34,6 +35,7 @@ class PlanSlot {
     values_version_ = values.version();
     return *static_cast<Plan*>(plan_.get());
   }
+  bool is_empty() const { return plan_ == nullptr; }
 
  private:
   std::shared_ptr<void> plan_;
@@ -54,9 +56,6 @@ using WeightViewPtr = std::shared_ptr<const WeightView>;
 /// the view's flow is masked. The result carries the view, which tells mask_gradient that nothing is left to do. A
 /// kernel that computes the gradient at the mask's positions only takes the place of the product and of this.
 Variable weight_gradient(Variable dense, const WeightViewPtr& view);
-
-/// What an operation computes with a weight.
-enum class WeightProduct : uint8_t { forward, input_gradient, weight_gradient };
 
 /// Operations call this before each product with a weight, where a kernel is chosen. A recorded backward pass is made
 /// of dense products, which do not count.

@@ -9,6 +9,7 @@
 
 #include "core/file_errors.h"
 #include "core/precision.h"
+#include "core/sparse/dispatch.h"
 #include "core/threads.h"
 
 namespace espalier::tools {
@@ -173,6 +174,10 @@ void add_threads_and_device(CLI::App& app, std::optional<int>& threads, std::str
          "--precision", [](const std::string& name) { set_matmul_precision(parse_matmul_precision(name)); },
          "How a GPU multiplies: f32 (default), tf32 or bf16")
       ->type_name("NAME")
+      ->group(kGeneralGroup);
+  app.add_flag_callback(
+         "--no-sparse", [] { set_sparse_enabled(false); },
+         "Masked weights by dense kernels only, as\nESPALIER_SPARSE=off")
       ->group(kGeneralGroup);
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/json.h"
+#include "core/sparse/dispatch.h"
 #include "layers/snapshot.h"
 #include "training/checkpoint.h"
 #include "training/interrupt.h"
@@ -137,7 +138,8 @@ nlohmann::json Trainer::identity(const TrainValidation& data) const {
           {"clip_value", options_.clip_value},
           {"patience", options_.patience},
           {"callbacks", callbacks},
-          {"restore_best", options_.restore_best}};
+          {"restore_best", options_.restore_best},
+          {"sparse_kernels", sparse_enabled() ? name_of(vector_isa()) : "off"}};
 }
 
 Evaluation Trainer::evaluate(const Dataset& dataset) const {

@@ -2,6 +2,7 @@
 
 #include "autograd/axes.h"
 #include "autograd/ops.h"
+#include "core/sparse/sparse_linear.h"
 
 namespace espalier {
 
@@ -83,6 +84,24 @@ void check_linear(const Variable& x, const Variable& weight, const Variable& bia
         weight.size(0), bias.defined() ? bias.shape() : Shape{});
 }
 
+/// The plan by which sparse kernels compute a product with a masked weight and `rows` rows of the batch; nullptr where
+/// the dense product is predicted to be as fast, and where the backward pass is recorded, which takes operations that
+/// can be differentiated again.
+SparseLinear* sparse_plan(WeightProduct product, const Variable& weight, int64_t rows) {
+  const WeightViewPtr& view = weight.weight_view();
+  if (!view || !view->plan || weight.dtype() != DType::f32 || !weight.device().is_cpu() || !sparse_enabled())
+    return nullptr;
+  if (product != WeightProduct::forward && grad_enabled()) return nullptr;
+  if (product == WeightProduct::weight_gradient && view->flow == GradientFlow::dense) return nullptr;
+  const Tensor values = weight.data();
+  if (!values.is_contiguous() ||
+      !choose_linear(product, values.size(0), values.size(1), view->mask.count_elements(), rows).is_sparse())
+    return nullptr;
+  return &view->plan->get<SparseLinear>(
+      view->mask, values, [](const Mask& mask, const Tensor& w) { return SparseLinear(mask, w); },
+      [](SparseLinear& plan, const Tensor& w) { plan.refill(w); });
+}
+
 }  // namespace
 
 Variable matmul(const Variable& a, const Variable& b) {
@@ -110,8 +129,14 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
   const int64_t inputs = weight.size(1), outputs = weight.size(0);
   announce_product("linear", WeightProduct::forward, weight.weight_view());
   // As one product of matrices: (N,I)(O,I)^T -> (N,O).
-  Tensor y = matmul(x.data().reshape({-1, inputs}), weight.data().transpose(0, 1));
-  if (bias.defined()) y = y + bias.data();
+  const Tensor rows = x.data().reshape({-1, inputs});
+  Tensor y;
+  if (const SparseLinear* plan = sparse_plan(WeightProduct::forward, weight, rows.size(0))) {
+    y = plan->forward(rows.contiguous(), bias.defined() ? bias.data().contiguous() : Tensor());
+  } else {
+    y = matmul(rows, weight.data().transpose(0, 1));
+    if (bias.defined()) y = y + bias.data();
+  }
   Shape shape = x.shape();
   shape[shape.rank() - 1] = outputs;
   const auto backward = [xs = Saved(x), ws = Saved(weight), inputs, outputs](const BackwardContext& c) {
@@ -120,12 +145,19 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
     Variables grads(3);
     if (c.needs(0)) {  // (N,O)(O,I) -> (N,I)
       announce_product("linear", WeightProduct::input_gradient, view);
-      grads[0] = reshape(matmul(dy, w), input.shape());
+      SparseLinear* plan = sparse_plan(WeightProduct::input_gradient, w, dy.size(0));
+      const Variable dx = plan ? Variable(plan->input_gradient(dy.data().contiguous())) : matmul(dy, w);
+      grads[0] = reshape(dx, input.shape());
     }
     if (c.needs(1)) {  // (N,I)^T(N,O) -> (I,O)
       announce_product("linear", WeightProduct::weight_gradient, view);
-      const Variable rows = reshape(input, {-1, inputs});
-      grads[1] = weight_gradient(transpose(matmul(transpose(rows, 0, 1), dy), 0, 1), view);
+      const Variable batch = reshape(input, {-1, inputs});
+      if (const SparseLinear* plan = sparse_plan(WeightProduct::weight_gradient, w, dy.size(0))) {
+        grads[1] = plan->weight_gradient(dy.data().contiguous(), batch.data().contiguous());
+        grads[1].set_weight_view(view);
+      } else {
+        grads[1] = weight_gradient(transpose(matmul(transpose(batch, 0, 1), dy), 0, 1), view);
+      }
     }
     if (c.needs(2)) grads[2] = sum_to(dy, {outputs});
     return grads;

@@ -34,9 +34,10 @@ class GeneratedCode {
   virtual int64_t bytes() const = 0;
 };
 
-/// One function for each panel, of `vectors` vectors a tile. nullptr where the processor or the build can't, or where
-/// the system gives no memory for code. `panel(p)` is asked for panels 0 up to `count` in order.
-std::unique_ptr<GeneratedCode> generate_panels(VectorIsa isa, int64_t vectors, size_t count, int64_t entries,
-                                               const std::function<PanelCode(size_t)>& panel);
+/// One function for each panel, of at most `rows` rows, and `vectors` vectors a tile. nullptr where the processor or
+/// the build can't, or where the system gives no memory for code. `panel(p)` is asked for panels 0 up to `count` in
+/// order.
+std::unique_ptr<GeneratedCode> generate_panels(VectorIsa isa, int64_t rows, int64_t vectors, size_t count,
+                                               int64_t entries, const std::function<PanelCode(size_t)>& panel);
 
 }  // namespace espalier

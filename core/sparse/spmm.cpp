@@ -136,7 +136,7 @@ SpmmPlan::SpmmPlan(const Csr& a, SpmmOptions options) : rows_(a.rows), columns_(
   row_offsets_.push_back(nnz());
   values_.resize(order_.size());
   if (options_.generate) {
-    auto generated = generate_panels(options_.isa, options_.tile_vectors, codes.size(), nnz(),
+    auto generated = generate_panels(options_.isa, options_.panel_rows, options_.tile_vectors, codes.size(), nnz(),
                                      [&](size_t p) { return std::move(codes[p]); });
     if (generated == nullptr) {  // no memory may hold code
       options.generate = false;
