@@ -235,8 +235,7 @@ void say_result(const Output& output, const std::vector<RunResult>& runs, const 
   }
 }
 
-void say_next(const Output& output, const RunResult& run, const TrainCommandFlags& options,
-              const TrainSettings& settings) {
+void say_next(const Output& output, const RunResult& run, const TrainSettings& settings) {
   const std::string where = settings.data_dir.empty() ? "" : " --data-dir " + settings.data_dir;
   output.say("Saved in {}: model.safetensors, metrics.jsonl (a line for every epoch), checkpoint.safetensors",
              run.folder);
@@ -306,7 +305,7 @@ int run(const TrainCommandFlags& options, Output& output) {
   const nlohmann::json json = to_json(runs, settings, model, folder.path());
   folder.write_json(kResultFile, json);
   say_result(output, runs, data);
-  say_next(output, runs.front(), options, settings);
+  say_next(output, runs.front(), settings);
   output.finish(json);
   return kSuccess;
 }
