@@ -57,7 +57,8 @@ class UnitGradient : public Criterion {
     return spread_over_units(*this, parameters, input, [&](const Parameter& weight, int64_t) {
       const auto found = totals.find(weight.id());
       check(found != totals.end(), name(),
-            "saw no output of '{}': it is no weight of a Linear or Conv2d that the network calls with ()",
+            "saw no output of '{}': it is no weight of a Linear or Conv2d that the network calls with (); "
+            "choose by taylor, magnitude or wanda",
             weight.name());
       return found->second;
     });
