@@ -28,7 +28,7 @@ using DataKindPtr = std::shared_ptr<DataKind>;
 ///
 /// "npz": a zip file of NumPy's arrays; "npy": a folder of them; "csv": a table; "idx": a folder of IDX files as
 /// MNIST's, of any size; "folder": a folder of images for each class. "reconstruct:DATA": any other data, whose inputs
-/// are the targets. docs/datasets/own-data.md describes them.
+/// are the targets. docs/own-data.md describes them.
 Registry<DataKindPtr()>& data_kind_registry();
 
 /// Whether a name is KIND:PATH, and not a data set of the catalogue.
