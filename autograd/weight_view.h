@@ -36,11 +36,19 @@ class PlanSlot {
     return *static_cast<Plan*>(plan_.get());
   }
   bool is_empty() const { return plan_ == nullptr; }
+  /// Weights that exist, counted once for each mask.
+  int64_t count(const Mask& mask) {
+    if (count_ < 0 || counted_version_ != mask.version()) count_ = mask.count_elements();
+    counted_version_ = mask.version();
+    return count_;
+  }
 
  private:
   std::shared_ptr<void> plan_;
   const std::type_info* type_ = nullptr;
   uint64_t mask_version_ = 0, values_version_ = 0;
+  int64_t count_ = -1;
+  uint64_t counted_version_ = 0;
   std::weak_ptr<Storage> storage_;
 };
 

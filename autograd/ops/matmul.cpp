@@ -95,7 +95,7 @@ SparseLinear* sparse_plan(WeightProduct product, const Variable& weight, int64_t
   if (product == WeightProduct::weight_gradient && view->flow == GradientFlow::dense) return nullptr;
   const Tensor values = weight.data();
   if (!values.is_contiguous() ||
-      !choose_linear(product, values.size(0), values.size(1), view->mask.count_elements(), rows).is_sparse())
+      !choose_linear(product, values.size(0), values.size(1), view->plan->count(view->mask), rows).is_sparse())
     return nullptr;
   return &view->plan->get<SparseLinear>(
       view->mask, values, [](const Mask& mask, const Tensor& w) { return SparseLinear(mask, w); },
