@@ -29,13 +29,14 @@ std::vector<Sums> channel_sums(const ChannelSizes& x, F&& value) {
     // Rows of channels: neighbouring channels fill the vectors.
     const int64_t blocks = (x.c + kColumns - 1) / kColumns;
     parallel_for(parts * blocks, 1, [&](int64_t begin, int64_t end) {
+      const auto own = value;  // nobody else sees it: its members stay in registers
       for (int64_t task = begin; task < end; ++task) {
         const int64_t part = task / blocks, c0 = task % blocks * kColumns, c1 = std::min(c0 + kColumns, x.c);
         double first[kColumns] = {}, second[kColumns] = {};
         for (int64_t n = x.n * part / parts; n < x.n * (part + 1) / parts; ++n) {
 #pragma omp simd
           for (int64_t c = c0; c < c1; ++c) {
-            const Sums v = value(n * x.c + c, c);
+            const Sums v = own(n * x.c + c, c);
             first[c - c0] += v.first;
             second[c - c0] += v.second;
           }
@@ -46,6 +47,7 @@ std::vector<Sums> channel_sums(const ChannelSizes& x, F&& value) {
     });
   } else {
     parallel_for(parts * x.c, 1, [&](int64_t begin, int64_t end) {
+      const auto own = value;
       for (int64_t task = begin; task < end; ++task) {
         const int64_t part = task / x.c, c = task % x.c;
         double first = 0, second = 0;
@@ -53,7 +55,7 @@ std::vector<Sums> channel_sums(const ChannelSizes& x, F&& value) {
           const int64_t start = (n * x.c + c) * x.s;
 #pragma omp simd reduction(+ : first, second)
           for (int64_t i = start; i < start + x.s; ++i) {
-            const Sums v = value(i, c);
+            const Sums v = own(i, c);
             first += v.first;
             second += v.second;
           }
