@@ -122,7 +122,7 @@ std::string calibration_path() {
   return (cache / "espalier" / "calibration.json").string();
 }
 
-void save_calibration(const std::string& path, const Calibration& calibration) {
+nlohmann::json to_json(const Calibration& calibration) {
   nlohmann::json rates = nlohmann::json::array();
   for (const MachineRates& one : calibration.rates) {
     rates.push_back({{"isa", name_of(one.isa)},
@@ -133,18 +133,21 @@ void save_calibration(const std::string& path, const Calibration& calibration) {
                      {"l3_bytes", one.l3_bytes},
                      {"memory_bytes", one.memory_bytes}});
   }
-  const nlohmann::json json = {{"version", 1},
-                               {"processor", calibration.processor},
-                               {"l1_size", calibration.l1_size},
-                               {"l2_size", calibration.l2_size},
-                               {"l3_size", calibration.l3_size},
-                               {"threads", calibration.threads},
-                               {"scaling", calibration.scaling},
-                               {"rates", rates}};
+  return {{"version", 1},
+          {"processor", calibration.processor},
+          {"l1_size", calibration.l1_size},
+          {"l2_size", calibration.l2_size},
+          {"l3_size", calibration.l3_size},
+          {"threads", calibration.threads},
+          {"scaling", calibration.scaling},
+          {"rates", rates}};
+}
+
+void save_calibration(const std::string& path, const Calibration& calibration) {
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   std::error_code error;
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
-  write_file_atomically(path, json.dump(2) + "\n");
+  write_file_atomically(path, to_json(calibration).dump(2) + "\n");
 }
 
 Calibration load_calibration(const std::string& path) {

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "core/sparse/spmm.h"
 
 namespace espalier {
@@ -32,6 +34,9 @@ struct Calibration {
   /// Of an instruction set; of the best one below it that was measured.
   const MachineRates& of(VectorIsa isa) const;
 };
+
+/// What its file holds.
+nlohmann::json to_json(const Calibration& calibration);
 
 /// Measures this machine: about two seconds. The highest rates of several rounds count: a ceiling is what was reached.
 Calibration calibrate();

@@ -112,27 +112,17 @@ int calibrate_machine(Output& output) {
   save_calibration(path, machine);
   std::vector<std::vector<std::string>> rows = {
       {"one thread", "GFLOP/s", "loads/ns", "L1 GB/s", "L2 GB/s", "L3 GB/s", "memory GB/s"}};
-  nlohmann::json rates = nlohmann::json::array();
   for (const MachineRates& one : machine.rates) {
     const auto giga = [](double rate) { return fmt::format("{:.1f}", rate / 1e9); };
     rows.push_back({name_of(one.isa), giga(one.fma_flops), fmt::format("{:.2f}", one.loads / 1e9), giga(one.l1_bytes),
                     giga(one.l2_bytes), giga(one.l3_bytes), giga(one.memory_bytes)});
-    rates.push_back({{"isa", name_of(one.isa)},
-                     {"fma_flops", one.fma_flops},
-                     {"loads", one.loads},
-                     {"l1_bytes", one.l1_bytes},
-                     {"l2_bytes", one.l2_bytes},
-                     {"l3_bytes", one.l3_bytes},
-                     {"memory_bytes", one.memory_bytes}});
   }
   output.result("{}\n{} threads do {:.2f} times the work of one\n{}", table(rows, {1, 2, 3, 4, 5, 6}), machine.threads,
                 machine.scaling, path);
-  output.finish({{"command", "info"},
-                 {"calibration", path},
-                 {"processor", machine.processor},
-                 {"rates", rates},
-                 {"threads", machine.threads},
-                 {"scaling", machine.scaling}});
+  nlohmann::json json = to_json(machine);
+  json["command"] = "info";
+  json["calibration"] = path;
+  output.finish(json);
   return kSuccess;
 }
 

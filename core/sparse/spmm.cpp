@@ -95,7 +95,8 @@ SpmmPlan::SpmmPlan(const Csr& a, SpmmOptions options) : rows_(a.rows), columns_(
   for (int64_t row = 0; row < rows_; row += options_.panel_rows) {
     const int64_t rows = std::min(options_.panel_rows, rows_ - row);
     for (int64_t b = 0; b < blocks; ++b) {
-      Panel panel{row, rows, b * options_.block, std::min(options_.block, columns_ - b * options_.block), nnz(), 0};
+      Panel panel{row,   rows, b * options_.block, std::min(options_.block, columns_ - b * options_.block),
+                  nnz(), 0,    row_offsets_.size()};
       const int64_t end_column = panel.first_column + panel.columns;
       if (!options_.generate) {
         for (int64_t r = row; r < row + rows; ++r) {
@@ -213,14 +214,11 @@ void SpmmPlan::run_panel(size_t p, const float* tile, float* y, int64_t stride) 
     code_->functions[p](x, values_.data() + panel.first_entry, y, stride * static_cast<int64_t>(sizeof(float)));
     return;
   }
-  const size_t blocks =
-      panels_.size() /
-      std::max<size_t>(1, static_cast<size_t>((rows_ + options_.panel_rows - 1) / options_.panel_rows));
-  const int64_t before = panel.first_row * static_cast<int64_t>(blocks) + static_cast<int64_t>(p % blocks) * panel.rows;
   const auto loop = options_.tile_vectors == 1   ? loop_over_rows<1>
                     : options_.tile_vectors == 2 ? loop_over_rows<2>
                                                  : loop_over_rows<4>;
-  loop(row_offsets_.data() + before, panel.rows, column_.data(), values_.data(), panel.first_column > 0, x, y, stride);
+  loop(row_offsets_.data() + panel.first_offset, panel.rows, column_.data(), values_.data(), panel.first_column > 0, x,
+       y, stride);
 }
 
 /// Panels first up to last of one tile, of whose columns the first `width` go to y, at the tile's first column.

@@ -85,6 +85,7 @@ class SpmmPlan {
     int64_t first_row, rows;
     int64_t first_column, columns;
     int64_t first_entry, entries;  ///< in the plan's order
+    size_t first_offset;           ///< loops only: of its rows in row_offsets_
   };
   struct Code;
 

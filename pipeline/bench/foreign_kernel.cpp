@@ -158,9 +158,7 @@ Library load(const std::string& path, std::string& problem) {
     };
     if (request == Request::time || request == Request::time_packed) {
       const auto calls = read_value<int64_t>(in);
-      const double start = clock_seconds();
-      for (int64_t i = 0; i < calls; ++i) once();
-      const double seconds = (clock_seconds() - start) / static_cast<double>(calls);
+      const double seconds = time_calls(calls, once);
       write_fully(out, &seconds, sizeof seconds);
     } else {
       std::memset(y->data(), 0xff, static_cast<size_t>(outputs) * sizeof(float));  // NaN: what isn't written shows

@@ -44,13 +44,6 @@ struct Problem {
   const SpmmBenchmarkOptions& options;
 };
 
-template <class F>
-double time_calls(int64_t calls, const F& once) {
-  const double start = clock_seconds();
-  for (int64_t i = 0; i < calls; ++i) once();
-  return (clock_seconds() - start) / static_cast<double>(calls);
-}
-
 class Dense : public Candidate {
  public:
   explicit Dense(const Problem& problem)
